@@ -1,0 +1,1 @@
+"""Every way in: gateway, dashboard, command line, workers."""

@@ -1,0 +1,1 @@
+"""The broker: who is there, and how messages travel."""

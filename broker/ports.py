@@ -1,0 +1,246 @@
+"""What the market needs of its broker: directory, mailboxes, threads, feed.
+
+The one implementation that matters runs on Redis (``broker/transports/redis.py``); the one in
+memory serves simulations. Both pass the same contract kit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from rahba.encoding import Json
+from rahba.messages import Card, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A verified card with its lease: ``raw`` is the signed envelope as published."""
+
+    card: Card
+    raw: bytes
+    digest: str
+    lease_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a buyer looks for; every given field narrows. ``max_price`` in fals."""
+
+    skill: str | None = None
+    text: str | None = None
+    agent: str | None = None
+    max_price: int | None = None
+    limit: int = 20
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Ranked listings with the reasons for their places, and the cursor of the next page."""
+
+    listings: tuple[Listing, ...]
+    reasons: tuple[tuple[str, ...], ...]
+    next_cursor: str | None
+
+
+class Directory(Protocol):
+    """Signed cards as leases: no heartbeat, no listing."""
+
+    async def publish(self, raw: bytes) -> Listing:
+        """Verify and list a card for its ``ttl_ms``; an invalid card raises and lists nothing."""
+        ...
+
+    async def heartbeat(self, agents: Sequence[str]) -> list[str]:
+        """Extend the leases of ``agents``; returns those no longer listed (publish again)."""
+        ...
+
+    async def remove(self, agent: str) -> None:
+        """Take an agent off the market at once."""
+        ...
+
+    async def find(self, query: Query) -> Page:
+        """Return the live listings that match, best first."""
+        ...
+
+    async def get(self, agent: str) -> Listing | None:
+        """Return one live listing."""
+        ...
+
+    async def sweep(self) -> list[str]:
+        """Remove the dead and return who they were (each is returned to one caller only)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message taken from a mailbox under a lease; ``token`` is the fencing token (delivery
+    count): after a takeover the older token can no longer acknowledge.
+    """
+
+    owner: str
+    entry: str
+    token: int
+    raw: bytes
+
+
+class Mailbox(Protocol):
+    """At-least-once queues, one an owner; effects are made exactly once by message id."""
+
+    async def send(self, owner: str, raw: bytes) -> None:
+        """Append to the owner's mailbox; refuses oversized messages and full mailboxes."""
+        ...
+
+    async def send_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Append several in one round trip."""
+        ...
+
+    def receive(self, owners: Sequence[str], *, consumer: str) -> MailboxReader:
+        """Read the mailboxes of ``owners`` through one connection, in batches."""
+        ...
+
+    async def depth(self, owner: str) -> int:
+        """Return how many messages wait unacknowledged."""
+        ...
+
+
+class MailboxReader(Protocol):
+    """One reader for all mailboxes of a process."""
+
+    def add(self, owner: str) -> None:
+        """Read this owner's mailbox, too, from the next round on."""
+        ...
+
+    def discard(self, owner: str) -> None:
+        """Stop reading this owner's mailbox."""
+        ...
+
+    async def next(self, *, wait_ms: int) -> list[Delivery]:
+        """Return what has arrived, and what other consumers let go stale (their leases over)."""
+        ...
+
+    async def done(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge: effects are durable; the messages are deleted."""
+        ...
+
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        """Renew the lease of messages still being worked on."""
+        ...
+
+    async def bury(self, delivery: Delivery, reason: str) -> None:
+        """Move a message that cannot be handled to the dead letters."""
+        ...
+
+    async def close(self) -> None:
+        """Stop reading; what is unacknowledged stays."""
+        ...
+
+
+ThreadState = Literal[
+    "open", "agreed", "held", "delivered", "settled", "expired", "closed", "failed", "decommitted"
+]
+Verdict = Literal[
+    "OK",
+    "DUP",
+    "LATE",
+    "OUT_OF_ORDER",
+    "UNKNOWN_THREAD",
+    "NOT_PARTY",
+    "OFFER_CHANGED",
+    "OFFER_EXPIRED",
+    "NO_STANDING_OFFER",
+    "CLOSED",
+    "ROUND_LIMIT",
+    "OUT_OF_TURN",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The broker's answer to one message: the verdict, and the thread's state after it.
+
+    ``DUP`` repeats the first verdict in ``first``. Only ``OK`` (or ``DUP`` of an ``OK``) may be
+    acted upon. ``at_ms`` is the server's clock.
+    """
+
+    verdict: Verdict
+    state: ThreadState
+    at_ms: int
+    first: Verdict | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Say whether the message stands."""
+        return self.verdict == "OK" or (self.verdict == "DUP" and self.first == "OK")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """A thread as the broker has it: header fields and the transcript of raw signed messages.
+
+    ``facts`` holds what later steps need: ``group``, ``skill``, ``mode``, ``agreement``, ``hold``,
+    ``deadline``, ``opened_ms``, ``settled_ms``, ``asked`` (first price asked by the seller),
+    ``agreed``, ``paid`` (fals, as strings).
+    """
+
+    id: str
+    buyer: str
+    seller: str
+    state: ThreadState
+    facts: dict[str, str] = field(default_factory=dict)
+    transcript: tuple[bytes, ...] = ()
+
+
+class Threads(Protocol):
+    """Where races are decided: one script a thread, judged by the server's clock."""
+
+    async def post(self, raw: bytes) -> Ruling:
+        """Verify, rule on, record and deliver one signed message.
+
+        On ``OK`` the message is in the thread's transcript and in the recipient's mailbox. On
+        ``DUP`` it is delivered again (the recipient ignores what it has handled).
+        """
+        ...
+
+    async def settle(self, thread: str, *, paid: int, tx: str) -> Ruling:
+        """Note that the hold was captured: delivered -> settled (idempotent)."""
+        ...
+
+    async def close(self, thread: str, state: Literal["failed", "expired"]) -> Ruling:
+        """Note that the thread ended without payment (idempotent)."""
+        ...
+
+    async def get(self, thread: str) -> ThreadView | None:
+        """Return one thread."""
+        ...
+
+    async def group(self, group: str) -> list[ThreadView]:
+        """Return the threads of one request, in the order they were opened."""
+        ...
+
+    async def recent(self, *, limit: int, before_ms: int | None = None) -> list[str]:
+        """Return group ids, newest first."""
+        ...
+
+    async def deal(self, agreement: str) -> ThreadView | None:
+        """Return the thread that led to an agreement."""
+        ...
+
+
+class Feed(Protocol):
+    """Every public event of the market under an increasing id."""
+
+    async def publish(self, kind: str, data: dict[str, Json]) -> str:
+        """Append an event; returns its id."""
+        ...
+
+    def subscribe(
+        self, *, after: str | None, kinds: frozenset[str] | None = None
+    ) -> AsyncIterator[list[tuple[str, Event]]]:
+        """Yield batches of (id, event) after ``after`` (None: from now on), for ever."""
+        ...
+
+    async def tail(self, limit: int) -> list[tuple[str, Event]]:
+        """Return the newest events, oldest first."""
+        ...

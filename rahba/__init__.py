@@ -1,0 +1,1 @@
+"""The common language of the market: ids, money, bytes, signed envelopes, messages, errors."""

@@ -1,0 +1,118 @@
+"""Bytes that get signed: the canonical JSON of the market (a subset of RFC 8785).
+
+* Keys are ASCII strings, sorted; values are strings, integers below 2^53 in size, booleans, null,
+  arrays and objects. No floats: amounts are strings (``rahba.money``).
+* Received bytes must equal their own re-encoding, which also refuses duplicate keys and spaces.
+* Depth and size are limited before anything is decoded.
+
+    >>> canonical({"b": 1, "a": "x"})
+    b'{"a":"x","b":1}'
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Final, TypeVar
+
+import msgspec
+import orjson
+
+from rahba.errors import BadEncodingError, TooLargeError, UnknownFieldError
+
+Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
+T = TypeVar("T")
+
+MAX_DEPTH: Final = 32
+MAX_INT: Final = 2**53 - 1
+MAX_BYTES: Final = 64 * 1024
+
+
+def canonical(value: object) -> bytes:
+    """Encode builtins or a ``msgspec.Struct`` canonically.
+
+    Raises:
+        BadEncodingError: a float, a large integer, a non-ASCII key or an unpaired surrogate.
+        TooLargeError: deeper than ``MAX_DEPTH``.
+    """
+    plain = msgspec.to_builtins(value) if isinstance(value, msgspec.Struct) else value
+    _check(plain, MAX_DEPTH)
+    try:
+        return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+    except (TypeError, ValueError) as error:
+        raise BadEncodingError(f"cannot be encoded: {error}") from error
+
+
+def decode(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Json:
+    """Decode canonical bytes; anything that is not its own re-encoding is refused."""
+    if len(raw) > max_bytes:
+        raise TooLargeError("encoded value too large", size_bytes=len(raw), limit_bytes=max_bytes)
+    try:
+        value: Json = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise BadEncodingError(f"not JSON: {error}") from error
+    if canonical(value) != raw:
+        raise BadEncodingError("not canonical: bytes differ from their own re-encoding")
+    return value
+
+
+def decode_as(raw: bytes, form: type[T], *, max_bytes: int = MAX_BYTES) -> T:
+    """Decode canonical bytes into a ``msgspec.Struct`` (or union) and check every field."""
+    return shape(decode(raw, max_bytes=max_bytes), form)
+
+
+def shape(value: object, form: type[T]) -> T:
+    """Give decoded JSON the form of a Struct; unknown, missing or mistyped fields are refused."""
+    try:
+        return msgspec.convert(value, form)
+    except msgspec.ValidationError as error:
+        raise UnknownFieldError(str(error)) from error
+
+
+def sha256_hex(raw: bytes) -> str:
+    """Return the SHA-256 of ``raw`` as 64 lower-case hex digits."""
+    return hashlib.sha256(raw).hexdigest()
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 (hex) of the canonical bytes of ``value``."""
+    return sha256_hex(canonical(value))
+
+
+def b64(raw: bytes) -> str:
+    """Write bytes as standard base64 with padding (as DSSE does)."""
+    return base64.b64encode(raw).decode("ascii")
+
+
+def unb64(text: str) -> bytes:
+    """Read standard base64; refuse anything that is not its own re-encoding."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadEncodingError("not base64") from error
+    if b64(raw) != text:
+        raise BadEncodingError("not canonical base64")
+    return raw
+
+
+def _check(value: object, depth: int) -> None:
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return
+    if kind is int:
+        if not -MAX_INT <= value <= MAX_INT:  # type: ignore[operator]  # kind says it is an int
+            raise BadEncodingError("integer beyond 2^53; amounts are strings")
+        return
+    if depth == 0:
+        raise TooLargeError("nested too deeply", limit=MAX_DEPTH)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii():
+                raise BadEncodingError("keys must be ASCII strings")
+            _check(item, depth - 1)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check(item, depth - 1)
+    else:
+        raise BadEncodingError(f"a {kind.__name__} has no canonical form")

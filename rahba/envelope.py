@@ -1,0 +1,153 @@
+"""The only place that signs and opens: DSSE envelopes with Ed25519, and sealed boxes.
+
+* An envelope is canonical JSON ``{"payload", "payloadType", "signatures": [{"keyid", "sig"}]}``
+  (DSSE v1); what is signed is PAE(payloadType, payload), so a signature for one type of document
+  is worth nothing for another. ``keyid`` is the signer's ``did:key``.
+* The payload is canonical JSON too; both encodings are checked on opening.
+* Verification is libsodium's, after the key was checked to be a point of the prime-order group.
+* ``conceal`` seals bytes to one recipient (X25519 from its Ed25519 key, libsodium sealed box).
+
+    >>> signer = Signer(bytes(32))
+    >>> opened = open_envelope(seal("text/x-demo", {"a": 1}, signer), "text/x-demo")
+    >>> opened.payload, opened.signers == (signer.did,)
+    (b'{"a":1}', True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+from nacl import bindings, exceptions
+
+from rahba.encoding import MAX_BYTES, b64, canonical, decode_as, sha256_hex, unb64
+from rahba.errors import BadSignatureError, TooLargeError
+from rahba.ids import did_of, key_of
+
+MAX_SIGNATURES: Final = 4
+SIGNATURE_BYTES: Final = 64
+
+
+class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    keyid: str
+    sig: str
+
+
+class _Dsse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    payload: str
+    payloadType: str  # noqa: N815  # DSSE's own spelling
+    signatures: list[_Signature]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A verified envelope: ``payload`` bytes, who signed them, and the digest of the envelope."""
+
+    payload: bytes
+    signers: tuple[str, ...]
+    digest: str
+
+
+class Signer:
+    """Holds one Ed25519 key; signs, and reveals what was concealed for it. Never prints it."""
+
+    __slots__ = ("_secret", "did", "public_key")
+
+    def __init__(self, seed: bytes) -> None:
+        """Derive the key pair from a 32-byte seed (RFC 8032)."""
+        self.public_key, self._secret = bindings.crypto_sign_seed_keypair(seed)
+        self.did = did_of(self.public_key)
+
+    def __repr__(self) -> str:
+        """Name the public half only."""
+        return f"Signer({self.did})"
+
+    def sign(self, payload_type: str, payload: bytes) -> str:
+        """Return the base64 signature over PAE(payload_type, payload)."""
+        signed = bindings.crypto_sign(pae(payload_type, payload), self._secret)
+        return b64(signed[:SIGNATURE_BYTES])
+
+    def reveal(self, concealed: bytes) -> bytes:
+        """Open what :func:`conceal` sealed for this key."""
+        secret = bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
+        public = bindings.crypto_scalarmult_base(secret)
+        try:
+            return bindings.crypto_box_seal_open(concealed, public, secret)
+        except (exceptions.CryptoError, ValueError, TypeError) as error:
+            raise BadSignatureError("the sealed bytes are not for this key") from error
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """Return DSSE's pre-authentication encoding (DSSE protocol, section "Signature")."""
+    kind = payload_type.encode("utf-8")
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+def verify(did: str, payload_type: str, payload: bytes, signature: str) -> None:
+    """Check one detached signature.
+
+    Raises:
+        BadSignatureError: the signature is not ``did``'s over PAE(payload_type, payload).
+        BadIdError: ``did`` is no valid key.
+    """
+    raw = unb64(signature)
+    if len(raw) != SIGNATURE_BYTES:
+        raise BadSignatureError("an Ed25519 signature has 64 bytes")
+    try:
+        bindings.crypto_sign_open(raw + pae(payload_type, payload), key_of(did))
+    except (exceptions.BadSignatureError, exceptions.CryptoError, ValueError) as error:
+        raise BadSignatureError("the signature does not verify", signer=did) from error
+
+
+def assemble(payload_type: str, payload: bytes, signatures: dict[str, str]) -> bytes:
+    """Put detached ``{did: signature}`` and their payload into one envelope; verify separately."""
+    return canonical(
+        {
+            "payload": b64(payload),
+            "payloadType": payload_type,
+            "signatures": [{"keyid": did, "sig": sig} for did, sig in signatures.items()],
+        }
+    )
+
+
+def seal(payload_type: str, body: object, *signers: Signer) -> bytes:
+    """Encode ``body`` canonically and sign it by each of ``signers``."""
+    payload = canonical(body)
+    return assemble(
+        payload_type,
+        payload,
+        {signer.did: signer.sign(payload_type, payload) for signer in signers},
+    )
+
+
+def open_envelope(raw: bytes, payload_type: str, *, max_bytes: int = 2 * MAX_BYTES) -> Opened:
+    """Verify an envelope and return its payload.
+
+    1. It is no larger than ``max_bytes`` and canonical.
+    2. It is of ``payload_type`` and carries one to four signatures by different keys.
+    3. Every signature verifies.
+    """
+    dsse = decode_as(raw, _Dsse, max_bytes=max_bytes)  # 1
+    names = [item.keyid for item in dsse.signatures]  # 2
+    if dsse.payloadType != payload_type:
+        raise BadSignatureError("the envelope is of another type", expected=payload_type)
+    if not names or len(set(names)) != len(names):
+        raise BadSignatureError("an envelope needs signatures, one a key")
+    if len(names) > MAX_SIGNATURES:
+        raise TooLargeError("too many signatures", limit=MAX_SIGNATURES)
+    payload = unb64(dsse.payload)
+    for item in dsse.signatures:  # 3
+        verify(item.keyid, payload_type, payload, item.sig)
+    return Opened(payload, tuple(names), sha256_hex(raw))
+
+
+def conceal(recipient: str, plain: bytes) -> bytes:
+    """Seal ``plain`` so that only the holder of ``recipient``'s key can read it."""
+    return bindings.crypto_box_seal(plain, _box_key(recipient))
+
+
+@lru_cache(maxsize=4_096)
+def _box_key(did: str) -> bytes:
+    return bindings.crypto_sign_ed25519_pk_to_curve25519(key_of(did))

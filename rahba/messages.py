@@ -1,0 +1,378 @@
+"""What is said on the market: every signed document, field by field.
+
+All are frozen ``msgspec`` Structs that refuse unknown fields. Amounts are strings of fals, times
+are milliseconds since the Unix epoch, digests are SHA-256 in hex. Free text is capped.
+
+A message travels as ``{v, id, thread, seq, prev, type, from, to, ts, reply_by, body}``, signed
+by ``from`` (see :func:`open_message` for what is checked). One thread joins one buyer and one
+seller; the threads of one request share its ``group``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from rahba.encoding import Json, canonical, decode_as, sha256_hex, shape
+from rahba.envelope import Signer, open_envelope, seal
+from rahba.errors import BadSignatureError, EnvelopeExpiredError, WrongAudienceError
+from rahba.ids import check_id, check_skill
+from rahba.money import parse_fals
+
+MESSAGE_TYPE: Final = "application/vnd.rahba.message+json"
+AGREEMENT_TYPE: Final = "application/vnd.rahba.agreement+json"
+RECEIPT_TYPE: Final = "application/vnd.rahba.receipt+json"
+CARD_TYPE: Final = "application/vnd.rahba.card+json"
+TX_TYPE: Final = "application/vnd.rahba.tx+json"
+MARKET_EXTENSION: Final = "urn:rahba:ext:market:v1"
+
+MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+MAX_CARD_BYTES: Final = 64 * 1024
+CLOCK_SKEW_MS: Final = 30_000
+
+Name = Annotated[str, msgspec.Meta(max_length=64)]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+Millis = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
+Mode = Literal["posted", "tender", "bargain"]
+
+
+class Doc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A signed document: immutable, every field known."""
+
+
+class Energy(Doc):
+    """Energy of one call in micro-watt-hours with its interval and how it is known."""
+
+    uwh: Count = 0
+    low: Count = 0
+    high: Count = 0
+    method: Literal["measured", "modelled", "declared", "unknown"] = "unknown"
+
+
+class Issues(Doc):
+    """What is bargained over. ``price`` in fals a ``unit``; ``quality`` in thousandths."""
+
+    price: str
+    unit: Literal["call"] = "call"
+    latency_ms: Millis = 60_000
+    quality: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 500
+    privacy: Literal["sealed", "logged", "public"] = "sealed"
+    energy: Energy = Energy()
+
+    @property
+    def price_fals(self) -> int:
+        """Return the price as an integer of fals."""
+        return parse_fals(self.price)
+
+
+class Offer(Doc):
+    """Terms that bind whoever signs them until ``valid_until``; the ``salt`` makes it unique."""
+
+    skill: Name
+    issues: Issues
+    valid_until: Millis
+    salt: str
+    qty: Literal[1] = 1
+    firm: bool = True
+    penalty: str = "0"
+    mandate_digest: str | None = None
+
+    def digest(self) -> str:
+        """Return the digest that ``accept`` and ``withdraw`` name."""
+        return sha256_hex(canonical(self))
+
+
+class Agreement(Doc):
+    """What both sides sign; its digest is the deal id that holds and receipts name."""
+
+    thread: str
+    group: str
+    buyer: str
+    seller: str
+    offer: Offer
+    input_digest: str
+    v: Literal[1] = 1
+
+    def digest(self) -> str:
+        """Return the deal id."""
+        return sha256_hex(canonical(self))
+
+
+class Usage(Doc):
+    """What the work took, as metered by its host."""
+
+    wall_ms: Count = 0
+    cpu_ms: Count = 0
+    bytes_in: Count = 0
+    bytes_out: Count = 0
+
+
+class Receipt(Doc):
+    """The seller's signed word on what it delivered for which agreement."""
+
+    agreement: str
+    skill: Name
+    buyer: str
+    seller: str
+    input_digest: str
+    output_digest: str
+    price: str
+    usage: Usage
+    energy: Energy
+    finished: Millis
+    v: Literal[1] = 1
+
+
+class Order(Doc):
+    """The buyer's job: its signature on the agreement, the hold that pays, the sealed input.
+
+    ``depth`` is how many purchases deep the job is; ``hold`` is null only for a free job.
+    ``parent`` names the agreement on whose behalf it is bought, if any.
+    """
+
+    agreement: str
+    signature: str
+    hold: str | None
+    input: str
+    deadline: Millis
+    depth: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0
+    parent: str | None = None
+
+
+class Cfp(Doc, tag_field="type", tag="cfp"):
+    """A buyer opens a thread: what it wants, by its digest and size only."""
+
+    group: str
+    skill: Name
+    mode: Mode
+    input_digest: str
+    input_bytes: Count
+    deadline: Millis
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
+
+
+class Quote(Doc, tag_field="type", tag="quote"):
+    """A seller's firm offer."""
+
+    offer: Offer
+    note: Text = ""
+
+
+class Counter(Doc, tag_field="type", tag="counter"):
+    """The other side's firm offer in return."""
+
+    offer: Offer
+    note: Text = ""
+
+
+class Accept(Doc, tag_field="type", tag="accept"):
+    """Take the standing offer named by its digest; ``signature`` is over the agreement.
+
+    A buyer who accepts has secured the money and sends its ``order`` along. For a posted price
+    (no ``cfp`` before it) ``opening`` says what the thread is about.
+    """
+
+    offer: str
+    signature: str
+    order: Order | None = None
+    opening: Cfp | None = None
+
+
+class Job(Doc, tag_field="type", tag="order"):
+    """The buyer's order after the seller accepted the buyer's counter-offer."""
+
+    order: Order
+
+
+class Reject(Doc, tag_field="type", tag="reject"):
+    """The thread ends: somebody else was chosen, or no deal is in sight."""
+
+    reason: Name
+    text: Text = ""
+
+
+class Refuse(Doc, tag_field="type", tag="refuse"):
+    """A seller will not or cannot serve this request."""
+
+    code: Name
+    text: Text = ""
+
+
+class Withdraw(Doc, tag_field="type", tag="withdraw"):
+    """Take back one's own standing offer before it is accepted."""
+
+    offer: str
+
+
+class Decommit(Doc, tag_field="type", tag="decommit"):
+    """Leave an agreement at its agreed penalty."""
+
+    agreement: str
+    reason: Text = ""
+
+
+class Result(Doc, tag_field="type", tag="result"):
+    """The sealed output, the signed receipt (envelope, base64), the seller's countersignature."""
+
+    agreement: str
+    signature: str
+    output: str
+    receipt: str
+
+
+class Failure(Doc, tag_field="type", tag="failure"):
+    """The job failed; the hold is released. ``code`` is stable, ``text`` is for people."""
+
+    agreement: str
+    code: Name
+    text: Text = ""
+    retryable: bool = False
+
+
+class NotUnderstood(Doc, tag_field="type", tag="not_understood"):
+    """The last message could not be processed."""
+
+    code: Name
+    text: Text = ""
+
+
+Body = (
+    Cfp
+    | Quote
+    | Counter
+    | Accept
+    | Job
+    | Reject
+    | Refuse
+    | Withdraw
+    | Decommit
+    | Result
+    | Failure
+    | NotUnderstood
+)
+
+
+class Message(Doc):
+    """One message of a thread. ``seq`` counts from 1 for each sender; ``prev`` is the digest of
+    the last message its sender saw in the thread (null for the first).
+    """
+
+    id: str
+    thread: str
+    seq: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    prev: str | None
+    sender: str = msgspec.field(name="from")
+    to: str
+    ts: Millis
+    reply_by: Millis
+    body: Body
+    v: Literal[1] = 1
+
+    @property
+    def type(self) -> str:
+        """Return the message type, such as ``quote``."""
+        return str(self.body.__struct_config__.tag)
+
+
+class SkillOffer(Doc):
+    """One skill on a card. ``posted`` is a firm price; the schemas are JSON Schema, as text."""
+
+    skill: Name
+    description: Text
+    tags: Annotated[list[Name], msgspec.Meta(max_length=16)]
+    posted: Offer | None
+    negotiable: bool
+    input_schema: Annotated[str, msgspec.Meta(max_length=16_384)]
+    output_schema: Annotated[str, msgspec.Meta(max_length=16_384)]
+
+
+class Card(Doc):
+    """Who an agent is and what it sells; signed by its key, listed under a lease of ``ttl_ms``."""
+
+    agent: str
+    name: Name
+    description: Text
+    version: Name
+    template: Name
+    skills: Annotated[list[SkillOffer], msgspec.Meta(max_length=32)]
+    data_policy: Literal["sealed", "logged", "public"]
+    issued: Millis
+    ttl_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)]
+    v: Literal[1] = 1
+
+    def skill(self, name: str) -> SkillOffer | None:
+        """Return the entry for skill ``name``, if the card has it."""
+        return next((entry for entry in self.skills if entry.skill == name), None)
+
+
+def seal_message(message: Message, signer: Signer) -> bytes:
+    """Sign a message; the signer must be its sender."""
+    if message.sender != signer.did:
+        raise BadSignatureError("a message is signed by its sender")
+    return seal(MESSAGE_TYPE, message, signer)
+
+
+def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
+    """Verify and decode a message for ``me`` (``None`` reads as an auditor: any audience or age).
+
+    1. The envelope is canonical, within 2 MiB, and its one signature verifies.
+    2. Every field is known and well formed; ``from`` is the signer.
+    3. ``to`` is ``me``.
+    4. It is not past its ``reply_by``, nor dated over 30 s in the future.
+
+    Replays are the thread's to refuse: ids and sequence numbers are used once.
+    """
+    opened = open_envelope(raw, MESSAGE_TYPE, max_bytes=MAX_MESSAGE_BYTES)  # 1
+    message = decode_as(opened.payload, Message, max_bytes=MAX_MESSAGE_BYTES)  # 2
+    check_id(message.id)
+    check_id(message.thread)
+    if opened.signers != (message.sender,):
+        raise BadSignatureError("the message is not signed by its sender")
+    if me is None:
+        return message
+    if message.to != me:  # 3
+        raise WrongAudienceError("the message is addressed to somebody else", to=message.to)
+    if message.reply_by < now_ms or message.ts > now_ms + CLOCK_SKEW_MS:  # 4
+        raise EnvelopeExpiredError(
+            "the message is out of its time", reply_by=message.reply_by, now=now_ms
+        )
+    return message
+
+
+def open_card(raw: bytes, *, now_ms: int) -> Card:
+    """Verify a signed card: canonical, signed by the agent it names, known skills, not expired."""
+    opened = open_envelope(raw, CARD_TYPE, max_bytes=MAX_CARD_BYTES)
+    card = decode_as(opened.payload, Card)
+    if opened.signers != (card.agent,):
+        raise BadSignatureError("the card is not signed by the agent it names")
+    if card.issued + card.ttl_ms < now_ms or card.issued > now_ms + CLOCK_SKEW_MS:
+        raise EnvelopeExpiredError("the card is out of its time", issued=card.issued, now=now_ms)
+    for entry in card.skills:
+        check_skill(entry.skill)
+        if entry.posted is not None:
+            _ = entry.posted.issues.price_fals
+    return card
+
+
+def open_receipt(raw: bytes, *, seller: str) -> Receipt:
+    """Verify a receipt envelope signed by ``seller``."""
+    opened = open_envelope(raw, RECEIPT_TYPE)
+    receipt = decode_as(opened.payload, Receipt)
+    if opened.signers != (seller,) or receipt.seller != seller:
+        raise BadSignatureError("the receipt is not signed by the seller")
+    return receipt
+
+
+class Event(Doc):
+    """A public event of the market, as told on the feed; ``data`` holds ids and figures only."""
+
+    kind: Name
+    ts: Millis
+    data: dict[str, Json]
+
+
+def read_event(raw: bytes) -> Event:
+    """Decode an event of the feed."""
+    return shape(msgspec.json.decode(raw), Event)

@@ -1,0 +1,1 @@
+"""The wallet: what is owed, and the proof of it."""

@@ -1,0 +1,154 @@
+"""What the rest of the market needs of a ledger, and what the ledger needs of a store.
+
+Every submission ends in exactly one :class:`Answer`. Views are snapshots taken after a commit:
+what they show is durable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The one answer to a submission.
+
+    ``id`` is the transaction id (RFC 6962 leaf hash of the exact envelope bytes, hex). ``seq`` is
+    its index in the log when ``logged`` or ``exists``; ``code`` is the stable reason otherwise
+    (``nonce_gap`` and ``busy`` with ``retry``; see the table of transactions for the rest).
+    """
+
+    outcome: Outcome
+    id: str
+    seq: int | None = None
+    code: str | None = None
+    detail: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Say whether the transaction is in the log."""
+        return self.outcome in {"logged", "exists"}
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """An account: ``available`` = posted - held, all in fals; ``lanes`` maps lane to last seq."""
+
+    id: str
+    posted: int
+    held: int
+    lanes: dict[int, int] = field(default_factory=dict)
+    position: int = 0
+
+    @property
+    def available(self) -> int:
+        """Return what can be spent, in fals."""
+        return self.posted - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class HoldView:
+    """An escrow. ``status`` open, captured or released; ``id`` is the id of the hold's tx."""
+
+    id: str
+    payer: str
+    payee: str
+    amount: int
+    captured: int
+    expires_ms: int
+    agreement: str
+    status: Literal["open", "captured", "released"]
+
+
+@dataclass(frozen=True, slots=True)
+class SupplyView:
+    """The supply equation: ``issued`` (minus the issuance account) must equal ``total``."""
+
+    issued: int
+    total: int
+    held: int
+    open_holds: int
+
+    @property
+    def equal(self) -> bool:
+        """Say whether what was issued is exactly what accounts own."""
+        return self.issued == self.total
+
+
+@dataclass(frozen=True, slots=True)
+class TxView:
+    """A logged transaction: its place, its exact envelope bytes, its decoded payload."""
+
+    id: str
+    seq: int
+    raw: bytes
+    log_time: int
+    payload: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """A self-contained RFC 6962 proof that ``leaf_hash`` is at ``index`` under ``checkpoint``.
+
+    ``checkpoint`` is the signed note (C2SP tlog-checkpoint); ``path`` holds 32-byte hashes as hex.
+    """
+
+    index: int
+    leaf_hash: str
+    path: tuple[str, ...]
+    checkpoint: str
+
+
+class Ledger(Protocol):
+    """The ledger as its users see it, in process or over HTTP."""
+
+    async def submit(self, raw: bytes) -> Answer:
+        """Submit one signed transaction; answers after it is durable."""
+        ...
+
+    async def submit_many(self, raws: list[bytes]) -> list[Answer]:
+        """Submit several, in order; each gets its own answer."""
+        ...
+
+    async def chain(self) -> str:
+        """Return the chain id (prefix of the genesis digest) that transactions must name."""
+        ...
+
+    async def account(self, account_id: str) -> AccountView | None:
+        """Return an account, or ``None`` if the ledger never saw it."""
+        ...
+
+    async def hold(self, hold_id: str) -> HoldView | None:
+        """Return a hold by the id of its transaction."""
+        ...
+
+    async def transaction(self, tx_id: str) -> TxView | None:
+        """Return a logged transaction, or ``None`` ("unknown": it may be sent again)."""
+        ...
+
+    async def entries(self, start: int, limit: int) -> list[TxView]:
+        """Return log entries from ``start`` on (at most 1000), ``state`` leaves included."""
+        ...
+
+    async def supply(self) -> SupplyView:
+        """Return the supply equation."""
+        ...
+
+    async def checkpoint(self) -> str:
+        """Return the latest signed checkpoint (a signed note)."""
+        ...
+
+    async def verifier_key(self) -> str:
+        """Return the log's C2SP verifier key (``name+hash+base64``)."""
+        ...
+
+    async def inclusion(self, tx_id: str) -> InclusionProof | None:
+        """Prove a transaction under the latest checkpoint; ``None`` while none covers it."""
+        ...
+
+    async def consistency(self, old_size: int, new_size: int) -> list[str]:
+        """Return the RFC 6962 consistency proof between two sizes, hashes as hex."""
+        ...
