@@ -1,0 +1,17 @@
+#!/bin/sh
+# Resolves every version anew into the three locks: names, versions and hashes, no addresses.
+# Needs uv on PATH (or UV=/path/to/uv). ARGS to uv, as --upgrade, may follow.
+set -eu
+cd "$(dirname "$0")/.."
+
+lock() {
+    out=$1
+    shift
+    "${UV:-uv}" pip compile --quiet --no-config --universal --python-version 3.11 \
+        --generate-hashes --no-header --no-annotate \
+        --output-file "$out" "$@"
+}
+
+lock requirements.lock pyproject.toml "$@"
+lock requirements-dev.lock pyproject.toml --all-extras --group dev --constraints requirements.lock "$@"
+lock requirements-node.lock --group node "$@"
