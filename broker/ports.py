@@ -75,8 +75,10 @@ class Directory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message taken from a mailbox under a lease; ``token`` is the fencing token (delivery
-    count): after a takeover the older token can no longer acknowledge.
+    """A message taken from a mailbox under a lease.
+
+    ``token`` is the fencing token (delivery count): after a takeover the older token can no
+    longer acknowledge.
     """
 
     owner: str

@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 from nacl import bindings, exceptions
+from typing_extensions import override
 
 from rahba.encoding import MAX_BYTES, b64, canonical, decode_as, sha256_hex, unb64
 from rahba.errors import BadSignatureError, TooLargeError
@@ -60,6 +61,7 @@ class Signer:
         self.public_key, self._secret = bindings.crypto_sign_seed_keypair(seed)
         self.did = did_of(self.public_key)
 
+    @override
     def __repr__(self) -> str:
         """Name the public half only."""
         return f"Signer({self.did})"

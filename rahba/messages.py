@@ -10,11 +10,11 @@ seller; the threads of one request share its ``group``.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from rahba.encoding import Json, canonical, decode_as, sha256_hex, shape
+from rahba.encoding import canonical, decode_as, sha256_hex, shape
 from rahba.envelope import Signer, open_envelope, seal
 from rahba.errors import BadSignatureError, EnvelopeExpiredError, WrongAudienceError
 from rahba.ids import check_id, check_skill
@@ -42,7 +42,7 @@ class Doc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A signed document: immutable, every field known."""
 
 
-class Energy(Doc):
+class Energy(Doc, frozen=True):
     """Energy of one call in micro-watt-hours with its interval and how it is known."""
 
     uwh: Count = 0
@@ -51,7 +51,7 @@ class Energy(Doc):
     method: Literal["measured", "modelled", "declared", "unknown"] = "unknown"
 
 
-class Issues(Doc):
+class Issues(Doc, frozen=True):
     """What is bargained over. ``price`` in fals a ``unit``; ``quality`` in thousandths."""
 
     price: str
@@ -67,7 +67,7 @@ class Issues(Doc):
         return parse_fals(self.price)
 
 
-class Offer(Doc):
+class Offer(Doc, frozen=True):
     """Terms that bind whoever signs them until ``valid_until``; the ``salt`` makes it unique."""
 
     skill: Name
@@ -84,7 +84,7 @@ class Offer(Doc):
         return sha256_hex(canonical(self))
 
 
-class Agreement(Doc):
+class Agreement(Doc, frozen=True):
     """What both sides sign; its digest is the deal id that holds and receipts name."""
 
     thread: str
@@ -100,7 +100,7 @@ class Agreement(Doc):
         return sha256_hex(canonical(self))
 
 
-class Usage(Doc):
+class Usage(Doc, frozen=True):
     """What the work took, as metered by its host."""
 
     wall_ms: Count = 0
@@ -109,7 +109,7 @@ class Usage(Doc):
     bytes_out: Count = 0
 
 
-class Receipt(Doc):
+class Receipt(Doc, frozen=True):
     """The seller's signed word on what it delivered for which agreement."""
 
     agreement: str
@@ -125,7 +125,7 @@ class Receipt(Doc):
     v: Literal[1] = 1
 
 
-class Order(Doc):
+class Order(Doc, frozen=True):
     """The buyer's job: its signature on the agreement, the hold that pays, the sealed input.
 
     ``depth`` is how many purchases deep the job is; ``hold`` is null only for a free job.
@@ -141,7 +141,7 @@ class Order(Doc):
     parent: str | None = None
 
 
-class Cfp(Doc, tag_field="type", tag="cfp"):
+class Cfp(Doc, frozen=True, tag_field="type", tag="cfp"):
     """A buyer opens a thread: what it wants, by its digest and size only."""
 
     group: str
@@ -153,21 +153,21 @@ class Cfp(Doc, tag_field="type", tag="cfp"):
     rounds: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
 
 
-class Quote(Doc, tag_field="type", tag="quote"):
+class Quote(Doc, frozen=True, tag_field="type", tag="quote"):
     """A seller's firm offer."""
 
     offer: Offer
     note: Text = ""
 
 
-class Counter(Doc, tag_field="type", tag="counter"):
+class Counter(Doc, frozen=True, tag_field="type", tag="counter"):
     """The other side's firm offer in return."""
 
     offer: Offer
     note: Text = ""
 
 
-class Accept(Doc, tag_field="type", tag="accept"):
+class Accept(Doc, frozen=True, tag_field="type", tag="accept"):
     """Take the standing offer named by its digest; ``signature`` is over the agreement.
 
     A buyer who accepts has secured the money and sends its ``order`` along. For a posted price
@@ -180,40 +180,40 @@ class Accept(Doc, tag_field="type", tag="accept"):
     opening: Cfp | None = None
 
 
-class Job(Doc, tag_field="type", tag="order"):
+class Job(Doc, frozen=True, tag_field="type", tag="order"):
     """The buyer's order after the seller accepted the buyer's counter-offer."""
 
     order: Order
 
 
-class Reject(Doc, tag_field="type", tag="reject"):
+class Reject(Doc, frozen=True, tag_field="type", tag="reject"):
     """The thread ends: somebody else was chosen, or no deal is in sight."""
 
     reason: Name
     text: Text = ""
 
 
-class Refuse(Doc, tag_field="type", tag="refuse"):
+class Refuse(Doc, frozen=True, tag_field="type", tag="refuse"):
     """A seller will not or cannot serve this request."""
 
     code: Name
     text: Text = ""
 
 
-class Withdraw(Doc, tag_field="type", tag="withdraw"):
+class Withdraw(Doc, frozen=True, tag_field="type", tag="withdraw"):
     """Take back one's own standing offer before it is accepted."""
 
     offer: str
 
 
-class Decommit(Doc, tag_field="type", tag="decommit"):
+class Decommit(Doc, frozen=True, tag_field="type", tag="decommit"):
     """Leave an agreement at its agreed penalty."""
 
     agreement: str
     reason: Text = ""
 
 
-class Result(Doc, tag_field="type", tag="result"):
+class Result(Doc, frozen=True, tag_field="type", tag="result"):
     """The sealed output, the signed receipt (envelope, base64), the seller's countersignature."""
 
     agreement: str
@@ -222,7 +222,7 @@ class Result(Doc, tag_field="type", tag="result"):
     receipt: str
 
 
-class Failure(Doc, tag_field="type", tag="failure"):
+class Failure(Doc, frozen=True, tag_field="type", tag="failure"):
     """The job failed; the hold is released. ``code`` is stable, ``text`` is for people."""
 
     agreement: str
@@ -231,7 +231,7 @@ class Failure(Doc, tag_field="type", tag="failure"):
     retryable: bool = False
 
 
-class NotUnderstood(Doc, tag_field="type", tag="not_understood"):
+class NotUnderstood(Doc, frozen=True, tag_field="type", tag="not_understood"):
     """The last message could not be processed."""
 
     code: Name
@@ -254,9 +254,11 @@ Body = (
 )
 
 
-class Message(Doc):
-    """One message of a thread. ``seq`` counts from 1 for each sender; ``prev`` is the digest of
-    the last message its sender saw in the thread (null for the first).
+class Message(Doc, frozen=True):
+    """One message of a thread.
+
+    ``seq`` counts from 1 for each sender; ``prev`` is the digest of the last message its sender
+    saw in the thread (null for the first).
     """
 
     id: str
@@ -276,7 +278,7 @@ class Message(Doc):
         return str(self.body.__struct_config__.tag)
 
 
-class SkillOffer(Doc):
+class SkillOffer(Doc, frozen=True):
     """One skill on a card. ``posted`` is a firm price; the schemas are JSON Schema, as text."""
 
     skill: Name
@@ -288,7 +290,7 @@ class SkillOffer(Doc):
     output_schema: Annotated[str, msgspec.Meta(max_length=16_384)]
 
 
-class Card(Doc):
+class Card(Doc, frozen=True):
     """Who an agent is and what it sells; signed by its key, listed under a lease of ``ttl_ms``."""
 
     agent: str
@@ -365,12 +367,12 @@ def open_receipt(raw: bytes, *, seller: str) -> Receipt:
     return receipt
 
 
-class Event(Doc):
+class Event(Doc, frozen=True):
     """A public event of the market, as told on the feed; ``data`` holds ids and figures only."""
 
     kind: Name
     ts: Millis
-    data: dict[str, Json]
+    data: dict[str, Any]
 
 
 def read_event(raw: bytes) -> Event:

@@ -28,7 +28,7 @@ class BadAmountError(BadInputError):
     hint = 'amounts are strings of integers in fals ("2000000"), 1 RHB = 10^9 fals'
 
 
-def parse_fals(text: str) -> int:
+def parse_fals(text: object) -> int:
     """Read a wire amount: digits only, 0 to 2^63 - 1 fals."""
     if not isinstance(text, str) or _WIRE.fullmatch(text) is None:
         raise BadAmountError(f"not an amount in fals: {str(text)[:40]!r}")

@@ -1,0 +1,327 @@
+"""The kernel: money, canonical bytes, ids, signed envelopes, messages."""
+
+import msgspec
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+from nacl import bindings
+
+from rahba import clock, encoding, envelope, errors, ids, messages, money
+from rahba.envelope import Signer, open_envelope, seal
+
+ALICE, BOB = Signer(b"\x01" * 32), Signer(b"\x02" * 32)
+NOW = 1_700_000_000_000
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(max_codepoint=127)), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+def quote(price: str = "2000000") -> messages.Quote:
+    offer = messages.Offer(
+        skill="text.summarise",
+        issues=messages.Issues(price=price),
+        valid_until=NOW + 60_000,
+        salt="a" * 32,
+    )
+    return messages.Quote(offer=offer)
+
+
+def message(**changes: object) -> messages.Message:
+    base = messages.Message(
+        id="0" * 32,
+        thread="1" * 32,
+        seq=1,
+        prev=None,
+        sender=ALICE.did,
+        to=BOB.did,
+        ts=NOW,
+        reply_by=NOW + 5_000,
+        body=quote(),
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+class TestMoney:
+    @given(st.integers(0, money.MAX_FALS))
+    def test_what_is_written_is_read_back_exactly(self, value: int) -> None:
+        assert money.parse_fals(money.wire_fals(value)) == value
+        assert money.parse_rhb(money.format_rhb(value)) == value
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "-1", "+1", "01", "1.0", " 1", "1e3", "٣", "9" * 20, str(2**63), None, 5],
+    )
+    def test_anything_but_plain_digits_within_the_limit_is_refused(self, text: object) -> None:
+        with pytest.raises(money.BadAmountError):
+            money.parse_fals(text)
+
+    @pytest.mark.parametrize("text", ["", ".5", "1.", "1.0000000001", "1,5", "-1", "9999999999.9"])
+    def test_a_malformed_rhb_amount_is_refused(self, text: str) -> None:
+        with pytest.raises(money.BadAmountError):
+            money.parse_rhb(text)
+
+    def test_an_amount_out_of_range_is_never_written(self) -> None:
+        for value in (-1, money.MAX_FALS + 1):
+            with pytest.raises(money.BadAmountError):
+                money.wire_fals(value)
+
+    def test_a_debt_is_shown_with_its_sign(self) -> None:
+        assert money.format_rhb(-1_500_000_000) == "-1.5"
+
+
+class TestCanonicalBytes:
+    @given(_json)
+    def test_bytes_equal_those_of_rfc_8785(self, value: encoding.Json) -> None:
+        raw = encoding.canonical(value)
+        assert raw == rfc8785.dumps(value)
+        assert encoding.decode(raw) == value
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b'{"a":1,"a":1}',
+            b'{"b":1,"a":1}',
+            b'{ "a":1}',
+            b'{"a":1.0}',
+            b'{"a":9007199254740992}',
+            '{"ä":1}'.encode(),
+            b'{"a":"\\u0061"}',
+            b"{",
+            b"",
+            b'"\xff"',
+            b"NaN",
+        ],
+    )
+    def test_bytes_that_are_not_their_own_re_encoding_are_refused(self, raw: bytes) -> None:
+        with pytest.raises(errors.BadEncodingError):
+            encoding.decode(raw)
+
+    def test_size_and_depth_are_limited(self) -> None:
+        with pytest.raises(errors.TooLargeError):
+            encoding.decode(b'"' + b"a" * encoding.MAX_BYTES + b'"')
+        with pytest.raises(errors.TooLargeError):
+            encoding.decode(b"[" * 40 + b"]" * 40)
+
+    def test_a_value_without_canonical_form_is_refused(self) -> None:
+        for value in ({1: 2}, {"a": b"x"}, "\ud800"):
+            with pytest.raises(errors.BadEncodingError):
+                encoding.canonical(value)
+
+    @pytest.mark.parametrize("text", ["a", "YQ", "YR==", "Y Q==", "YQ==\n", "é"])
+    def test_base64_has_one_spelling(self, text: str) -> None:
+        with pytest.raises(errors.BadEncodingError):
+            encoding.unb64(text)
+
+
+class TestIds:
+    def test_the_published_example_of_did_key_decodes(self) -> None:
+        did = "did:key:z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
+        assert ids.did_of(ids.key_of(did)) == did
+
+    @given(st.binary(min_size=32, max_size=32))
+    def test_a_did_names_its_key(self, seed: bytes) -> None:
+        signer = Signer(seed)
+        assert ids.key_of(signer.did) == signer.public_key
+
+    @pytest.mark.parametrize(
+        "key",
+        [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f", b"\x02" + bytes(31)],
+    )
+    def test_a_small_order_or_invalid_point_is_no_key(self, key: bytes) -> None:
+        assert not bindings.crypto_core_ed25519_is_valid_point(key)
+        with pytest.raises(ids.BadIdError):
+            ids.key_of(ids.did_of(key))
+
+    @pytest.mark.parametrize(
+        "did", ["", "did:key:z", ALICE.did[:-1], ALICE.did + "1", ALICE.did[:-1] + "0", "did:web:x"]
+    )
+    def test_another_spelling_is_refused(self, did: str) -> None:
+        with pytest.raises(ids.BadIdError):
+            ids.key_of(did)
+
+    def test_names_are_checked(self) -> None:
+        assert ids.check_skill("text.summarise") == "text.summarise"
+        assert ids.check_id(ids.RandomIds().new())
+        assert 0 < ids.RandomIds().salt() < 2**53
+        assert ids.check_digest("0" * 64)
+        for check, bad in (
+            (ids.check_skill, "Text"),
+            (ids.check_skill, "a" * 65),
+            (ids.check_id, "0" * 31),
+            (ids.check_digest, "g" * 64),
+        ):
+            with pytest.raises(ids.BadIdError):
+                check(bad)
+        with pytest.raises(ids.BadIdError):
+            ids.did_of(b"short")
+        assert ids.short(ALICE.did) == ALICE.did[-8:]
+
+
+class TestEnvelope:
+    def test_a_signature_for_one_type_is_worth_nothing_for_another(self) -> None:
+        with pytest.raises(errors.BadSignatureError):
+            open_envelope(seal("text/a", {"a": 1}, ALICE), "text/b")
+
+    @given(st.integers(0), st.integers(1, 255))
+    def test_a_flipped_byte_anywhere_is_noticed(self, place: int, flip: int) -> None:
+        raw = bytearray(seal("text/a", {"a": 1}, ALICE))
+        raw[place % len(raw)] ^= flip
+        with pytest.raises(errors.RahbaError):
+            open_envelope(bytes(raw), "text/a")
+
+    def test_two_parties_sign_the_same_bytes(self) -> None:
+        opened = open_envelope(seal("text/a", {"a": 1}, ALICE, BOB), "text/a")
+        assert opened.signers == (ALICE.did, BOB.did)
+
+    def test_the_same_key_twice_none_or_too_many_are_refused(self) -> None:
+        many = [Signer(bytes([i]) * 32) for i in range(envelope.MAX_SIGNATURES + 1)]
+        with pytest.raises(errors.TooLargeError):
+            open_envelope(seal("text/a", {}, *many), "text/a")
+        with pytest.raises(errors.BadSignatureError):
+            open_envelope(seal("text/a", {}), "text/a")
+
+    def test_a_signature_by_somebody_else_is_refused(self) -> None:
+        raw = envelope.assemble("text/a", b"{}", {BOB.did: ALICE.sign("text/a", b"{}")})
+        with pytest.raises(errors.BadSignatureError):
+            open_envelope(raw, "text/a")
+        with pytest.raises(errors.BadSignatureError):
+            envelope.verify(ALICE.did, "text/a", b"{}", "AAAA")
+
+    def test_only_the_recipient_reads_what_was_concealed(self) -> None:
+        box = envelope.conceal(BOB.did, b"secret")
+        assert BOB.reveal(box) == b"secret"
+        with pytest.raises(errors.BadSignatureError):
+            ALICE.reveal(box)
+        with pytest.raises(errors.BadSignatureError):
+            BOB.reveal(b"too short")
+
+    def test_a_signer_never_shows_its_secret(self) -> None:
+        seed = b"\x07" * 32
+        assert seed.hex() not in repr(Signer(seed))
+        assert repr(Signer(seed)) == f"Signer({Signer(seed).did})"
+
+
+class TestMessages:
+    def test_a_signed_message_arrives_as_it_was_sent(self) -> None:
+        sent = message()
+        got = messages.open_message(messages.seal_message(sent, ALICE), me=BOB.did, now_ms=NOW)
+        assert got == sent
+        assert got.type == "quote"
+
+    def test_a_message_for_somebody_else_is_refused(self) -> None:
+        raw = messages.seal_message(message(), ALICE)
+        with pytest.raises(errors.WrongAudienceError):
+            messages.open_message(raw, me=ALICE.did, now_ms=NOW)
+
+    @pytest.mark.parametrize("now_ms", [NOW + 5_001, NOW - 30_001])
+    def test_an_expired_or_future_message_is_refused(self, now_ms: int) -> None:
+        raw = messages.seal_message(message(), ALICE)
+        with pytest.raises(errors.EnvelopeExpiredError):
+            messages.open_message(raw, me=BOB.did, now_ms=now_ms)
+
+    def test_a_message_signed_by_another_than_its_sender_is_refused(self) -> None:
+        raw = seal(messages.MESSAGE_TYPE, message(), BOB)
+        with pytest.raises(errors.BadSignatureError):
+            messages.open_message(raw, me=BOB.did, now_ms=NOW)
+        with pytest.raises(errors.BadSignatureError):
+            messages.seal_message(message(), BOB)
+
+    def test_an_unknown_field_is_refused(self) -> None:
+        body = msgspec.to_builtins(message()) | {"extra": 1}
+        with pytest.raises(errors.UnknownFieldError):
+            messages.open_message(seal(messages.MESSAGE_TYPE, body, ALICE), me=BOB.did, now_ms=NOW)
+
+    def test_an_auditor_reads_old_messages_of_others(self) -> None:
+        raw = messages.seal_message(message(), ALICE)
+        assert messages.open_message(raw, me=None, now_ms=0) == message()
+
+    def test_a_card_speaks_for_the_agent_that_signed_it(self) -> None:
+        card = messages.Card(
+            agent=ALICE.did,
+            name="a",
+            description="",
+            version="1",
+            template="t",
+            skills=[
+                messages.SkillOffer(
+                    skill="text.echo",
+                    description="",
+                    tags=[],
+                    posted=quote().offer,
+                    negotiable=False,
+                    input_schema="{}",
+                    output_schema="{}",
+                )
+            ],
+            data_policy="sealed",
+            issued=NOW,
+            ttl_ms=10_000,
+        )
+        raw = seal(messages.CARD_TYPE, card, ALICE)
+        assert messages.open_card(raw, now_ms=NOW).skill("text.echo") is not None
+        assert messages.open_card(raw, now_ms=NOW).skill("text.other") is None
+        with pytest.raises(errors.BadSignatureError):
+            messages.open_card(seal(messages.CARD_TYPE, card, BOB), now_ms=NOW)
+        with pytest.raises(errors.EnvelopeExpiredError):
+            messages.open_card(raw, now_ms=NOW + 10_001)
+
+    def test_a_receipt_speaks_for_its_seller(self) -> None:
+        receipt = messages.Receipt(
+            agreement="0" * 64,
+            skill="text.echo",
+            buyer=BOB.did,
+            seller=ALICE.did,
+            input_digest="0" * 64,
+            output_digest="0" * 64,
+            price="1",
+            usage=messages.Usage(),
+            energy=messages.Energy(),
+            finished=NOW,
+        )
+        raw = seal(messages.RECEIPT_TYPE, receipt, ALICE)
+        assert messages.open_receipt(raw, seller=ALICE.did) == receipt
+        with pytest.raises(errors.BadSignatureError):
+            messages.open_receipt(raw, seller=BOB.did)
+
+    def test_an_event_of_the_feed_is_read_back(self) -> None:
+        raw = msgspec.json.encode(messages.Event(kind="offer", ts=NOW, data={"price": "1"}))
+        assert messages.read_event(raw).data == {"price": "1"}
+
+    def test_agreement_and_offer_digests_cover_every_term(self) -> None:
+        offer = quote().offer
+        other = quote("2000001").offer
+        assert offer.digest() != other.digest()
+        first = messages.Agreement(
+            thread="1" * 32,
+            group="2" * 32,
+            buyer=BOB.did,
+            seller=ALICE.did,
+            offer=offer,
+            input_digest="0" * 64,
+        )
+        assert first.digest() != msgspec.structs.replace(first, offer=other).digest()
+
+
+def test_a_manual_clock_moves_only_forward() -> None:
+    watch = clock.ManualClock(5)
+    watch.advance(3)
+    assert watch.now_ms() == 8
+    with pytest.raises(ValueError, match="backwards"):
+        watch.advance(-1)
+    assert clock.SystemClock().now_ms() > NOW
+
+
+def test_an_error_keeps_its_code_and_facts() -> None:
+    error = errors.TooLargeError("big", size_bytes=3)
+    assert (error.code, error.facts, str(error)) == ("too_large", {"size_bytes": 3}, "big")
+    assert str(errors.RahbaError()) == "error"
