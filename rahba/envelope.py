@@ -24,11 +24,12 @@ from nacl import bindings, exceptions
 from typing_extensions import override
 
 from rahba.encoding import MAX_BYTES, b64, canonical, decode_as, sha256_hex, unb64
-from rahba.errors import BadSignatureError, TooLargeError
+from rahba.errors import BadInputError, BadSignatureError, TooLargeError
 from rahba.ids import did_of, key_of
 
 MAX_SIGNATURES: Final = 4
 SIGNATURE_BYTES: Final = 64
+_PAE_TAG: Final = b"DSSEv1 "
 
 
 class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +72,15 @@ class Signer:
         signed = bindings.crypto_sign(pae(payload_type, payload), self._secret)
         return b64(signed[:SIGNATURE_BYTES])
 
+    def sign_raw(self, message: bytes) -> bytes:
+        """Return the 64-byte signature over bare bytes, for formats with a framing of their own.
+
+        What looks like a DSSE pre-authentication encoding is refused: it must come by ``sign``.
+        """
+        if message.startswith(_PAE_TAG):
+            raise BadInputError("bare bytes must not look like a DSSE encoding")
+        return bindings.crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
+
     def reveal(self, concealed: bytes) -> bytes:
         """Open what :func:`conceal` sealed for this key."""
         secret = bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
@@ -101,6 +111,22 @@ def verify(did: str, payload_type: str, payload: bytes, signature: str) -> None:
         bindings.crypto_sign_open(raw + pae(payload_type, payload), key_of(did))
     except (exceptions.BadSignatureError, exceptions.CryptoError, ValueError) as error:
         raise BadSignatureError("the signature does not verify", signer=did) from error
+
+
+def verify_raw(public_key: bytes, message: bytes, signature: bytes) -> None:
+    """Check a signature made by :meth:`Signer.sign_raw`.
+
+    Raises:
+        BadSignatureError: the signature is not ``public_key``'s over ``message``.
+        BadIdError: ``public_key`` is no valid key.
+    """
+    key = key_of(did_of(public_key))
+    if len(signature) != SIGNATURE_BYTES or message.startswith(_PAE_TAG):
+        raise BadSignatureError("not a signature over bare bytes")
+    try:
+        bindings.crypto_sign_open(signature + message, key)
+    except (exceptions.BadSignatureError, exceptions.CryptoError, ValueError) as error:
+        raise BadSignatureError("the signature does not verify") from error
 
 
 def assemble(payload_type: str, payload: bytes, signatures: dict[str, str]) -> bytes:

@@ -1,0 +1,238 @@
+"""The Merkle tree of the log (RFC 6962, section 2.1): roots and proofs for every size it ever had.
+
+* ``MerkleLog`` keeps the hash of every complete subtree, 32 bytes each, level by level. An append
+  costs two hashes on average; a root or proof for any past size costs O(log n).
+* The verifiers are plain functions over bytes, so that a client needs no tree to check a proof.
+* Nothing here knows what a leaf means, signs anything or touches a disk.
+
+    >>> log = MerkleLog()
+    >>> leaves = [leaf_hash(word) for word in (b"a", b"b", b"c")]
+    >>> log.extend(leaves)
+    >>> verify_inclusion(leaves[1], 1, 3, log.inclusion(1, 3), log.root())
+    >>> verify_consistency(2, 3, log.root_at(2), log.root(), log.consistency(2, 3))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import Final
+
+from rahba.errors import BadInputError, RemoteError
+
+HASH_BYTES: Final = 32
+MAX_SIZE: Final = 2**63 - 1
+EMPTY_ROOT: Final = sha256(b"").digest()
+
+
+class BadProofError(RemoteError):
+    """A Merkle proof does not lead to the root it was given for."""
+
+    code = "bad_proof"
+    hint = "keep both signed checkpoints: they are evidence against whoever signed them"
+
+
+class OutOfRangeError(BadInputError):
+    """An index or size lies beyond the log."""
+
+    code = "out_of_range"
+
+
+def leaf_hash(data: bytes) -> bytes:
+    """Return the hash of a leaf: SHA-256(0x00 + data)."""
+    return sha256(b"\x00" + data).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """Return the hash of an inner node: SHA-256(0x01 + left + right)."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+class MerkleLog:
+    """An append-only Merkle tree in memory; ``levels[k]`` holds complete subtrees of 2^k leaves."""
+
+    __slots__ = ("_levels",)
+
+    def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
+        """Start with ``leaf_hashes``."""
+        self._levels: list[bytearray] = [bytearray()]
+        self.extend(leaf_hashes)
+
+    @property
+    def size(self) -> int:
+        """Return the number of leaves."""
+        return len(self._levels[0]) // HASH_BYTES
+
+    def append(self, leaf_hash: bytes) -> int:
+        """Add one leaf by its hash; returns its index."""
+        if len(leaf_hash) != HASH_BYTES:
+            raise BadInputError("a leaf hash has 32 bytes")
+        levels = self._levels
+        index = number = self.size
+        level = levels[0]
+        level += leaf_hash
+        depth = 0
+        while number & 1:  # the last two nodes of this level are brothers: hash their parent
+            parent = sha256(b"\x01" + level[-2 * HASH_BYTES :]).digest()
+            depth += 1
+            if depth == len(levels):
+                levels.append(bytearray())
+            level = levels[depth]
+            level += parent
+            number >>= 1
+        return index
+
+    def extend(self, leaf_hashes: Iterable[bytes]) -> None:
+        """Add several leaves in order."""
+        for item in leaf_hashes:
+            self.append(item)
+
+    def node(self, level: int, index: int) -> bytes:
+        """Return the hash of the complete subtree of 2^level leaves that is ``index``-th."""
+        if not 0 <= level < len(self._levels):
+            raise OutOfRangeError("no complete subtree of that height", level=level)
+        start = index * HASH_BYTES
+        found = bytes(self._levels[level][start : start + HASH_BYTES]) if index >= 0 else b""
+        if not found:
+            raise OutOfRangeError("beyond the log", level=level, index=index)
+        return found
+
+    def root(self) -> bytes:
+        """Return the root over all leaves."""
+        return self.root_at(self.size)
+
+    def root_at(self, size: int) -> bytes:
+        """Return the root as it was when the log had ``size`` leaves."""
+        self._check(0, size)
+        return self._range(0, size) if size else EMPTY_ROOT
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """Return the path that proves leaf ``index`` in the first ``size`` leaves."""
+        self._check(index + 1, size)
+        if index < 0:
+            raise OutOfRangeError("negative index", index=index)
+        low, high = 0, size
+        path = []
+        while high - low > 1:
+            middle = low + _split(high - low)
+            if index < middle:
+                path.append(self._range(middle, high))
+                high = middle
+            else:
+                path.append(self._range(low, middle))
+                low = middle
+        return path[::-1]
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        """Return the path that proves the first ``old`` leaves a prefix of the first ``new``."""
+        self._check(old, new)
+        if old in {0, new}:
+            return []
+        low, high = 0, new
+        path = []
+        while old != high:
+            middle = low + _split(high - low)
+            if old <= middle:
+                path.append(self._range(middle, high))
+                high = middle
+            else:
+                path.append(self._range(low, middle))
+                low = middle
+        if low:  # at 0 it is the old root itself, which the verifier has
+            path.append(self._range(low, high))
+        return path[::-1]
+
+    def _check(self, inner: int, outer: int) -> None:
+        if not 0 <= inner <= outer <= self.size:
+            raise OutOfRangeError("beyond the log", size=self.size, asked=outer)
+
+    def _range(self, low: int, high: int) -> bytes:
+        """Hash leaves [low, high), where low is a multiple of the smallest 2^k >= high - low."""
+        found = b""
+        while low < high:  # from the right: the lowest bit of ``high`` names a complete subtree
+            width = min(high & -high, 1 << (high - low).bit_length() - 1)
+            high -= width
+            level = width.bit_length() - 1
+            peak = self.node(level, high >> level)
+            found = node_hash(peak, found) if found else peak
+        return found
+
+
+def verify_inclusion(
+    leaf_hash: bytes, index: int, size: int, path: Sequence[bytes], root: bytes
+) -> None:
+    """Check that ``leaf_hash`` is leaf ``index`` of the tree of ``size`` leaves under ``root``.
+
+    Raises:
+        BadProofError: it is not, or the path is too short, too long or malformed.
+    """
+    if not 0 <= index < size <= MAX_SIZE or len(leaf_hash) != HASH_BYTES:
+        raise BadProofError("no such leaf in a tree of that size", index=index, size=size)
+    steps = iter(_hashes(path))
+    node, last, found = index, size - 1, leaf_hash
+    while last:
+        if node & 1:
+            found = node_hash(_next(steps), found)
+        elif node < last:
+            found = node_hash(found, _next(steps))
+        node >>= 1
+        last >>= 1
+    _finish(steps)
+    if found != root:
+        raise BadProofError("the inclusion proof does not lead to the root", index=index, size=size)
+
+
+def verify_consistency(
+    old: int, new: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]
+) -> None:
+    """Check that the tree of ``old`` leaves is a prefix of the tree of ``new`` leaves.
+
+    Raises:
+        BadProofError: it is not, or the path is too short, too long or malformed.
+    """
+    if not 0 <= old <= new <= MAX_SIZE:
+        raise BadProofError("a log does not shrink", old=old, new=new)
+    steps = iter(_hashes(path))
+    if old in {0, new}:
+        _finish(steps)
+        if old_root != (new_root if old else EMPTY_ROOT):
+            raise BadProofError("two roots for one size", size=old)
+        return
+    node, last = old - 1, new - 1
+    while node & 1:
+        node >>= 1
+        last >>= 1
+    first = second = _next(steps) if node else old_root
+    while last:
+        if node & 1:
+            sibling = _next(steps)
+            first, second = node_hash(sibling, first), node_hash(sibling, second)
+        elif node < last:
+            second = node_hash(second, _next(steps))
+        node >>= 1
+        last >>= 1
+    _finish(steps)
+    if first != old_root or second != new_root:
+        raise BadProofError("the consistency proof does not join the roots", old=old, new=new)
+
+
+def _split(width: int) -> int:
+    """Return the largest power of two below ``width`` (> 1)."""
+    return 1 << (width - 1).bit_length() - 1
+
+
+def _hashes(path: Sequence[bytes]) -> Sequence[bytes]:
+    if any(len(step) != HASH_BYTES for step in path):
+        raise BadProofError("a proof consists of 32-byte hashes")
+    return path
+
+
+def _next(steps: Iterable[bytes]) -> bytes:
+    for step in steps:
+        return step
+    raise BadProofError("the proof is too short")
+
+
+def _finish(steps: Iterable[bytes]) -> None:
+    for _ in steps:
+        raise BadProofError("the proof is too long")
