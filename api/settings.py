@@ -1,0 +1,114 @@
+"""Settings: every environment variable the market reads, in one place.
+
+| variable | meaning | default |
+|---|---|---|
+| `RAHBA_DATA` | folder of keys, ledger and logs | `.rahba` |
+| `RAHBA_HTTP` | `host:port` of the gateway | `127.0.0.1:8700` |
+| `RAHBA_LEDGER` | `host:port` the ledger listens on | `127.0.0.1:8701` |
+| `RAHBA_LEDGER_URL` | where others reach the ledger | `http://` + `RAHBA_LEDGER` |
+| `REDIS_URL` | a running Redis >= 6.2 | an embedded server in `RAHBA_DATA` |
+| `CELERY_BROKER_URL` | broker of the heavy jobs | `REDIS_URL`, next database |
+| `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
+| `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
+| `RAHBA_API_KEY` | API key of the command line | the file `api-key` in `RAHBA_DATA` |
+
+Only ``api.bootstrap`` and the command line read the environment; they pass it here as a mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from rahba.errors import LocalError
+
+NETWORK: Final = "rahba:dev"
+
+
+class BadSettingError(LocalError):
+    """A setting does not have the form it needs."""
+
+    code = "bad_setting"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return the http URL that reaches it from this machine."""
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "::"} else self.host  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a process of the market needs to know; see the table above."""
+
+    data_dir: Path
+    http: Address
+    ledger: Address
+    ledger_url: str
+    gateway_url: str
+    redis_url: str | None
+    celery_broker_url: str | None
+    work_key: str | None
+    api_key: str | None
+
+    @classmethod
+    def read(cls, env: Mapping[str, str]) -> Settings:
+        """Read settings from ``env``.
+
+        Raises:
+            BadSettingError: an address or URL is malformed.
+        """
+        http = _address(env, "RAHBA_HTTP", "127.0.0.1:8700")
+        ledger = _address(env, "RAHBA_LEDGER", "127.0.0.1:8701")
+        redis_url = _url(env, "REDIS_URL", {"redis", "rediss", "unix"})
+        celery = env.get("CELERY_BROKER_URL") or (next_database(redis_url) if redis_url else None)
+        return cls(
+            data_dir=Path(env.get("RAHBA_DATA") or ".rahba").resolve(),
+            http=http,
+            ledger=ledger,
+            ledger_url=_url(env, "RAHBA_LEDGER_URL", {"http", "https"}) or ledger.url,
+            gateway_url=_url(env, "RAHBA_URL", {"http", "https"}) or http.url,
+            redis_url=redis_url,
+            celery_broker_url=celery,
+            work_key=env.get("RAHBA_WORK_KEY") or None,
+            api_key=env.get("RAHBA_API_KEY") or None,
+        )
+
+
+def next_database(redis_url: str) -> str:
+    """Return the URL of the next database on the same server (Celery keeps out of ours)."""
+    parts = urlsplit(redis_url)
+    if parts.scheme == "unix":
+        raise BadSettingError("REDIS_URL is a socket: set CELERY_BROKER_URL, too")
+    number = parts.path.strip("/") or "0"
+    if not number.isdigit():
+        raise BadSettingError("REDIS_URL ends with no database number")
+    return urlunsplit(parts._replace(path=f"/{int(number) + 1}"))
+
+
+def _address(env: Mapping[str, str], name: str, default: str) -> Address:
+    text = env.get(name) or default
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65_535:
+        raise BadSettingError(f"{name} must be host:port, not {text!r}")
+    return Address(host.strip("[]"), int(port))
+
+
+def _url(env: Mapping[str, str], name: str, schemes: set[str]) -> str | None:
+    text = env.get(name)
+    if not text:
+        return None
+    if urlsplit(text).scheme not in schemes:
+        raise BadSettingError(f"{name} must start with one of {sorted(schemes)}")
+    return text.rstrip("/")

@@ -1,0 +1,53 @@
+"""Settings come from the environment and nowhere else."""
+
+from pathlib import Path
+
+import pytest
+
+from api.settings import BadSettingError, Settings, next_database
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = Settings.read({})
+    assert settings.data_dir == Path(".rahba").resolve()
+    assert settings.http.url == "http://127.0.0.1:8700"
+    assert settings.ledger_url == "http://127.0.0.1:8701"
+    assert settings.redis_url is None
+    assert settings.celery_broker_url is None
+    assert settings.work_key is None
+    assert settings.api_key is None
+
+
+def test_the_celery_broker_is_separate_from_redis() -> None:
+    settings = Settings.read({"REDIS_URL": "redis://127.0.0.1:6379/3"})
+    assert settings.celery_broker_url == "redis://127.0.0.1:6379/4"
+    other = Settings.read(
+        {"REDIS_URL": "redis://127.0.0.1:6379", "CELERY_BROKER_URL": "amqp://127.0.0.1"}
+    )
+    assert other.celery_broker_url == "amqp://127.0.0.1"
+
+
+def test_an_open_address_is_reached_through_loopback() -> None:
+    assert Settings.read({"RAHBA_HTTP": "0.0.0.0:80"}).http.url == "http://127.0.0.1:80"
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"RAHBA_HTTP": "8700"},
+        {"RAHBA_HTTP": ":8700"},
+        {"RAHBA_HTTP": "a:99999"},
+        {"RAHBA_LEDGER": "a:b"},
+        {"REDIS_URL": "http://a"},
+        {"RAHBA_LEDGER_URL": "redis://a"},
+        {"REDIS_URL": "redis://a/x"},
+    ],
+)
+def test_a_malformed_setting_is_refused(env: dict[str, str]) -> None:
+    with pytest.raises(BadSettingError):
+        Settings.read(env)
+
+
+def test_a_socket_needs_a_broker_of_its_own_for_celery() -> None:
+    with pytest.raises(BadSettingError):
+        next_database("unix:///tmp/redis.sock")
