@@ -119,7 +119,7 @@ def entry_bundle(entries: Sequence[bytes]) -> bytes:
 
 def split_bundle(raw: bytes) -> list[bytes]:
     """Read the entries of a bundle."""
-    entries = []
+    entries: list[bytes] = []
     at = 0
     while at < len(raw) and len(entries) < WIDTH:
         end = at + 2 + int.from_bytes(raw[at : at + 2], "big")

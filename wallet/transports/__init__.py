@@ -1,0 +1,1 @@
+"""Ways to reach a ledger: in this process, or over HTTP."""

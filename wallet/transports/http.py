@@ -1,0 +1,331 @@
+"""A ledger in another process, over HTTP.
+
+* All submissions of one loop tick travel in one POST (NDJSON); a few requests may be in flight,
+  what comes meanwhile gathers for the next. Callers beyond ``MAX_WAITING`` wait their turn.
+* When the connection breaks, the very same bytes are sent again, with growing pauses, until
+  ``patience_s`` is over. The ledger knows them by their id, so a retry never pays twice.
+* After that, :class:`LedgerUnreachableError`: whether they were logged is then unknown.
+
+    async with HttpLedger("http://127.0.0.1:8701") as ledger:
+        answer = await ledger.submit(raw)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import msgspec
+
+from rahba.errors import BadInputError
+from wallet.merkle import OutOfRangeError, leaf_hash
+from wallet.ports import (
+    AccountView,
+    Answer,
+    HoldView,
+    InclusionProof,
+    LedgerUnreachableError,
+    SupplyView,
+    TxView,
+)
+from wallet.wire import LedgerAnswerError, read
+
+T = TypeVar("T")
+
+MAX_ITEMS: Final = 1_000
+MAX_POST_BYTES: Final = 1_000_000
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+MAX_WAITING: Final = 4_096
+MAX_IN_FLIGHT: Final = 4
+_PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+_TRY_AGAIN: Final = frozenset({502, 503, 504})
+
+
+class _Problem(msgspec.Struct):
+    code: str = ""
+    detail: str = ""
+
+
+class _Chain(msgspec.Struct):
+    chain: str
+
+
+class _Path(msgspec.Struct):
+    path: list[str]
+
+
+@dataclass(slots=True)
+class _Job:
+    """Submissions that belong together, and who waits for their answers."""
+
+    raws: list[bytes]
+    bytes: int
+    answers: asyncio.Future[list[Answer]]
+
+
+class HttpLedger:
+    """The ledger port over HTTP; for any number of tasks of one event loop."""
+
+    def __init__(self, url: str, *, patience_s: float = 15.0, attempt_s: float = 5.0) -> None:
+        """Talk to the ledger at ``url``.
+
+        ``patience_s`` is how long a broken connection is retried, ``attempt_s`` how long one
+        request may take.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query:
+            raise BadInputError("a ledger's address looks like http://127.0.0.1:8701")
+        self._url = url.rstrip("/")
+        self._patience_s = patience_s
+        self._timeout = aiohttp.ClientTimeout(total=attempt_s)
+        self._session: aiohttp.ClientSession | None = None
+        self._room = asyncio.Semaphore(MAX_WAITING)
+        self._jobs: deque[_Job] = deque()
+        self._posts: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._chain = ""
+        self._key = ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Give up what is still under way (its callers are told) and close the connections."""
+        posts = tuple(self._posts)
+        for post in posts:
+            post.cancel()
+        await asyncio.gather(*posts, return_exceptions=True)
+        while self._jobs:
+            _fail(self._jobs.popleft(), LedgerUnreachableError("the client was closed"))
+        if self._session is not None:
+            await self._session.close()
+
+    async def submit(self, raw: bytes) -> Answer:
+        """Submit one signed transaction; answers after it is durable."""
+        return (await self.submit_many([raw]))[0]
+
+    async def submit_many(self, raws: list[bytes]) -> list[Answer]:
+        """Submit several, in order; each gets its own answer."""
+        answers: dict[int, Answer] = {}
+        sendable: list[int] = []
+        for at, raw in enumerate(raws):
+            code = _unsendable(raw)
+            if code is None:
+                sendable.append(at)
+            else:
+                answers[at] = Answer("invalid", leaf_hash(raw).hex(), code=code)
+        for chunk in _chunks(sendable, raws):
+            found = await self._enqueue([raws[at] for at in chunk])
+            answers.update(zip(chunk, found, strict=True))
+        return [answers[at] for at in range(len(raws))]
+
+    async def chain(self) -> str:
+        """Return the chain id."""
+        if not self._chain:
+            self._chain = (await self._get("/v1/chain", _Chain)).chain
+        return self._chain
+
+    async def account(self, account_id: str) -> AccountView | None:
+        """Return an account, or ``None`` if the ledger never saw it."""
+        return await self._find(f"/v1/accounts/{quote(account_id, safe='')}", AccountView)
+
+    async def hold(self, hold_id: str) -> HoldView | None:
+        """Return a hold by the id of its transaction."""
+        return await self._find(f"/v1/holds/{quote(hold_id, safe='')}", HoldView)
+
+    async def transaction(self, tx_id: str) -> TxView | None:
+        """Return a logged transaction."""
+        return await self._find(f"/v1/transactions/{quote(tx_id, safe='')}", TxView)
+
+    async def entries(self, start: int, limit: int) -> list[TxView]:
+        """Return log entries from ``start`` on; fewer than ``limit`` when they are large."""
+        return await self._get(f"/v1/entries?start={start:d}&limit={limit:d}", list[TxView])
+
+    async def supply(self) -> SupplyView:
+        """Return the supply equation."""
+        return await self._get("/v1/supply", SupplyView)
+
+    async def checkpoint(self) -> str:
+        """Return the latest signed checkpoint."""
+        return _text((await self._ask("GET", "/v1/log/checkpoint"))[1])
+
+    async def verifier_key(self) -> str:
+        """Return the log's verifier key."""
+        if not self._key:
+            self._key = _text((await self._ask("GET", "/v1/log/key"))[1]).strip()
+        return self._key
+
+    async def inclusion(self, tx_id: str) -> InclusionProof | None:
+        """Prove a transaction under the latest checkpoint."""
+        path = f"/v1/log/proof/inclusion?tx={quote(tx_id, safe='')}"
+        return await self._find(path, InclusionProof)
+
+    async def consistency(self, old_size: int, new_size: int) -> list[str]:
+        """Return the consistency proof between two sizes."""
+        path = f"/v1/log/proof/consistency?old={old_size:d}&new={new_size:d}"
+        return (await self._get(path, _Path)).path
+
+    # -- submissions -----------------------------------------------------------------------
+
+    async def _enqueue(self, raws: list[bytes]) -> list[Answer]:
+        async with self._room:
+            loop = asyncio.get_running_loop()
+            job = _Job(raws, sum(map(len, raws)) + len(raws), loop.create_future())
+            self._jobs.append(job)
+            if not self._scheduled:
+                self._scheduled = True
+                loop.call_soon(self._dispatch)
+            return await job.answers
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        while self._jobs and len(self._posts) < MAX_IN_FLIGHT:
+            post = asyncio.get_running_loop().create_task(self._post(self._gather()))
+            self._posts.add(post)
+            post.add_done_callback(self._posted)
+
+    def _gather(self) -> list[_Job]:
+        jobs = [self._jobs.popleft()]
+        items, size = len(jobs[0].raws), jobs[0].bytes
+        while self._jobs:
+            items += len(self._jobs[0].raws)
+            size += self._jobs[0].bytes
+            if items > MAX_ITEMS or size > MAX_POST_BYTES:
+                break
+            jobs.append(self._jobs.popleft())
+        return jobs
+
+    def _posted(self, post: asyncio.Task[None]) -> None:
+        self._posts.discard(post)
+        if self._jobs:
+            self._dispatch()
+
+    async def _post(self, jobs: list[_Job]) -> None:
+        raws = [raw for job in jobs for raw in job.raws]
+        try:
+            _, body = await self._ask("POST", "/v1/transactions", b"\n".join(raws) + b"\n")
+            answers = read(body, list[Answer])
+            if len(answers) != len(raws):
+                raise LedgerAnswerError("not one answer for each transaction")  # noqa: TRY301
+        except asyncio.CancelledError:
+            for job in jobs:
+                _fail(job, LedgerUnreachableError("the client was closed"))
+            raise
+        except (BadInputError, LedgerAnswerError, LedgerUnreachableError) as error:
+            for job in jobs:
+                _fail(job, error)
+            return
+        at = 0
+        for job in jobs:
+            if not job.answers.done():  # a caller may have been cancelled meanwhile
+                job.answers.set_result(answers[at : at + len(job.raws)])
+            at += len(job.raws)
+
+    # -- requests --------------------------------------------------------------------------
+
+    async def _get(self, path: str, form: type[T]) -> T:
+        return read((await self._ask("GET", path))[1], form)
+
+    async def _find(self, path: str, form: type[T]) -> T | None:
+        status, body = await self._ask("GET", path, absent=True)
+        return None if status == 404 else read(body, form)
+
+    async def _ask(
+        self, method: str, path: str, body: bytes | None = None, *, absent: bool = False
+    ) -> tuple[int, bytes]:
+        """Make one request, again and again while the ledger cannot be reached."""
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._patience_s
+        attempt = 0
+        while True:
+            try:
+                status, answer = await self._attempt(method, path, body)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                reason: Exception = error
+            else:
+                if status == 200 or (absent and status == 404):
+                    return status, answer
+                reason = _problem(status, answer)
+                if status not in _TRY_AGAIN:
+                    raise reason
+            pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+            if loop.time() + pause_s > give_up:
+                raise LedgerUnreachableError(
+                    f"the ledger cannot be reached: {reason!r}", url=self._url, attempts=attempt + 1
+                ) from reason
+            await asyncio.sleep(pause_s)
+            attempt += 1
+
+    async def _attempt(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=4 * MAX_IN_FLIGHT)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+        headers = {"content-type": "application/x-ndjson"} if body is not None else None
+        async with self._session.request(
+            method, self._url + path, data=body, headers=headers, allow_redirects=False
+        ) as reply:
+            chunks = bytearray()
+            async for chunk in reply.content.iter_any():
+                chunks += chunk
+                if len(chunks) > MAX_ANSWER_BYTES:
+                    raise LedgerAnswerError("the answer is too large")
+            return reply.status, bytes(chunks)
+
+
+def _unsendable(raw: bytes) -> str | None:
+    """Say why bytes cannot travel as one line of a POST (no envelope contains a newline)."""
+    if not raw or b"\n" in raw:
+        return "bad_encoding"
+    return "too_large" if len(raw) >= MAX_POST_BYTES else None
+
+
+def _chunks(places: list[int], raws: list[bytes]) -> Iterator[list[int]]:
+    chunk: list[int] = []
+    size = 0
+    for at in places:
+        size += len(raws[at]) + 1
+        if chunk and (len(chunk) == MAX_ITEMS or size > MAX_POST_BYTES):
+            yield chunk
+            chunk, size = [], len(raws[at]) + 1
+        chunk.append(at)
+    if chunk:
+        yield chunk
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.answers.done():
+        job.answers.set_exception(error)
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise LedgerAnswerError("not text") from error
+
+
+def _problem(status: int, body: bytes) -> BadInputError | LedgerAnswerError:
+    try:
+        problem = read(body, _Problem)
+    except LedgerAnswerError:
+        problem = _Problem(detail="no problem document")
+    message = problem.detail or problem.code
+    if problem.code == OutOfRangeError.code:
+        return OutOfRangeError(message)
+    if status in {400, 404, 413}:
+        return BadInputError(message, problem=problem.code)
+    return LedgerAnswerError(message, status=status, problem=problem.code)
