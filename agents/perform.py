@@ -101,8 +101,9 @@ class Workbench:
         started_ms = self._clock.now_ms()
         self._load += 1
         leave = self._leaving()
+        scope = asyncio.timeout(limit_s)
         try:
-            async with asyncio.timeout(limit_s) as scope:
+            async with scope:
                 await self._slots.acquire()
                 leave = self._leaving(slot=True)
                 if spec.is_async:

@@ -47,3 +47,63 @@ class Purchaser(Protocol):
     async def purchase(self, errand: Errand) -> Bought:
         """Buy; never pays more than the errand's budget, never raises an error of the market."""
         ...
+
+
+class DeploymentStore(Protocol):
+    """Small records by id, shared by the processes of a market."""
+
+    async def put(self, key: str, raw: bytes) -> None:
+        """Write a record."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """Return a record."""
+        ...
+
+    async def all(self) -> list[bytes]:
+        """Return every record."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many there are."""
+        ...
+
+    async def replace(self, key: str, old: bytes, new: bytes) -> bool:
+        """Write ``new`` only where ``old`` still stands; say whether it did."""
+        ...
+
+
+class WorkMarks(Protocol):
+    """Who works on which heavy job, and what came of it; see :class:`agents.stores.redis`."""
+
+    async def take(self, agreement: str, holder: str) -> bool:
+        """Take an order under a lease; false while another holder's lease lasts."""
+        ...
+
+    async def renew(self, agreement: str, holder: str) -> bool:
+        """Extend one's own lease; false if it was lost."""
+        ...
+
+    async def leave(self, agreement: str) -> None:
+        """End the lease: the work is over."""
+        ...
+
+    async def taken(self, agreement: str) -> bool:
+        """Say whether somebody works on the order now."""
+        ...
+
+    async def keep(self, agreement: str, result: bytes) -> None:
+        """Keep a result to send it again when asked."""
+        ...
+
+    async def kept(self, agreement: str) -> bytes | None:
+        """Return a kept result."""
+        ...
+
+
+class TaskQueue(Protocol):
+    """Hands sealed tasks to the workers; sending one twice does no harm."""
+
+    async def send(self, agreement: str, sealed: str, *, limit_s: float) -> None:
+        """Queue a task that may take ``limit_s`` seconds before it is killed."""
+        ...

@@ -1,0 +1,1 @@
+"""Where the agents' room keeps its records."""
