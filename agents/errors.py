@@ -75,10 +75,3 @@ class OutOfPlaceError(RemoteError):
     """A message does not belong at this point of the negotiation."""
 
     code = "out_of_place"
-
-
-class DepthExceededError(LocalError):
-    """Agents bought from agents too many levels deep."""
-
-    code = "depth_exceeded"
-    hint = "an order may be at most 8 purchases deep"

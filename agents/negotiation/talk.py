@@ -1,0 +1,182 @@
+"""What has been said in a thread so far: the same for both sides, rebuilt from the transcript.
+
+* ``hear`` is the whole state machine: a table from (phase, who, message type) to the next phase.
+  A message that is not in the table is out of place, and changes nothing.
+* Nobody's private view is in here, so a restarted side folds the transcript and carries on.
+* Races (late, twice, after the deal) are the broker's to decide; this checks the order of speech.
+
+    new -> asked -> quoted <-> countered -> agreed -> ordered -> delivered | failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final, Literal
+
+from agents.errors import OutOfPlaceError
+from rahba.messages import (
+    Accept,
+    Body,
+    Cfp,
+    Counter,
+    Decommit,
+    Failure,
+    Job,
+    Message,
+    NotUnderstood,
+    Offer,
+    Order,
+    Quote,
+    Refuse,
+    Reject,
+    Result,
+    Withdraw,
+)
+
+Side = Literal["buyer", "seller"]
+Phase = Literal[
+    "new", "asked", "quoted", "countered", "agreed", "ordered", "delivered", "failed", "closed"
+]
+
+STEPS: Final[Mapping[tuple[Phase, Side, str], Phase]] = MappingProxyType(
+    {
+        ("new", "buyer", "cfp"): "asked",
+        ("new", "buyer", "accept"): "ordered",
+        ("asked", "seller", "quote"): "quoted",
+        ("asked", "seller", "refuse"): "closed",
+        ("asked", "buyer", "reject"): "closed",
+        ("quoted", "buyer", "counter"): "countered",
+        ("quoted", "buyer", "accept"): "ordered",
+        ("quoted", "buyer", "reject"): "closed",
+        ("quoted", "seller", "withdraw"): "asked",
+        ("quoted", "seller", "refuse"): "closed",
+        ("countered", "seller", "counter"): "quoted",
+        ("countered", "seller", "accept"): "agreed",
+        ("countered", "seller", "refuse"): "closed",
+        ("countered", "buyer", "withdraw"): "quoted",
+        ("countered", "buyer", "reject"): "closed",
+        ("agreed", "buyer", "order"): "ordered",
+        ("agreed", "buyer", "decommit"): "closed",
+        ("agreed", "seller", "decommit"): "closed",
+        ("agreed", "seller", "failure"): "failed",
+        ("ordered", "seller", "result"): "delivered",
+        ("ordered", "seller", "failure"): "failed",
+        ("ordered", "seller", "decommit"): "failed",
+        ("ordered", "seller", "refuse"): "failed",
+        ("asked", "seller", "not_understood"): "closed",
+        ("countered", "seller", "not_understood"): "closed",
+        ("agreed", "seller", "not_understood"): "closed",
+        ("ordered", "seller", "not_understood"): "failed",
+    }
+)
+
+OVER: Final[frozenset[Phase]] = frozenset({"delivered", "failed", "closed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A thread as both sides know it. ``agreed`` is the offer that was accepted."""
+
+    thread: str
+    buyer: str
+    seller: str
+    phase: Phase = "new"
+    cfp: Cfp | None = None
+    asks: tuple[Offer, ...] = ()
+    bids: tuple[Offer, ...] = ()
+    agreed: Offer | None = None
+    buyer_signature: str | None = None
+    seller_signature: str | None = None
+    order: Order | None = None
+    result: Result | None = None
+    code: str | None = None
+    posted: Offer | None = field(default=None, compare=False)
+
+    def side_of(self, did: str) -> Side:
+        """Return which side ``did`` is on."""
+        if did == self.buyer:
+            return "buyer"
+        if did == self.seller:
+            return "seller"
+        raise OutOfPlaceError("a stranger speaks", sender=did)
+
+    @property
+    def rounds(self) -> int:
+        """Return how many offers the side that made more of them made (1 for a posted price)."""
+        return max(len(self.asks), len(self.bids), 1)
+
+
+def hear(talk: Talk, by: Side, body: Body) -> Talk:
+    """Return the talk after ``by`` said ``body``.
+
+    Raises:
+        OutOfPlaceError: the message does not belong here, or names an offer that is not standing.
+    """
+    kind = str(body.__struct_config__.tag)
+    phase = STEPS.get((talk.phase, by, kind))
+    if phase is None:
+        raise OutOfPlaceError(f"{by} cannot say {kind} now", phase=talk.phase, type=kind)
+    return replace(_noted(talk, by, body), phase=phase)
+
+
+def replay(talk: Talk, messages: list[Message]) -> Talk:
+    """Fold a transcript; what is out of place is skipped, as it was when it arrived."""
+    for message in messages:
+        try:
+            talk = hear(talk, talk.side_of(message.sender), message.body)
+        except OutOfPlaceError:
+            continue
+    return talk
+
+
+def _noted(talk: Talk, by: Side, body: Body) -> Talk:
+    code: str | None = str(body.__struct_config__.tag)
+    match body:
+        case Accept():
+            return _accepted(talk, by, body)
+        case Cfp():
+            talk, code = replace(talk, cfp=body), None
+        case Quote() | Counter() if by == "seller":
+            talk, code = replace(talk, asks=(*talk.asks, body.offer)), None
+        case Quote() | Counter():
+            talk, code = replace(talk, bids=(*talk.bids, body.offer)), None
+        case Job():
+            order = body.order
+            talk, code = replace(talk, order=order, buyer_signature=order.signature), None
+        case Result():
+            talk, code = replace(talk, result=body, seller_signature=body.signature), None
+        case Failure() | Refuse() | NotUnderstood():
+            code = body.code
+        case Reject():
+            code = body.reason
+        case Withdraw() | Decommit():
+            pass
+    return replace(talk, code=code)
+
+
+def _accepted(talk: Talk, by: Side, accept: Accept) -> Talk:
+    if by == "seller":
+        offer = talk.bids[-1]
+        if accept.order is not None or accept.opening is not None:
+            raise OutOfPlaceError("a seller accepts with its signature alone")
+    elif talk.phase == "new":
+        if accept.opening is None or accept.opening.mode != "posted" or talk.posted is None:
+            raise OutOfPlaceError("only a posted price is accepted unasked")
+        offer = talk.posted
+    else:
+        offer = talk.asks[-1]
+    if accept.offer != offer.digest():
+        raise OutOfPlaceError("another offer is standing", standing=offer.digest())
+    if by == "seller":
+        return replace(talk, agreed=offer, seller_signature=accept.signature)
+    if accept.order is None:
+        raise OutOfPlaceError("a buyer accepts with its order")
+    return replace(
+        talk,
+        cfp=accept.opening or talk.cfp,
+        agreed=offer,
+        buyer_signature=accept.signature,
+        order=accept.order,
+    )
