@@ -1,0 +1,62 @@
+"""What the broker refuses or fails at."""
+
+from __future__ import annotations
+
+from rahba.errors import BadInputError, LocalError, RemoteError
+
+
+class BrokerUnreachableError(LocalError):
+    """The broker did not answer in time; whether the last call took effect is unknown.
+
+    Every call may be repeated: messages are told apart by their ids.
+    """
+
+    code = "broker_unreachable"
+    retryable = True
+    hint = "is the Redis server running, and is REDIS_URL right?"
+
+
+class MailboxFullError(RemoteError):
+    """The recipient has too many messages waiting."""
+
+    code = "mailbox_full"
+    retryable = True
+    hint = "try again later, or choose another agent"
+
+
+class LeaseLostError(LocalError):
+    """Somebody else took a message over before it was acknowledged; its effects are theirs."""
+
+    code = "lease_lost"
+    hint = "extend the lease while working, or choose a longer one"
+
+
+class BadCursorError(BadInputError):
+    """A cursor or event id was not made by this broker."""
+
+    code = "bad_cursor"
+
+
+class BadQueryError(BadInputError):
+    """A query is malformed or asks for too much at once."""
+
+    code = "bad_query"
+
+
+class BadOwnerError(BadInputError):
+    """A mailbox owner's name is malformed."""
+
+    code = "bad_owner"
+
+
+class StaleCardError(RemoteError):
+    """A newer card of this agent is known, or the agent has left since this card was signed."""
+
+    code = "stale_card"
+    hint = "sign a fresh card"
+
+
+class FirstMessageError(BadInputError):
+    """A message is not well formed for its place in a thread."""
+
+    code = "bad_message"

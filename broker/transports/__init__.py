@@ -1,0 +1,1 @@
+"""The broker's transports: Redis for the market, memory for simulations."""
