@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolves every version anew into the three locks: names, versions and hashes, no addresses.
+# Resolves every version anew into the locks: names, versions and hashes, no addresses.
 # Needs uv on PATH (or UV=/path/to/uv). ARGS to uv, as --upgrade, may follow.
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,4 +14,5 @@ lock() {
 
 lock requirements.lock pyproject.toml "$@"
 lock requirements-dev.lock pyproject.toml --all-extras --group dev --constraints requirements.lock "$@"
+lock requirements-build.lock --group build --constraints requirements-dev.lock "$@"
 lock requirements-node.lock --group node "$@"
