@@ -72,6 +72,8 @@ class Workbench:
         self._clock = clock
         self._slots = asyncio.Semaphore(capacity)
         self._load = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def free(self) -> bool:
@@ -82,6 +84,10 @@ class Workbench:
     def load(self) -> int:
         """Return how many jobs run, wait, or hang."""
         return self._load
+
+    async def idle(self) -> None:
+        """Wait until nothing runs, waits or hangs any more."""
+        await self._idle.wait()
 
     async def do(self, spec: OfferSpec, args: object, job: Job) -> Done:
         """Check ``args``, run the function within the deadline, check and encode its result.
@@ -100,6 +106,7 @@ class Workbench:
         limit_s = min(spec.timeout_s, job.remaining_ms / 1_000)
         started_ms = self._clock.now_ms()
         self._load += 1
+        self._idle.clear()
         leave = self._leaving()
         scope = asyncio.timeout(limit_s)
         try:
@@ -134,6 +141,8 @@ class Workbench:
     def _leaving(self, *, slot: bool = False) -> Callable[[], None]:
         def leave() -> None:
             self._load -= 1
+            if self._load == 0:
+                self._idle.set()
             if slot:
                 self._slots.release()
 
