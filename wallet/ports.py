@@ -9,20 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from rahba.errors import RemoteError
-
 Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused"]
-
-
-class LedgerUnreachableError(RemoteError):
-    """The ledger could not be asked: what was sent may or may not be in the log.
-
-    Send the same bytes again, or ask for the transaction by its id; never sign a new one for it.
-    """
-
-    code = "ledger_unreachable"
-    retryable = True
-    hint = "send the same bytes again: a transaction that is in the log already is paid once"
 
 
 @dataclass(frozen=True, slots=True)

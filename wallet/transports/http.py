@@ -24,13 +24,13 @@ import aiohttp
 import msgspec
 
 from rahba.errors import BadInputError
+from wallet.errors import LedgerUnavailableError
 from wallet.merkle import OutOfRangeError, leaf_hash
 from wallet.ports import (
     AccountView,
     Answer,
     HoldView,
     InclusionProof,
-    LedgerUnreachableError,
     SupplyView,
     TxView,
 )
@@ -45,6 +45,16 @@ MAX_WAITING: Final = 4_096
 MAX_IN_FLIGHT: Final = 4
 _PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 _TRY_AGAIN: Final = frozenset({502, 503, 504})
+
+
+class LedgerUnreachableError(LedgerUnavailableError):
+    """The ledger could not be asked: what was sent may or may not be in the log.
+
+    Send the same bytes again, or ask for the transaction by its id; never sign a new one for it.
+    """
+
+    code = "ledger_unreachable"
+    hint = "send the same bytes again: a transaction that is in the log already is paid once"
 
 
 class _Problem(msgspec.Struct):

@@ -1,0 +1,416 @@
+"""The ledger over HTTP: the one door to the process that orders all payments. Bare ASGI.
+
+* Writes: ``POST /v1/transactions`` takes one envelope (``application/json``), an array of them or
+  NDJSON; each gets its own answer after it is durable. A batch always answers 200 with a list; a
+  single envelope answers 200, or a problem document that carries its outcome.
+* Reads show committed state. Checkpoint and proofs are for anybody; tiles never change, so any
+  cache may keep them for ever.
+* Whatever comes in has a limit (body, items, time, address), and wrong input is a 4xx.
+* It is given a ledger that has replayed its log, and listens only then: what ``/healthz`` says
+  is that payments are taken.
+
+    await serve(sequencer, "127.0.0.1", 8701, log=sequencer.log)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+import orjson
+import uvicorn
+from typing_extensions import override
+
+from rahba.errors import BadEncodingError, BadInputError, RahbaError, TooLargeError
+from rahba.ids import BadIdError, check_digest
+from wallet.merkle import MerkleLog
+from wallet.ports import AccountView, Answer, HoldView, InclusionProof, Ledger, TxView
+from wallet.proof import write_proof
+from wallet.tiles import check_tile, entry_bundle, hash_tile, read_tile_path
+from wallet.wire import encode, encode_all, encode_answers
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Query = dict[str, str]
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+MAX_ITEMS: Final = 1_000
+MAX_PATH_CHARS: Final = 256
+MAX_QUERY_BYTES: Final = 1_024
+MAX_ENTRIES_BYTES: Final = 8 * 1024 * 1024
+BODY_TIMEOUT_S: Final = 10.0
+FOR_EVER: Final = "public, max-age=31536000, immutable"
+BRIEFLY: Final = "public, max-age=1"
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
+_OUTCOME_STATUS: Final = {"conflict": 409, "retry": 503, "invalid": 400, "refused": 422}
+_ERROR_STATUS: Final = {
+    "not_found": 404,
+    "bad_tile": 404,
+    "out_of_range": 404,
+    "slow_body": 408,
+    "too_large": 413,
+    "unsupported_media_type": 415,
+}
+_JSON: Final = "application/json"
+_NDJSON: Final = "application/x-ndjson"
+_SPACE: Final = b" \t\r\n"
+_TEXT: Final = "text/plain; charset=utf-8"
+
+logger = logging.getLogger("rahba.ledger.http")
+
+
+class NotFoundError(BadInputError):
+    """Nothing is there (yet)."""
+
+    code = "not_found"
+
+
+class MediaTypeError(BadInputError):
+    """The body is of a type that is not read here."""
+
+    code = "unsupported_media_type"
+
+
+class SlowBodyError(BadInputError):
+    """The body did not arrive in time."""
+
+    code = "slow_body"
+
+
+class _HungUpError(Exception):
+    """The caller hung up before the request was complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back."""
+
+    body: bytes
+    kind: str = _JSON
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class LedgerApp:
+    """The ASGI application over one ledger that has replayed its log; ``log`` adds hash tiles."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        log: MerkleLog | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        """Serve ``ledger``."""
+        self._ledger = ledger
+        self._log = log
+        self._max_body_bytes = max_body_bytes
+        self._exact: dict[str, Callable[[Query], Awaitable[Reply]]] = {
+            "/healthz": self._health,
+            "/v1/chain": self._chain,
+            "/v1/supply": self._supply,
+            "/v1/entries": self._entries,
+            "/v1/log/key": self._key,
+            "/v1/log/checkpoint": self._checkpoint,
+            "/v1/log/proof/inclusion": self._inclusion,
+            "/v1/log/proof/consistency": self._consistency,
+        }
+        self._below: dict[str, Callable[[str], Awaitable[Reply]]] = {
+            "/v1/transactions/": self._transaction,
+            "/v1/accounts/": self._account,
+            "/v1/holds/": self._hold,
+            "/v1/log/tile/": self._tile,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            raise RuntimeError("the ledger speaks HTTP only")
+        try:
+            reply = await self._answer(scope, receive)
+        except _HungUpError:
+            return
+        except RahbaError as error:
+            reply = _problem(error)
+        except Exception:  # the one supervised boundary: a defect must not end the server
+            logger.exception("request failed: %s %s", scope["method"], scope["path"][:256])
+            reply = _document(500, "internal", "the ledger could not answer; its own log says why")
+        headers = {
+            "content-type": reply.kind,
+            "content-length": str(len(reply.body)),
+            "x-content-type-options": "nosniff",
+        } | reply.headers
+        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        path, method = scope["path"], scope["method"]
+        if len(path) > MAX_PATH_CHARS or len(scope["query_string"]) > MAX_QUERY_BYTES:
+            raise TooLargeError("address too long", limit=MAX_PATH_CHARS)
+        if path == "/v1/transactions":
+            return await self._submit(scope, receive) if method == "POST" else _only("POST")
+        exact = self._exact.get(path)
+        if exact is not None:
+            return await exact(_query(scope["query_string"])) if method == "GET" else _only("GET")
+        for prefix, below in self._below.items():
+            if path.startswith(prefix):
+                return await below(path.removeprefix(prefix)) if method == "GET" else _only("GET")
+        raise NotFoundError("there is no such address")
+
+    # -- writes ----------------------------------------------------------------------------
+
+    async def _submit(self, scope: Scope, receive: Receive) -> Reply:
+        kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
+        if kind not in {_JSON, _NDJSON}:
+            raise MediaTypeError(f"send {_JSON} or {_NDJSON}")
+        body = await self._body(scope, receive)
+        if kind == _JSON and body.lstrip(_SPACE)[:1] != b"[":
+            return _single(await self._ledger.submit(body.strip(_SPACE)))
+        raws = _split_array(body) if kind == _JSON else _split_lines(body)
+        return Reply(encode_answers(await self._ledger.submit_many(raws)))
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        limit = self._max_body_bytes
+        declared = _header(scope, b"content-length")
+        if declared.isdecimal() and int(declared) > limit:
+            raise TooLargeError("body too large", limit_bytes=limit)
+        chunks = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _HungUpError
+                    chunks += message.get("body", b"")
+                    if len(chunks) > limit:
+                        raise TooLargeError("body too large", limit_bytes=limit)
+                    more = message.get("more_body", False)
+        except TimeoutError as error:
+            raise SlowBodyError("the body did not arrive in time") from error
+        return bytes(chunks)
+
+    # -- reads -----------------------------------------------------------------------------
+
+    async def _health(self, _: Query) -> Reply:
+        return Reply(b'{"status":"ok"}', headers={"cache-control": "no-store"})
+
+    async def _chain(self, _: Query) -> Reply:
+        return Reply(orjson.dumps({"chain": await self._ledger.chain()}))
+
+    async def _supply(self, _: Query) -> Reply:
+        return Reply(encode(await self._ledger.supply()))
+
+    async def _entries(self, query: Query) -> Reply:
+        start, limit = _number(query, "start", 0), _number(query, "limit", MAX_ITEMS)
+        found = await self._ledger.entries(start, min(limit, MAX_ITEMS)) if limit else []
+        size = 0
+        for at, entry in enumerate(found):
+            size += len(entry.raw)
+            if at and size > MAX_ENTRIES_BYTES:  # at least one, or nobody could ever read on
+                found = found[:at]
+                break
+        return Reply(encode_all(found))
+
+    async def _transaction(self, tx_id: str) -> Reply:
+        return _found(await self._ledger.transaction(_digest(tx_id)))
+
+    async def _account(self, account_id: str) -> Reply:
+        return _found(await self._ledger.account(account_id))
+
+    async def _hold(self, hold_id: str) -> Reply:
+        return _found(await self._ledger.hold(_digest(hold_id)))
+
+    # -- the log ---------------------------------------------------------------------------
+
+    async def _key(self, _: Query) -> Reply:
+        return Reply((await self._ledger.verifier_key()).encode(), _TEXT)
+
+    async def _checkpoint(self, _: Query) -> Reply:
+        note = await self._ledger.checkpoint()
+        return Reply(note.encode(), _TEXT, headers={"cache-control": BRIEFLY})
+
+    async def _inclusion(self, query: Query) -> Reply:
+        tx_id = _digest(query.get("tx", ""))
+        proof = await self._ledger.inclusion(tx_id)
+        if query.get("format") != "tlog-proof":
+            return _found(proof)
+        entry = await self._ledger.transaction(tx_id)
+        if proof is None or entry is None:
+            raise NotFoundError("no checkpoint covers this yet")
+        return Reply(write_proof(proof, entry.raw).encode(), _TEXT)
+
+    async def _consistency(self, query: Query) -> Reply:
+        path = await self._ledger.consistency(_number(query, "old"), _number(query, "new"))
+        return Reply(orjson.dumps({"path": path}))
+
+    async def _tile(self, name: str) -> Reply:
+        tile = read_tile_path("tile/" + name)
+        size = int((await self._ledger.checkpoint()).split("\n", 2)[1])
+        check_tile(tile, size)
+        if tile.level is None:
+            body = entry_bundle([e.raw for e in await self._ledger.entries(tile.start, tile.width)])
+        elif self._log is not None:
+            body = hash_tile(self._log, tile)
+        else:
+            raise NotFoundError("this ledger serves no hash tiles")
+        return Reply(body, "application/octet-stream", headers={"cache-control": FOR_EVER})
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says when it listens, and leaves signals to whoever runs the loop."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    @contextlib.contextmanager
+    @override
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+async def serve(
+    ledger: Ledger,
+    host: str,
+    port: int,
+    *,
+    log: MerkleLog | None = None,
+    ready: Callable[[str], None] | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> None:
+    """Serve a started ledger until cancelled; open requests are answered first (5 s at most).
+
+    ``ready`` is called with the address once it listens (``port`` 0: any free one). Signals are
+    the caller's; closing the ledger, too.
+    """
+    config = uvicorn.Config(
+        LedgerApp(ledger, log=log, max_body_bytes=max_body_bytes),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=1_024) as door:
+        address = f"http://{host}:{door.getsockname()[1]}"
+        server = _Server(config, lambda: ready(address) if ready else None)
+        running = asyncio.create_task(server.serve(sockets=[door]))
+        try:
+            await asyncio.shield(running)
+        finally:
+            server.should_exit = True
+            await running
+
+
+def _single(answer: Answer) -> Reply:
+    if answer.ok:
+        return Reply(encode(answer))
+    detail = answer.detail or answer.code or answer.outcome
+    return _document(
+        _OUTCOME_STATUS[answer.outcome],
+        answer.code or answer.outcome,
+        detail,
+        {"outcome": answer.outcome, "id": answer.id},
+    )
+
+
+def _found(view: AccountView | HoldView | TxView | InclusionProof | None) -> Reply:
+    if view is None:
+        raise NotFoundError("the ledger has no such thing, or no checkpoint covers it yet")
+    return Reply(encode(view))
+
+
+def _split_array(body: bytes) -> list[bytes]:
+    """Take an array apart without touching the bytes of its items: they are what was signed."""
+    try:
+        items = msgspec.json.decode(body, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadEncodingError(f"not a JSON array: {error}") from error
+    return _limited([bytes(item) for item in items])
+
+
+def _split_lines(body: bytes) -> list[bytes]:
+    return _limited([line for line in body.split(b"\n") if line])
+
+
+def _limited(raws: list[bytes]) -> list[bytes]:
+    if len(raws) > MAX_ITEMS:
+        raise TooLargeError("too many transactions in one request", limit=MAX_ITEMS)
+    return raws
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")
+    return ""
+
+
+def _query(raw: bytes) -> Query:
+    try:
+        return dict(parse_qsl(raw.decode("latin-1"), max_num_fields=8))
+    except ValueError as error:
+        raise BadInputError("too many fields in the address") from error
+
+
+def _number(query: Query, name: str, default: int | None = None) -> int:
+    text = query.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or _NUMBER.fullmatch(text) is None:
+        raise BadInputError(f"{name} must be a whole number")
+    return int(text)
+
+
+def _digest(text: str) -> str:
+    try:
+        return check_digest(text)
+    except BadIdError as error:
+        raise NotFoundError("ids here are 64 lower-case hex digits") from error
+
+
+def _problem(error: RahbaError) -> Reply:
+    status = _ERROR_STATUS.get(error.code)
+    if status is None:
+        status = 400 if isinstance(error, BadInputError) else 503 if error.retryable else 502
+    return _document(status, error.code, error.message, {"facts": error.facts})
+
+
+def _only(method: str) -> Reply:
+    reply = _document(405, "method_not_allowed", f"only {method} has a meaning here")
+    return replace(reply, headers={"allow": method})
+
+
+def _document(
+    status: int, code: str, detail: str, members: Mapping[str, object] | None = None
+) -> Reply:
+    problem = {
+        "type": f"/problems/{code}",
+        "title": code.replace("_", " ").capitalize(),
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    headers = {"retry-after": "1"} if status == 503 else {}
+    body = orjson.dumps(problem | dict(members or {}))
+    return Reply(body, "application/problem+json", status, headers)
