@@ -3,7 +3,7 @@
 * A transaction is canonical JSON in a DSSE envelope, signed by the acting account's key or by a
   session key of it, and by the fee payer's when another account pays the fee.
 * The exact envelope bytes are the log's leaf; the transaction id is their RFC 6962 leaf hash.
-* Bytes must be their own re-encoding, at most 64 KiB. Every field must be present: what is not
+* Bytes must be their own re-encoding, less than 64 KiB. Every field must be present: what is not
   there is ``null``. Amounts are strings of fals, times milliseconds.
 * ``genesis`` opens a log and ``state`` closes each interval; only the ledger itself writes these.
 
@@ -44,7 +44,7 @@ from wallet.errors import (
 from wallet.merkle import leaf_hash
 
 EXPIRING_LANE: Final = 2**32 - 1
-MAX_TX_BYTES: Final = 64 * 1024
+MAX_TX_BYTES: Final = 64 * 1024 - 1  # an entry of a C2SP bundle has a uint16 length
 MAX_SIGNERS: Final = 2
 MAX_ITEMS: Final = 1_000
 MAX_PAYEES: Final = 64
