@@ -14,7 +14,7 @@ from agents.negotiation.mandate import Mandate, Privacy
 from rahba.messages import Offer
 from rahba.money import parse_fals
 
-MAX_VALIDITY_MS: Final = 3_600_000
+MAX_VALIDITY_MS: Final = 24 * 3_600_000
 MAX_SALT_CHARS: Final = 64
 _OPENNESS: Final[dict[Privacy, int]] = {"sealed": 0, "logged": 1, "public": 2}
 
@@ -25,7 +25,7 @@ def admit(offer: Offer, *, skill: str, now_ms: int) -> None:
     1. It is for the skill that was asked for.
     2. Its amounts are amounts.
     3. It is firm.
-    4. It stands now, and not for longer than an hour.
+    4. It stands now, and not for longer than a day.
     5. Its salt is a salt, not a letter.
 
     Raises:

@@ -21,12 +21,13 @@ from typing import Final
 import msgspec
 
 from agents.errors import MandateExceededError, OfferInadmissibleError
+from agents.negotiation.agreement import agreement_of
 from agents.negotiation.guard import admit, authorise
 from agents.negotiation.mandate import Mandate
-from agents.negotiation.talk import Phase, Talk
+from agents.negotiation.talk import Phase, Side, Talk
 from agents.strategies import Bid, Decision, Strategy, Take, View, price_ladder
 from rahba.errors import RahbaError
-from rahba.messages import Body, Counter, Issues, Offer, Order, Quote, Refuse, Reject
+from rahba.messages import Body, Counter, Failure, Issues, Offer, Order, Quote, Refuse, Reject
 from rahba.money import parse_fals, wire_fals
 
 OPENING_BID_PERCENT: Final = 40
@@ -148,7 +149,7 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
         ceilings.append(max(policy.elsewhere_fals, 0))
     reserve = min(ceilings)
     opening = min(first * OPENING_BID_PERCENT // 100, reserve)
-    match _decide(policy.strategy, talk, best=opening, reserve=reserve, mine=talk.bids):
+    match _decide(policy.strategy, talk, "buyer", best=opening, reserve=reserve):
         case Take():
             authorise(ask, policy.mandate, party=talk.seller, now_ms=now_ms)
             return Commit(ask)
@@ -176,7 +177,7 @@ def _quote(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     posted, floor = policy.posted.price_fals, policy.mandate.limit_fals
     if talk.cfp.mode == "tender":
         return _ask(floor + (posted - floor) // TENDER_MARGIN_PARTS, talk, policy, moment)
-    decision = _decide(policy.strategy, talk, best=posted, reserve=floor, mine=talk.asks)
+    decision = _decide(policy.strategy, talk, "seller", best=posted, reserve=floor)
     match decision:
         case Bid((int(price),)):
             return _ask(price, talk, policy, moment)
@@ -193,7 +194,7 @@ def _answer_bid(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     if not _same_service(bid, policy.posted):
         return Say(Refuse("other_service"))
     posted, floor = policy.posted.price_fals, policy.mandate.limit_fals
-    match _decide(policy.strategy, talk, best=posted, reserve=floor, mine=talk.asks):
+    match _decide(policy.strategy, talk, "seller", best=posted, reserve=floor):
         case Take():
             authorise(bid, policy.mandate, party=talk.buyer, now_ms=now_ms)
             return Commit(bid)
@@ -209,7 +210,7 @@ def _perform(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     try:
         authorise(talk.agreed, policy.mandate, party=talk.buyer, now_ms=moment.now_ms)
     except MandateExceededError as error:
-        return Say(Refuse(error.code))
+        return Say(Failure(agreement_of(talk, talk.agreed).digest(), error.code))
     return Perform(talk.agreed, talk.order)
 
 
@@ -223,11 +224,9 @@ def _ask(price: int, talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
 # Both.
 
 
-def _decide(
-    strategy: Strategy, talk: Talk, *, best: int, reserve: int, mine: tuple[Offer, ...]
-) -> Decision:
+def _decide(strategy: Strategy, talk: Talk, side: Side, *, best: int, reserve: int) -> Decision:
     assert talk.cfp is not None
-    theirs = talk.asks if mine is talk.bids else talk.bids
+    mine, theirs = (talk.bids, talk.asks) if side == "buyer" else (talk.asks, talk.bids)
     rounds = talk.cfp.rounds
     return strategy.propose(
         View(
@@ -236,6 +235,7 @@ def _decide(
             theirs=tuple((offer.issues.price_fals,) for offer in theirs),
             time=len(mine) / (rounds - 1) if rounds > 1 else 1.0,
             bids_left=max(rounds - len(mine), 0),
+            closing=side == "buyer" and len(mine) == rounds - 1,
         )
     )
 

@@ -3,7 +3,7 @@
 1. Target: a Boulware curve (e = 0.10) from the best outcome down to a quarter of the own range.
 2. Bid: among the outcomes just above the target, the one that the other side seems to like most.
 3. Take anything at least as good as the own next bid.
-4. Last call: with the last bid in hand, anything not worse than no deal is taken; if the standing
+4. Last call: before the very last bid, anything not worse than no deal is taken; if the standing
    bid is worse than that, the last bid goes down to the reserve, since no deal is worth no more.
 """
 
@@ -30,11 +30,10 @@ class Steadfast:
         if view.bids_left == 0:
             return last_word(view)
         reserve, best = view.preferences.reserve, view.preferences.best
-        final = view.bids_left == 1 and bool(view.theirs)
-        if final and standing(view) >= reserve:  # 4
+        if view.closing and standing(view) >= reserve:  # 4
             return Take()
-        floor = reserve + (best - reserve) * (self.last_bid if final else self.concede_to)
-        aim = floor if final else target(view, self.exponent, floor)  # 1
+        floor = reserve + (best - reserve) * (self.last_bid if view.closing else self.concede_to)
+        aim = floor if view.closing else target(view, self.exponent, floor)  # 1
         bid = self._bid(view, aim)
         return Take() if standing(view) >= view.preferences.worth(bid.outcome) else bid  # 3
 

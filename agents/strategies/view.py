@@ -13,7 +13,8 @@ class View:
     """The negotiation as one side sees it when it is its turn.
 
     ``time`` runs from 0 (first own bid) to 1 (last own bid); ``bids_left`` counts the bids it may
-    still make: at 1 the next is the last, at 0 it can only take or leave.
+    still make, at 0 it can only take or leave. ``closing`` says that the next bid is the very last
+    of both sides: the other can only take or leave it.
     """
 
     preferences: Preferences
@@ -21,6 +22,7 @@ class View:
     theirs: tuple[Outcome, ...]
     time: float
     bids_left: int
+    closing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
