@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -137,6 +137,20 @@ class Workbench:
                 bytes_out=len(raw),
             ),
         )
+
+    async def watch(self, work: Callable[[], Awaitable[Done]]) -> Done:
+        """Count work that is done elsewhere as one of this agent's jobs."""
+        if not self.free:
+            raise BusyError("as many jobs as it can take", limit=self._limit)
+        self._load += 1
+        self._idle.clear()
+        leave = self._leaving()
+        try:
+            await self._slots.acquire()
+            leave = self._leaving(slot=True)
+            return await work()
+        finally:
+            leave()
 
     def _leaving(self, *, slot: bool = False) -> Callable[[], None]:
         def leave() -> None:
