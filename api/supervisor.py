@@ -79,9 +79,13 @@ class Supervisor:
         self._stopping = False
         self.restarts: dict[str, int] = {}
 
-    async def start(self) -> None:
-        """End what a killed supervisor left, then start every group and wait until it is ready."""
+    async def start(self, before_spawning: Callable[[], None] = lambda: None) -> None:
+        """End what a killed supervisor left, then start every group and wait until it is ready.
+
+        ``before_spawning`` is called in between: it may look whether ports are free, and raise.
+        """
         _end_leftovers(self._dir / "processes.json")
+        before_spawning()
         for group in self._groups:
             results = await asyncio.gather(
                 *(self._bring_up(service) for service in group), return_exceptions=True
