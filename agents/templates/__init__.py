@@ -1,0 +1,1 @@
+"""Agents ready to deploy: each file is one template, ``crafts`` holds the work they do."""

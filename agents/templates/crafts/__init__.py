@@ -1,0 +1,1 @@
+"""The work itself, as plain functions: no market, no agent, nothing but input and output."""
