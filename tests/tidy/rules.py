@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 MAX_FILE_LINES = 500
@@ -266,12 +267,16 @@ def unsorted_modules(
 
     Args:
         modules: Dotted names of the modules that must be one or the other.
-        pure: Names in the contract `pure` of pyproject.toml.
+        pure: Names and patterns in the contract `pure` of pyproject.toml.
         impure: Names in `tool.rahba.impure` of pyproject.toml.
     """
-    missing = [
-        f"{name}: add it to the pure modules or to tool.rahba.impure in pyproject.toml"
-        for name in modules
-        if name not in pure | impure
-    ]
-    return missing + [f"{name} cannot be both pure and impure" for name in sorted(pure & impure)]
+    findings = []
+    for name in modules:
+        declared = [name in impure, any(fnmatchcase(name, pattern) for pattern in pure)]
+        if not any(declared):
+            findings.append(
+                f"{name}: add it to the pure modules or to tool.rahba.impure in pyproject.toml"
+            )
+        if all(declared):
+            findings.append(f"{name} cannot be both pure and impure")
+    return findings

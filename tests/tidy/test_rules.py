@@ -150,6 +150,7 @@ def test_another_distribution_that_owns_one_of_our_names_is_named() -> None:
 
 def test_a_flat_module_is_declared_pure_or_impure_and_never_both() -> None:
     assert rules.unsorted_modules(["wallet.holds"], {"wallet.holds"}, set()) == []
+    assert rules.unsorted_modules(["agents.strategies.timed"], {"agents.strategies.*"}, set()) == []
     assert rules.unsorted_modules(["wallet.holds"], set(), {"wallet.holds"}) == []
     assert rules.unsorted_modules(["wallet.holds"], set(), set())
     assert rules.unsorted_modules(["wallet.holds"], {"wallet.holds"}, {"wallet.holds"})
