@@ -6,8 +6,9 @@ what they show is durable.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused"]
 
@@ -151,4 +152,65 @@ class Ledger(Protocol):
 
     async def consistency(self, old_size: int, new_size: int) -> list[str]:
         """Return the RFC 6962 consistency proof between two sizes, hashes as hex."""
+        ...
+
+
+class Entry(NamedTuple):
+    """A leaf of the log as it is stored: its place, exact bytes, RFC 6962 leaf hash and time."""
+
+    seq: int
+    raw: bytes
+    leaf: bytes
+    log_time: int
+
+
+class Verdict(NamedTuple):
+    """A refusal that holds until ``until`` (ledger time), so that a late retry is told the same."""
+
+    id: str
+    code: str
+    detail: str
+    until: int
+
+
+class Store(Protocol):
+    """Keeps the log; all of an ``append`` is on disk when it returns, or nothing is.
+
+    ``append`` is called from one thread, the reading methods from another one.
+    """
+
+    def append(
+        self, entries: Sequence[Entry], verdicts: Sequence[Verdict], checkpoint: str | None
+    ) -> None:
+        """Add entries without a gap, remember refusals, replace the checkpoint unless ``None``.
+
+        Verdicts older than the last entry's time are forgotten.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+        ...
+
+    def size(self) -> int:
+        """Return the number of entries."""
+        ...
+
+    def read(self, start: int, limit: int) -> list[Entry]:
+        """Return up to ``limit`` entries from ``start`` on."""
+        ...
+
+    def find(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Return the entries that have these transaction ids."""
+        ...
+
+    def verdicts(self) -> list[Verdict]:
+        """Return all remembered refusals."""
+        ...
+
+    def checkpoint(self) -> str | None:
+        """Return the latest checkpoint."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the files; may be called twice."""
         ...

@@ -1,0 +1,1 @@
+"""Where the log is kept: in memory for tests, in SQLite for real."""
