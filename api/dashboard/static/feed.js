@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * The live feed: one EventSource for all pages, resumed by the browser with Last-Event-ID.
+ * The live feed: one EventSource for all pages, resumed after the last event that was seen.
  *
  * Keeps the newest 60 events for showing and counts the rest; tells how fresh it is. Paused, it
  * goes on counting and shows what came when it is resumed.
@@ -11,6 +11,8 @@ import { batch, signal } from "@preact/signals-core";
 /** @typedef {{id: string, kind: string, ts: number, data: any}} MarketEvent */
 
 export const ROWS = 60;
+const DRAW_EVERY_MS = 100;
+const BACKLOG_MS = 600_000;
 /** @type {import("@preact/signals-core").Signal<MarketEvent[]>} newest first */
 export const events = signal([]);
 export const paused = signal(false);
@@ -23,6 +25,7 @@ export const tries = signal(0);
 const listeners = new Set();
 /** @type {MarketEvent[]} */
 let held = [];
+let lastId = "";
 /** @type {EventSource | null} */
 let source = null;
 
@@ -38,25 +41,30 @@ function show(fresh) {
   events.value = [...rows, ...events.value].slice(0, ROWS);
 }
 
+/** @type {MarketEvent[]} */
+let arrived = [];
+
 /** @param {MessageEvent} message */
 function heard(message) {
-  const parsed = JSON.parse(message.data);
-  const fresh = (Array.isArray(parsed) ? parsed : [parsed]).map((event) => ({
-    ...event,
-    id: event.id ?? message.lastEventId,
-  }));
+  const event = JSON.parse(message.data);
+  lastId = event.id;
+  if (arrived.push(event) === 1) setTimeout(flush, DRAW_EVERY_MS);
+}
+
+/** Tells the pages of what arrived since the last time: ten times a second at most. */
+function flush() {
+  const fresh = arrived;
+  arrived = [];
   batch(() => {
     lastHeard.value = Date.now();
-    state.value = "live";
-    tries.value = 0;
     if (paused.value) {
       held = [...held, ...fresh].slice(-ROWS);
       waiting.value += fresh.length;
     } else {
       show(fresh);
     }
+    for (const event of fresh) for (const listener of listeners) listener(event);
   });
-  for (const event of fresh) for (const listener of listeners) listener(event);
 }
 
 /** Shows what arrived while the feed was paused, and goes on. */
@@ -69,10 +77,11 @@ export function resume() {
   });
 }
 
-/** @param {number} tail how many past events to begin with */
-export function connect(tail = ROWS) {
+/** Opens the stream: from the last event seen, or from ten minutes ago. */
+export function connect() {
   if (source) return;
-  source = new EventSource(`/v1/feed?tail=${tail}`);
+  const after = lastId || `${Date.now() - BACKLOG_MS}-0`;
+  source = new EventSource(`/v1/feed?after=${after}`);
   source.onopen = () => {
     batch(() => {
       state.value = "live";
@@ -88,7 +97,7 @@ export function connect(tail = ROWS) {
     });
     if (source?.readyState === EventSource.CLOSED) {
       source = null;
-      setTimeout(() => connect(tail), 2000);
+      setTimeout(connect, 2000);
     }
   };
 }

@@ -73,10 +73,10 @@ class Negotiation extends SignalElement {
       const answer = await fetch(`/v1/negotiations/${this.group}?raw=1`);
       const body = await answer.json();
       if (!answer.ok) throw new Error(body.detail ?? body.title);
-      const threads = body.threads.map((/** @type {any} */ thread) => ({ buyer: body.buyer, ...thread }));
+      const threads = body.threads.map((/** @type {any} */ thread) => ({ ...thread.facts, ...thread }));
       const steps = (await Promise.all(threads.map(stepsOf))).flat();
       steps.sort((a, b) => a.at - b.at);
-      this.talk = body;
+      this.talk = { ...body, threads };
       this.steps = steps;
       this.problem = "";
     } catch (error) {
