@@ -58,11 +58,6 @@ def test_a_python_without_venv_is_told_what_to_install(tmp_path: Path) -> None:
     assert "apt-get install python3-venv" in done.stderr
 
 
-def test_a_second_set_up_does_nothing() -> None:
-    done = make("--question", "setup", "dashboard")
-    assert done.returncode == 0, done.stdout
-
-
 def test_a_changed_lock_is_installed_anew() -> None:
     done = make("--dry-run", "setup", "sum=changed")
     assert "--require-hashes --no-deps -r requirements-dev.lock" in done.stdout
@@ -81,11 +76,12 @@ def test_every_target_is_explained_by_make_help() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_a_fresh_clone_sets_itself_up(tmp_path: Path) -> None:
+def test_a_fresh_clone_sets_itself_up_once(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     done = make("setup", "dashboard", folder=clone)
     assert done.returncode == 0, done.stderr
+    assert make("--question", "setup", "dashboard", folder=clone).returncode == 0, "nothing is left"
     shown = subprocess.run(
         [clone / ".venv/bin/rahba", "--help"],
         cwd=tmp_path,
@@ -95,3 +91,19 @@ def test_a_fresh_clone_sets_itself_up(tmp_path: Path) -> None:
     )
     assert shown.returncode == 0, shown.stderr
     assert "demo" in shown.stdout
+
+
+@pytest.mark.parametrize(("failing", "code"), [("none", 0), ("test", 1), ("test-long", 1)])
+def test_the_ci_script_fails_when_either_run_fails(failing: str, code: int, tmp_path: Path) -> None:
+    script(tmp_path / "make", f'echo "ran $1"; [ "$1" != {failing} ]')
+    script(tmp_path / "apt-get", "exit 0")  # nothing is installed by a test
+    done = subprocess.run(
+        [ROOT / ".ci/run"],
+        env={**OUTSIDE, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "ran test\n" in done.stdout
+    assert "ran test-long\n" in done.stdout
