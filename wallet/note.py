@@ -69,9 +69,14 @@ def key_hash(name: str, public_key: bytes) -> bytes:
 
 def verifier_key(name: str, signer: Signer) -> str:
     """Return the verifier key of ``signer`` under ``name``: ``name+hash+base64``."""
+    return verifier_key_of(name, signer.did)
+
+
+def verifier_key_of(name: str, did: str) -> str:
+    """Return the verifier key of the key ``did`` under ``name``."""
     if _NAME.fullmatch(name) is None:
         raise BadInputError("a key name has no spaces and no plus", name=name[:64])
-    key = signer.public_key
+    key = key_of(did)
     return f"{name}+{key_hash(name, key).hex()}+{b64(_ED25519 + key)}"
 
 

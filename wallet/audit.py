@@ -1,0 +1,248 @@
+"""``ledger verify``: believe nothing of a log but what its bytes prove, and name what is wrong.
+
+1. Every entry is in its place, hashes to the leaf it is stored under, and is signed as it says.
+2. The machine accepts every transaction at its ledger time, and every ``state`` leaf tells the
+   state root, the size and the supply that the entries before it lead to.
+3. The checkpoint is signed by the operator whom the genesis names, and its root is the Merkle
+   root of the entries; an older checkpoint, if given, is of the same log.
+
+An audit never stops at the first problem: what can still be checked is. The replay ends at the
+first entry that cannot stand (nothing after it would mean anything); signatures go on.
+
+    with ReadOnlyLog(path) as log:
+        report = audit_entries(log, log.checkpoint)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from rahba.errors import RahbaError
+from wallet.errors import LedgerCorruptError, StoreError
+from wallet.merkle import MerkleLog, leaf_hash
+from wallet.note import Checkpoint, open_checkpoint, verifier_key_of
+from wallet.ports import Entry, Ledger
+from wallet.replay import Replay
+from wallet.transactions import AnyTx, Signed, StateLeaf, check_signatures, read
+
+MAX_PROBLEMS: Final = 100
+PAGE: Final = 1_000
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that must not be; ``seq`` is the entry's number if it is an entry's."""
+
+    seq: int | None
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an audit found.
+
+    ``covered`` entries are under the checkpoint, whose recomputed Merkle root is ``root`` (hex);
+    ``supply`` is what was issued, in fals. ``checkpoint_ok`` says whether the checkpoint is the
+    operator's and of these very entries.
+    """
+
+    entries: int
+    covered: int
+    transactions: int
+    accounts: int
+    supply: int
+    root: str
+    checkpoint_ok: bool
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Say whether the log is exactly what it claims to be."""
+        return self.checkpoint_ok and not self.problems
+
+
+class Audit:
+    """One pass over a log: feed every entry in order, then ask for the report."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        """Begin; ``progress`` is called with the number of entries done, now and then."""
+        self._progress = progress
+        self._replay: Replay | None = Replay(verify=True)
+        self._last: Replay = self._replay
+        self._log = MerkleLog()
+        self._open: list[Entry] = []
+        self._transactions = 0
+        self._problems: list[Problem] = []
+
+    def feed(self, entry: Entry) -> None:
+        """Check the next entry."""
+        expected = self._log.size
+        if entry.seq != expected:
+            self._note(expected, "missing_entry", f"entry {entry.seq} stands where it should be")
+        leaf = leaf_hash(entry.raw)
+        if leaf != entry.leaf:
+            self._note(expected, "wrong_leaf", "the entry is stored under another leaf hash")
+        self._log.append(leaf)
+        signed = self._examine(entry)
+        if signed is not None:
+            self._transactions += isinstance(signed.record, AnyTx)
+            self._follow_time(entry, signed)
+        if self._progress is not None and self._log.size % PAGE == 0:
+            self._progress(self._log.size)
+
+    def broken(self, reason: str) -> None:
+        """Note that no further entry could be read."""
+        self._note(self._log.size, "unreadable", reason)
+
+    def report(
+        self, checkpoint: str, *, vkey: str | None = None, older: str | None = None
+    ) -> Report:
+        """Check the checkpoint against the entries and return what was found.
+
+        ``vkey`` is the verifier key that the caller trusts; without it the operator of the genesis
+        is believed. ``older`` is a checkpoint that the caller kept from before.
+        """
+        self._close()
+        book = self._last.book if self._log.size and self._last.size else None
+        key = vkey
+        if book is not None:
+            operator_key = verifier_key_of(book.genesis.origin, book.genesis.operator)
+            key = key or operator_key
+            if key != operator_key:
+                self._note(0, "wrong_operator", "the genesis names another operator")
+        found = self._check_checkpoint(checkpoint, key)
+        if older is not None:
+            self._check_checkpoint(older, key)
+        covered = found.size if found is not None else 0
+        if self._progress is not None:
+            self._progress(self._log.size)
+        return Report(
+            entries=self._log.size,
+            covered=covered,
+            transactions=self._transactions,
+            accounts=len(book.state.accounts) if book is not None else 0,
+            supply=book.state.issued if book is not None else 0,
+            root=self._log.root_at(covered).hex() if covered <= self._log.size else "",
+            checkpoint_ok=found is not None and self._matches(found),
+            problems=tuple(self._problems),
+        )
+
+    def _examine(self, entry: Entry) -> Signed | None:
+        seq = self._log.size - 1
+        try:
+            if self._replay is not None:
+                return self._replay.feed(entry.raw)
+            signed = read(entry.raw)
+            check_signatures(signed)
+        except LedgerCorruptError as error:
+            self._replay = None
+            at = error.facts.get("seq")
+            self._note(at if isinstance(at, int) else seq, error.code, error.message)
+            return None
+        except RahbaError as error:
+            self._note(seq, error.code, error.message)
+            return None
+        return signed
+
+    def _follow_time(self, entry: Entry, signed: Signed) -> None:
+        """Compare the stored times of an interval with the one that its state leaf tells."""
+        self._open.append(entry)
+        if isinstance(signed.record, StateLeaf):
+            for item in self._open:
+                if item.log_time != signed.record.log_time:
+                    self._note(item.seq, "wrong_time", "stored under another ledger time")
+            self._open = []
+
+    def _close(self) -> None:
+        if self._replay is None or not self._open:
+            return
+        try:
+            self._replay.finish(self._open[-1].log_time)
+        except RahbaError as error:
+            at = error.facts.get("seq")
+            self._note(at if isinstance(at, int) else None, error.code, error.message)
+        self._replay = None
+        self._open = []
+
+    def _check_checkpoint(self, note: str, key: str | None) -> Checkpoint | None:
+        if key is None:
+            self._note(None, "no_key", "without a genesis or a verifier key nothing is signed")
+            return None
+        try:
+            found = open_checkpoint(note, key)
+        except RahbaError as error:
+            self._note(None, error.code, f"checkpoint: {error.message}")
+            return None
+        if found.size > self._log.size:
+            said = f"the checkpoint covers {found.size} entries"
+            self._note(self._log.size, "missing_entry", said)
+        elif not self._matches(found):
+            said = f"the entries do not lead to the checkpoint's root at size {found.size}"
+            self._note(None, "wrong_root", said)
+        return found
+
+    def _matches(self, checkpoint: Checkpoint) -> bool:
+        size = checkpoint.size
+        return size <= self._log.size and self._log.root_at(size) == checkpoint.root
+
+    def _note(self, seq: int | None, code: str, detail: str) -> None:
+        if len(self._problems) < MAX_PROBLEMS:
+            self._problems.append(Problem(seq, code, detail))
+
+
+def audit_entries(
+    entries: Iterable[Entry],
+    checkpoint: str,
+    *,
+    vkey: str | None = None,
+    older: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Audit a log at hand, such as a :class:`wallet.stores.readonly.ReadOnlyLog`."""
+    audit = Audit(progress)
+    try:
+        for entry in entries:
+            audit.feed(entry)
+    except StoreError as error:
+        audit.broken(error.message)
+    return audit.report(checkpoint, vkey=vkey, older=older)
+
+
+async def audit_ledger(
+    ledger: Ledger,
+    *,
+    vkey: str | None = None,
+    older: str | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Audit a running ledger, near or far, up to its latest checkpoint."""
+    checkpoint = await ledger.checkpoint()
+    key = vkey or await ledger.verifier_key()
+    size = open_checkpoint(checkpoint, key).size
+    audit = Audit(progress)
+    start = 0
+    while start < size:
+        page = await ledger.entries(start, min(PAGE, size - start))
+        if not page:
+            break
+        entries = [Entry(item.seq, item.raw, _leaf(item.id), item.log_time) for item in page]
+        await asyncio.to_thread(_feed_all, audit, entries)
+        start += len(page)
+    return await asyncio.to_thread(audit.report, checkpoint, vkey=key, older=older)
+
+
+def _feed_all(audit: Audit, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        audit.feed(entry)
+
+
+def _leaf(tx_id: str) -> bytes:
+    try:
+        return bytes.fromhex(tx_id)
+    except ValueError:
+        return b""  # equal to no leaf hash: the audit names the entry
