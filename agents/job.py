@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from agents.ports import Errand, Progress, Purchaser
+from agents.ports import Bought, Errand, Progress, Purchaser
 from rahba.clock import Clock
 from rahba.errors import LocalError, TooLargeError
 from rahba.messages import Mode
@@ -141,6 +141,29 @@ class Job:
             JobBudgetError: the purse does not hold ``budget``.
             RahbaError: whatever the purchase itself fails with.
         """
+        bought = await self.buy(
+            skill, {**(args or {}), **fields}, budget=budget, mode=mode, agent=agent
+        )
+        if bought.error is not None:
+            raise bought.error
+        return bought.output
+
+    async def buy(
+        self,
+        skill: str,
+        args: dict[str, Any],
+        *,
+        budget: str | int | None = None,
+        mode: Mode | None = None,
+        agent: str | None = None,
+    ) -> Bought:
+        """Buy as :meth:`call` does, and tell of the deal: with whom, for how much, or why not.
+
+        Raises:
+            CannotBuyError: the job runs where nothing can be bought.
+            DepthExceededError: the purchase would be over ``MAX_DEPTH`` deep.
+            JobBudgetError: the purse does not hold ``budget``.
+        """
         if self._purchaser is None:
             raise CannotBuyError("this job cannot buy")
         depth = self.terms.depth + 1
@@ -151,7 +174,7 @@ class Job:
         bought = await self._purchaser.purchase(
             Errand(
                 skill=skill,
-                args={**(args or {}), **fields},
+                args=args,
                 budget_fals=cap,
                 deadline_ms=max(0, self.deadline - HANDOVER_MS),
                 depth=depth,
@@ -161,9 +184,7 @@ class Job:
             )
         )
         self.purse.give_back(cap - bought.paid_fals)
-        if bought.error is not None:
-            raise bought.error
-        return bought.output
+        return bought
 
     def progress(self, done: float) -> None:
         """Tell how much is done, from 0 to 1."""
