@@ -138,17 +138,21 @@ class Workbench:
             ),
         )
 
-    async def watch(self, work: Callable[[], Awaitable[Done]]) -> Done:
-        """Count work that is done elsewhere as one of this agent's jobs."""
+    async def watch(self, work: Callable[[], Awaitable[Done]], job: Job) -> Done:
+        """Count work that is done elsewhere as one of this agent's jobs; the same errors."""
         if not self.free:
             raise BusyError("as many jobs as it can take", limit=self._limit)
         self._load += 1
         self._idle.clear()
         leave = self._leaving()
+        scope = asyncio.timeout(job.remaining_ms / 1_000)
         try:
-            await self._slots.acquire()
-            leave = self._leaving(slot=True)
-            return await work()
+            async with scope:
+                await self._slots.acquire()
+                leave = self._leaving(slot=True)
+                return await work()
+        except TimeoutError as error:
+            raise JobDeadlineError("not done by its deadline") from error
         finally:
             leave()
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from rahba.errors import RahbaError
 from rahba.messages import Mode
+from wallet.ports import HoldView
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,20 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """How a purchase ended: an output or the error, and what is paid or may yet be (fals)."""
+    """How a purchase ended: an output or the error, and what is paid or may yet be (fals).
+
+    The rest tells of the deal, where there was one: with whom, how, and what was asked at first.
+    """
 
     paid_fals: int
     output: Any = None
     error: RahbaError | None = None
+    seller: str | None = None
+    mode: Mode | None = None
+    rounds: int = 0
+    asked_fals: int = 0
+    agreed_fals: int = 0
+    agreement: str | None = None
 
 
 class Purchaser(Protocol):
@@ -106,4 +116,27 @@ class TaskQueue(Protocol):
 
     async def send(self, agreement: str, sealed: str, *, limit_s: float) -> None:
         """Queue a task that may take ``limit_s`` seconds before it is killed."""
+        ...
+
+
+class Till(Protocol):
+    """A seller's way to its money. Every call may be repeated: it takes effect once."""
+
+    async def look(self, hold: str) -> HoldView | None:
+        """Return a hold as the ledger has it."""
+        ...
+
+    async def capture(self, hold: str, amount: int, receipt: str, *, until_ms: int) -> str:
+        """Take ``amount`` fals of a hold for a receipt, no later than ``until_ms``.
+
+        Returns:
+            The id of the transaction.
+
+        Raises:
+            PaymentRefusedError: the ledger will never give it.
+        """
+        ...
+
+    async def release(self, hold: HoldView) -> None:
+        """Give a hold back to its payer; one that is no longer open is left alone."""
         ...

@@ -54,10 +54,15 @@ def posted_offer(agent: Agent, spec: OfferSpec, did: str, *, until: int) -> Offe
     )
 
 
-def posted_offers(agent: Agent, spec: OfferSpec, did: str, *, now_ms: int) -> list[Offer]:
-    """Return every posted offer that may still be accepted: this window's and the last one's."""
-    until = posted_until(now_ms)
-    return [posted_offer(agent, spec, did, until=when) for when in (until, until - WINDOW_MS)]
+def find_posted(agent: Agent, did: str, digest: str, *, at_ms: int) -> Offer | None:
+    """Return the posted offer of that digest, if it was on the card around ``at_ms``."""
+    until = posted_until(at_ms)
+    for spec in agent.offers.values():
+        for when in (until, until - WINDOW_MS, until + WINDOW_MS):
+            offer = posted_offer(agent, spec, did, until=when)
+            if offer.digest() == digest:
+                return offer
+    return None
 
 
 def build_card(agent: Agent, did: str, *, now_ms: int, ttl_ms: int = CARD_TTL_MS) -> Card:

@@ -9,89 +9,85 @@ from __future__ import annotations
 
 from typing import Final
 
-from redis.asyncio import Redis
+from broker.transports.redis.wire import Script, Wire
 
 DEPLOYMENTS_KEY: Final = "{p}:deployments"
 LEASE_MS: Final = 4_000
 KEEP_RESULT_S: Final = 24 * 3600
 
-_REPLACE: Final = """
+_REPLACE: Final = Script("""
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
-"""
-_RENEW: Final = """
+""")
+_RENEW: Final = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
-"""
+""")
 
 
 class RedisRecords:
     """A ``DeploymentStore`` shared by every process of the market."""
 
-    def __init__(self, client: Redis, key: str = DEPLOYMENTS_KEY) -> None:
-        """Keep the records in the hash ``key``; ``client`` answers in bytes."""
-        self._client = client
+    def __init__(self, wire: Wire, key: str = DEPLOYMENTS_KEY) -> None:
+        """Keep the records in the hash ``key``."""
+        self._wire = wire
         self._key = key
-        self._replace = client.register_script(_REPLACE)
 
     async def put(self, key: str, raw: bytes) -> None:
         """Write a record."""
-        await self._client.hset(self._key, key, raw)
+        await self._wire.call("HSET", self._key, key, raw)
 
     async def get(self, key: str) -> bytes | None:
         """Return a record."""
-        return _bytes(await self._client.hget(self._key, key))
+        found: bytes | None = await self._wire.call("HGET", self._key, key)
+        return found
 
     async def all(self) -> list[bytes]:
         """Return every record."""
-        found = await self._client.hvals(self._key)
-        return [raw for raw in found if isinstance(raw, bytes)]
+        return list(await self._wire.call("HVALS", self._key))
 
     async def count(self) -> int:
         """Return how many there are."""
-        return int(await self._client.hlen(self._key))
+        return int(await self._wire.call("HLEN", self._key))
 
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Write ``new`` only where ``old`` still stands; say whether it did."""
-        return bool(await self._replace(keys=[self._key], args=[key, old, new]))
+        return bool(await self._wire.run(_REPLACE, [self._key], key, old, new))
 
 
 class RedisMarks:
     """Who works on which order, and what came of it (``WorkMarks``)."""
 
-    def __init__(self, client: Redis, lease_ms: int = LEASE_MS) -> None:
-        """Keep marks through ``client``, which answers in bytes; a lease lasts ``lease_ms``."""
-        self._client = client
+    def __init__(self, wire: Wire, lease_ms: int = LEASE_MS) -> None:
+        """Keep marks; a lease lasts ``lease_ms``."""
+        self._wire = wire
         self._lease_ms = lease_ms
-        self._renew = client.register_script(_RENEW)
 
     async def take(self, agreement: str, holder: str) -> bool:
         """Take an order under a lease; false while another holder's lease lasts."""
         key = f"{{w:{agreement}}}:lease"
-        return bool(await self._client.set(key, holder, nx=True, px=self._lease_ms))
+        taken = await self._wire.call("SET", key, holder, "NX", "PX", self._lease_ms)
+        return taken is not None
 
     async def renew(self, agreement: str, holder: str) -> bool:
         """Extend one's own lease; false if it was lost."""
         key = f"{{w:{agreement}}}:lease"
-        return bool(await self._renew(keys=[key], args=[holder, self._lease_ms]))
+        return bool(await self._wire.run(_RENEW, [key], holder, self._lease_ms))
 
     async def leave(self, agreement: str) -> None:
         """End the lease: the work is over."""
-        await self._client.delete(f"{{w:{agreement}}}:lease")
+        await self._wire.call("DEL", f"{{w:{agreement}}}:lease")
 
     async def taken(self, agreement: str) -> bool:
         """Say whether somebody works on the order now."""
-        return bool(await self._client.exists(f"{{w:{agreement}}}:lease"))
+        return bool(await self._wire.call("EXISTS", f"{{w:{agreement}}}:lease"))
 
     async def keep(self, agreement: str, result: bytes) -> None:
         """Keep a result to send it again when asked."""
-        await self._client.set(f"{{w:{agreement}}}:result", result, ex=KEEP_RESULT_S)
+        await self._wire.call("SET", f"{{w:{agreement}}}:result", result, "EX", KEEP_RESULT_S)
 
     async def kept(self, agreement: str) -> bytes | None:
         """Return a kept result."""
-        return _bytes(await self._client.get(f"{{w:{agreement}}}:result"))
-
-
-def _bytes(answer: bytes | str | None) -> bytes | None:
-    return answer if isinstance(answer, bytes) else None
+        found: bytes | None = await self._wire.call("GET", f"{{w:{agreement}}}:result")
+        return found

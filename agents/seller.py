@@ -1,0 +1,348 @@
+"""The seller's side of every thread of one agent: quote, bargain, check, work, deliver, collect.
+
+Nothing is kept in memory that matters. Each letter makes the seller look at the thread as the
+broker has it and do what is due *now*:
+
+    open       answer the last message: quote, counter, accept or refuse
+    held       check the order and its money, work, deliver
+    delivered  collect: capture the hold, note the payment
+    ended      give back a hold that is still open
+
+So a letter that comes again, to this process or to the next after a crash, does what is left to do
+and no more. The broker lets one result stand; the capture of a deal is the same bytes whenever it
+is made (:mod:`agents.till`), and the ledger executes those once.
+
+Order of leaving a deal: release the money first, then say that it failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from agents.agent import Agent
+from agents.courier import BACKOFF_S, Letter
+from agents.errors import OutOfPlaceError
+from agents.job import Job, Purse, Terms
+from agents.negotiation import (
+    Commit,
+    Line,
+    Moment,
+    Move,
+    Say,
+    SellerPolicy,
+    Stay,
+    Talk,
+    agreement_of,
+    seal_goods,
+    seller_move,
+    sign_agreement,
+)
+from agents.order import MAX_DEADLINE_MS, MIN_GRACE_MS, Commission, check_hold, examine
+from agents.perform import BusyError, Done, Workbench
+from agents.ports import Progress, Purchaser, Till
+from agents.shelf import find_posted, seller_policy
+from agents.work import Source, WorkDesk
+from broker import Broker
+from broker.errors import BrokerUnreachableError
+from broker.ports import Ruling, ThreadView
+from rahba.clock import Clock
+from rahba.encoding import b64, sha256_hex, unb64
+from rahba.envelope import Signer, seal
+from rahba.errors import RahbaError
+from rahba.ids import Ids
+from rahba.messages import (
+    RECEIPT_TYPE,
+    Accept,
+    Body,
+    Failure,
+    Receipt,
+    Refuse,
+    Result,
+    Usage,
+    open_message,
+)
+from wallet.errors import PaymentRefusedError
+from wallet.ports import HoldView
+
+HANDOVER_MS: Final = 150
+REPLY_MS: Final = 60_000
+MIN_NOTICE_MS: Final = 200
+POLICY_MS: Final = 12 * 3_600 * 1_000
+PROGRESS_MS: Final = 250
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Seller:
+    """Sells the offers of ``agent`` under the key of ``signer``. ``handle`` is safe to repeat."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        signer: Signer,
+        *,
+        source: Source,
+        broker: Broker,
+        till: Till,
+        clock: Clock,
+        ids: Ids,
+        purchaser: Purchaser | None = None,
+        desk: WorkDesk | None = None,
+    ) -> None:
+        """Work on a bench of the agent's capacity; heavy offers go to ``desk`` if there is one."""
+        self.agent = agent
+        self.signer = signer
+        self.bench = Workbench(agent.capacity, agent.backlog, clock)
+        self._source = source
+        self._broker = broker
+        self._till = till
+        self._clock = clock
+        self._ids = ids
+        self._purchaser = purchaser
+        self._desk = desk
+        self._policies: dict[str, tuple[int, SellerPolicy]] = {}
+        self._told_ms = 0
+        self._telling: set[asyncio.Task[None]] = set()
+
+    async def handle(self, letter: Letter) -> None:
+        """Do what is due in the letter's thread; returns when the effects are durable."""
+        view = await self._broker.threads.get(letter.message.thread)
+        if view is None or view.seller != self.signer.did:
+            return
+        match view.state:
+            case "open":
+                await self._negotiate(view, letter)
+            case "held":
+                await self._serve(view, letter)
+            case "delivered":
+                await self._collect(view, self._line(view, letter))
+            case "failed" | "expired" | "decommitted" | "closed":
+                await self._give_back(view)
+            case _:  # agreed: the order is still to come; settled: all is done
+                pass
+
+    # Bargaining.
+
+    async def _negotiate(self, view: ThreadView, letter: Letter) -> None:
+        line = self._line(view, letter)
+        match self._move(line.talk):
+            case Say(body):
+                _ = await self._post(line, body)
+            case Commit(offer):
+                signature = sign_agreement(agreement_of(line.talk, offer), self.signer)
+                _ = await self._post(line, Accept(offer=offer.digest(), signature=signature))
+            case _:
+                pass
+
+    def _move(self, talk: Talk) -> Move:
+        if talk.cfp is None or talk.phase not in {"asked", "countered"}:
+            return Stay()
+        objection = self._objection(talk)
+        if objection is not None:
+            return Say(Refuse(objection))
+        moment = Moment(self._clock.now_ms(), self._ids.new())
+        try:
+            return seller_move(talk, self._policy(talk.cfp.skill, moment.now_ms), moment)
+        except RahbaError as error:
+            return Say(Refuse(error.code, error.message[:500]))
+
+    def _objection(self, talk: Talk) -> str | None:
+        """Return why no offer is made at all, or ``None``."""
+        assert talk.cfp is not None
+        spec = self.agent.offers.get(talk.cfp.skill)
+        ahead_ms = talk.cfp.deadline - self._clock.now_ms()
+        if spec is None:
+            return "unknown_skill"
+        if talk.cfp.input_bytes > spec.max_input_bytes:
+            return "too_large"
+        if not MIN_NOTICE_MS < ahead_ms <= MAX_DEADLINE_MS:
+            return "bad_deadline"
+        return None if self.bench.free else "busy"
+
+    def _policy(self, skill: str, now_ms: int) -> SellerPolicy:
+        made_ms, policy = self._policies.get(skill, (0, None))
+        if policy is None or now_ms > made_ms + POLICY_MS:
+            policy = seller_policy(
+                self.agent,
+                self.agent.offers[skill],
+                self.signer.did,
+                now_ms=now_ms,
+                salt=self._ids.new(),
+            )
+            self._policies[skill] = now_ms, policy
+        return policy
+
+    # Working.
+
+    async def _serve(self, view: ThreadView, letter: Letter) -> None:
+        line = self._line(view, letter)
+        try:
+            commission = examine(line.talk, self.agent, self.signer, now_ms=self._clock.now_ms())
+            hold_id = commission.order.hold
+            hold = None if hold_id is None else await self._till.look(hold_id)
+            _ = check_hold(commission, hold, now_ms=self._clock.now_ms())
+            done = await self._work(commission)
+        except RahbaError as error:
+            if error.retryable and not isinstance(error, BusyError):
+                raise  # broker or ledger out of reach: the letter comes again
+            await self._fail(view, line, error)
+            return
+        ruling = await self._post(line, self._result(commission, done))
+        if ruling.ok:
+            await self._collect(view, line)
+        else:
+            _log.info("the result of %s came too late: %s", view.id, ruling.verdict)
+            await self._abandon(view)
+
+    async def _work(self, commission: Commission) -> Done:
+        spec, order = commission.spec, commission.order
+        terms = Terms(
+            agreement=commission.digest,
+            skill=spec.skill,
+            buyer=commission.agreement.buyer,
+            deadline=order.deadline - HANDOVER_MS,
+            depth=order.depth,
+            price_fals=commission.price_fals,
+        )
+        budget = commission.price_fals if spec.budget_fals is None else spec.budget_fals
+        job = Job(
+            terms,
+            clock=self._clock,
+            purse=Purse(budget),
+            purchaser=self._purchaser,
+            on_progress=self._tell,
+        )
+        desk = self._desk
+        if spec.runs == "worker" and desk is not None:
+            return await self.bench.watch(
+                lambda: desk.do(self._source, self.agent, commission.args, job), job
+            )
+        return await self.bench.do(spec, commission.args, job)
+
+    def _result(self, commission: Commission, done: Done) -> Result:
+        agreement = commission.agreement
+        receipt = Receipt(
+            agreement=commission.digest,
+            skill=commission.spec.skill,
+            buyer=agreement.buyer,
+            seller=agreement.seller,
+            input_digest=agreement.input_digest,
+            output_digest=sha256_hex(done.output),
+            price=agreement.offer.issues.price,
+            usage=Usage(
+                wall_ms=done.usage.wall_ms,
+                cpu_ms=done.usage.cpu_ms,
+                bytes_in=commission.bytes_in,
+                bytes_out=len(done.output),
+            ),
+            energy=commission.spec.energy,
+            finished=self._clock.now_ms(),
+        )
+        return Result(
+            agreement=commission.digest,
+            signature=sign_agreement(agreement, self.signer),
+            output=seal_goods(agreement.buyer, done.output),
+            receipt=b64(seal(RECEIPT_TYPE, receipt, self.signer)),
+        )
+
+    # Money.
+
+    async def _collect(self, view: ThreadView, line: Line) -> None:
+        """Capture the price of a delivered job and note it; from the transcript alone."""
+        result, agreed, order = line.talk.result, line.talk.agreed, line.talk.order
+        if result is None or agreed is None or order is None:
+            raise OutOfPlaceError("nothing was delivered in this thread")
+        price, tx = agreed.issues.price_fals, ""
+        if price > 0 and order.hold is not None:
+            try:
+                tx = await self._till.capture(
+                    order.hold,
+                    price,
+                    sha256_hex(unb64(result.receipt)),
+                    until_ms=order.deadline + MIN_GRACE_MS,
+                )
+            except PaymentRefusedError as error:
+                _log.warning("delivered but not paid in %s: %s", view.id, error)
+                _ = await self._retried(lambda: self._broker.threads.close(view.id, "failed"))
+                return
+        _ = await self._retried(lambda: self._broker.threads.settle(view.id, paid=price, tx=tx))
+
+    async def _fail(self, view: ThreadView, line: Line, error: RahbaError) -> None:
+        await self._give_back(view)
+        failure = Failure(
+            agreement=view.facts.get("agreement", ""),
+            code=error.code[:64],
+            text=error.message[:500],
+            retryable=error.retryable,
+        )
+        ruling = await self._post(line, failure)
+        if not ruling.ok:
+            _ = await self._retried(lambda: self._broker.threads.close(view.id, "failed"))
+
+    async def _abandon(self, view: ThreadView) -> None:
+        await self._give_back(view)
+        _ = await self._retried(lambda: self._broker.threads.close(view.id, "failed"))
+
+    async def _give_back(self, view: ThreadView) -> None:
+        """Release this deal's hold. One that is bound to another deal is not ours to release."""
+        hold_id, agreement = view.facts.get("hold"), view.facts.get("agreement")
+        hold: HoldView | None = await self._till.look(hold_id) if hold_id else None
+        if hold is None or hold.status != "open":
+            return
+        if hold.payee == self.signer.did and hold.agreement == agreement:
+            await self._till.release(hold)
+
+    # Speaking.
+
+    def _line(self, view: ThreadView, letter: Letter) -> Line:
+        posted = None
+        if view.facts.get("mode") == "posted":
+            first = letter.message
+            if first.seq != 1 or first.sender != view.buyer:
+                first = open_message(view.transcript[0], me=None, now_ms=0)
+            if isinstance(first.body, Accept):
+                posted = find_posted(self.agent, self.signer.did, first.body.offer, at_ms=first.ts)
+        return Line.resume(
+            Talk(thread=view.id, buyer=view.buyer, seller=view.seller),
+            view.transcript,
+            self.signer,
+            clock=self._clock,
+            ids=self._ids,
+            posted=posted,
+        )
+
+    async def _post(self, line: Line, body: Body) -> Ruling:
+        raw = line.write(body, reply_by=self._clock.now_ms() + REPLY_MS)
+        ruling = await self._retried(lambda: self._broker.threads.post(raw))
+        if ruling.ok:
+            line.said(body, raw)
+        return ruling
+
+    async def _retried(self, call: Callable[[], Awaitable[Ruling]]) -> Ruling:
+        """Repeat a call to the broker while it is away; after some seconds the letter must wait."""
+        for pause_s in BACKOFF_S:
+            try:
+                return await call()
+            except BrokerUnreachableError:
+                await asyncio.sleep(pause_s)
+        return await call()
+
+    def _tell(self, news: Progress) -> None:
+        now_ms = self._clock.now_ms()
+        if news.kind != "progress" or now_ms - self._told_ms < PROGRESS_MS:
+            return
+        self._told_ms = now_ms
+        task = asyncio.create_task(self._publish(news))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _publish(self, news: Progress) -> None:
+        try:
+            _ = await self._broker.feed.publish(
+                "progress", {"agreement": news.agreement, "done": news.text}
+            )
+        except RahbaError as error:
+            _log.debug("progress not told: %s", error)
