@@ -35,12 +35,16 @@ class ReadOnlyLog:
             raise StoreError("there is no ledger file", path=str(path))
         try:
             self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        except apsw.Error as error:
+            raise StoreError(f"cannot open the file: {error}", path=str(path)) from error
+        try:
             self._connection.set_busy_timeout(_BUSY_MS)
             self._connection.execute("PRAGMA wal_autocheckpoint = 0; BEGIN")
             rows = self._connection.execute("SELECT note FROM checkpoint").fetchall()
-            self.checkpoint: str = str(rows[0][0]) if rows else ""
-        except apsw.Error as error:
+        except (apsw.Error, UnicodeDecodeError) as error:
+            self._connection.close()
             raise StoreError(f"not a ledger file: {error}", path=str(path)) from error
+        self.checkpoint: str = str(rows[0][0]) if rows else ""
 
     def __enter__(self) -> Self:
         return self
@@ -63,9 +67,12 @@ class ReadOnlyLog:
             rows = self._connection.execute(
                 "SELECT seq, raw, leaf, log_time FROM entries ORDER BY seq"
             )
-            for row in rows:
-                yield Entry._make(row)
-        except apsw.Error as error:
+            for seq, raw, leaf, log_time in rows:
+                # A damaged page can give a value of any type, whatever the table asked for.
+                if not (type(raw) is type(leaf) is bytes and type(seq) is type(log_time) is int):
+                    raise StoreError("the file is damaged")
+                yield Entry(seq, raw, leaf, log_time)
+        except (apsw.Error, UnicodeDecodeError) as error:
             raise StoreError(f"the file cannot be read: {error}") from error
 
     def close(self) -> None:
