@@ -44,7 +44,8 @@ from agents.order import MAX_DEADLINE_MS, MIN_GRACE_MS, Commission, check_hold, 
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Progress, Purchaser, Till
 from agents.shelf import find_posted, seller_policy
-from agents.work import Source, WorkDesk
+from agents.source import Source
+from agents.work import WorkDesk
 from broker import Broker
 from broker.errors import BrokerUnreachableError
 from broker.ports import Ruling, ThreadView

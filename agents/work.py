@@ -19,7 +19,7 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from nacl.exceptions import CryptoError
@@ -37,6 +37,8 @@ from agents.perform import (
 )
 from agents.ports import TaskQueue, WorkMarks
 from agents.schema import ArgumentsError
+from agents.source import Source
+from broker.errors import BrokerUnreachableError
 from broker.ports import Mailbox
 from rahba.clock import Clock
 from rahba.encoding import b64, unb64
@@ -56,15 +58,6 @@ _RENEW_S: Final = 1.0
 
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
-
-
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to make an agent again elsewhere: from a template and its settings, or from a file."""
-
-    kind: Literal["template", "file"]
-    place: Annotated[str, msgspec.Meta(max_length=4_096)]
-    name: Annotated[str, msgspec.Meta(max_length=64)]
-    config: dict[str, Any] = {}
 
 
 class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,15 +215,20 @@ class WorkDesk:
             taken = await self._marks.taken(agreement)
             lost = begun and not taken
             if sent_ms is None or lost or (not taken and now - sent_ms > PATIENCE_MS):
-                await self._queue.send(
-                    agreement, sealed, limit_s=(deadline - now) / 1_000 + GRACE_S
-                )
-                sent_ms = now
+                sent_ms = await self._send(agreement, sealed, deadline, now)
             begun = taken
             done, _ = await asyncio.wait({waiting}, timeout=min(_POLL_S, (deadline - now) / 1_000))
             if done:
                 return waiting.result()
         raise JobDeadlineError("no worker finished the job in time")
+
+    async def _send(self, agreement: str, sealed: str, deadline: int, now: int) -> int | None:
+        try:
+            await self._queue.send(agreement, sealed, limit_s=(deadline - now) / 1_000 + GRACE_S)
+        except BrokerUnreachableError as error:
+            _log.warning("order %s is not queued yet: %s", agreement[:8], error)
+            return None
+        return now
 
 
 def _done(outcome: Outcome) -> Done:
