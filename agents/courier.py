@@ -51,6 +51,7 @@ class Attendance:
     def __init__(self) -> None:
         """Wait with an empty queue."""
         self._letters: asyncio.Queue[Letter] = asyncio.Queue(MAX_WAITING_LETTERS)
+        self._arrived = asyncio.Event()
 
     def give(self, letter: Letter) -> bool:
         """Hand a letter over; says whether there was room."""
@@ -58,7 +59,16 @@ class Attendance:
             self._letters.put_nowait(letter)
         except asyncio.QueueFull:
             return False
+        self._arrived.set()
         return True
+
+    async def arrived(self, timeout_s: float) -> bool:
+        """Wait for the first letter without taking it; says whether one came in time."""
+        try:
+            async with asyncio.timeout(max(timeout_s, 0.0)):
+                return await self._arrived.wait()
+        except TimeoutError:
+            return False
 
     async def next(self, timeout_s: float) -> Letter | None:
         """Return the next letter, or ``None`` if none comes within ``timeout_s``."""
@@ -67,11 +77,6 @@ class Attendance:
                 return await self._letters.get()
         except TimeoutError:
             return None
-
-    @property
-    def waiting(self) -> int:
-        """Return how many letters have not been taken."""
-        return self._letters.qsize()
 
 
 class Courier:

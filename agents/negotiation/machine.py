@@ -148,7 +148,7 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
     if policy.elsewhere_fals is not None:
         ceilings.append(max(policy.elsewhere_fals, 0))
     reserve = min(ceilings)
-    opening = min(first * OPENING_BID_PERCENT // 100, reserve)
+    opening = min(max(first * OPENING_BID_PERCENT // 100, min(first, 1)), reserve)
     match _decide(policy.strategy, talk, "buyer", best=opening, reserve=reserve):
         case Take():
             authorise(ask, policy.mandate, party=talk.seller, now_ms=now_ms)
@@ -174,7 +174,7 @@ def _quote(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     assert talk.cfp is not None
     if talk.cfp.skill != policy.mandate.skill:
         return Say(Refuse("unknown_skill"))
-    posted, floor = policy.posted.price_fals, policy.mandate.limit_fals
+    posted, floor = _range(policy)
     if talk.cfp.mode == "tender":
         return _ask(floor + (posted - floor) // TENDER_MARGIN_PARTS, talk, policy, moment)
     decision = _decide(policy.strategy, talk, "seller", best=posted, reserve=floor)
@@ -193,7 +193,7 @@ def _answer_bid(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
         return Say(Refuse(error.code))
     if not _same_service(bid, policy.posted):
         return Say(Refuse("other_service"))
-    posted, floor = policy.posted.price_fals, policy.mandate.limit_fals
+    posted, floor = _range(policy)
     match _decide(policy.strategy, talk, "seller", best=posted, reserve=floor):
         case Take():
             authorise(bid, policy.mandate, party=talk.buyer, now_ms=now_ms)
@@ -212,6 +212,12 @@ def _perform(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     except MandateExceededError as error:
         return Say(Failure(agreement_of(talk, talk.agreed).digest(), error.code))
     return Perform(talk.agreed, talk.order)
+
+
+def _range(policy: SellerPolicy) -> tuple[int, int]:
+    """Return the first price and the floor: only what is posted for nothing is given away."""
+    posted = policy.posted.price_fals
+    return posted, max(policy.mandate.limit_fals, min(posted, 1))
 
 
 def _ask(price: int, talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:

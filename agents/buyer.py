@@ -1,0 +1,321 @@
+"""Buys a skill: finds sellers, negotiates, secures the money, takes delivery.
+
+* All three ways end in firm offers, ranked by one score; the best is taken at its own price, and
+  the next one if its seller fails or is late, at the original cap.
+* The mandate is signed before anybody is heard; no free text of a seller is ever read.
+* A tender stays sealed: nothing is opened before its window closes or everybody has answered.
+  Bargains with several sellers go in step, so that no answer gains by being first.
+* Each seller is held to its own promise of latency while another one is left to try.
+* No failure costs more than time: a hold is captured by a seller, released by it, or released by
+  the ledger at its expiry. Errors say which: ``facts["at_risk_fals"]`` and the rest.
+
+    buyer = Buyer(signer, wallet, broker, courier, clock=clock, ids=ids)
+    purchase = await buyer.buy(Want(skill="text.summarise", args={...}, budget_fals=2_000_000))
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import Final, Protocol
+
+from agents.courier import Courier
+from agents.delivery import take_delivery
+from agents.errors import (
+    BadResultError,
+    DeadlineError,
+    NoDealError,
+    NoSellerError,
+    SellerFailedError,
+    ThreadRefusedError,
+    UnknownAgentError,
+)
+from agents.haggling import Standing, bargain, tender
+from agents.negotiation.goods import pack_input
+from agents.negotiation.machine import acceptable
+from agents.negotiation.mandate import Mandate, sign_mandate
+from agents.negotiation.score import Yardstick, best_first
+from agents.parley import Desk, Hold, Parley, Payer, Request
+from agents.purchase import Purchase, Want, Watcher
+from broker.ports import Directory, Listing, Query, Threads
+from rahba.clock import Clock
+from rahba.encoding import sha256_hex
+from rahba.envelope import Signer
+from rahba.errors import BadInputError, RahbaError
+from rahba.ids import Ids
+from rahba.messages import Mode, open_card
+from rahba.money import wire_fals
+
+MAX_LISTINGS: Final = 20
+RUNNERS_UP: Final = 2
+PROMISE_SLACK_MS: Final = 5_000
+
+
+class Market(Protocol):
+    """The broker, as far as a buyer needs one."""
+
+    @property
+    def directory(self) -> Directory:
+        """Return who sells what."""
+        ...
+
+    @property
+    def threads(self) -> Threads:
+        """Return where negotiations are ruled on."""
+        ...
+
+
+class Buyer:
+    """Buys on behalf of one key, which may be a session of the account that pays.
+
+    May be used by many tasks at a time.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        wallet: Payer,
+        broker: Market,
+        courier: Courier,
+        *,
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        """Speak as ``signer`` and pay from ``wallet``; ``courier`` must be started."""
+        self._desk = Desk(signer, wallet, broker.threads, courier, clock, ids)
+        self._directory = broker.directory
+
+    async def buy(self, want: Want, on_event: Watcher | None = None) -> Purchase:
+        """Buy what is wanted, or raise why not.
+
+        Raises:
+            BadInputError: the wish itself is not in order.
+            NoSellerError: nobody sells it. ``UnknownAgentError``: that agent does not.
+            NoDealError: no terms within the mandate.
+            PaymentRefusedError: the ledger does not hold the money (by its code).
+            SellerFailedError, BadResultError, DeadlineError: the last seller that was tried failed.
+        """
+        want.check()
+        listings, skill = await self._candidates(want)
+        request = self._request(want, skill, on_event)
+        fit = [listing for listing in listings if _qualifies(listing, request)]
+        if not fit:
+            raise NoDealError("every seller's price is fixed above the budget", skill=skill)
+        mode = want.mode or _choose_mode(fit, skill)
+        try:
+            return await self._negotiate(request, fit[: want.max_sellers], mode)
+        except RahbaError as error:
+            await self._account_for(error, request)
+            raise
+
+    # Who, and on what terms.
+
+    async def _candidates(self, want: Want) -> tuple[list[Listing], str]:
+        if want.agent is not None:
+            listing = await self._directory.get(want.agent)
+            if listing is None or want.agent in self._own():
+                raise UnknownAgentError("no such agent is listed", agent=want.agent)
+            return [_verified(listing)], _skill_of(listing, want.skill)
+        assert want.skill is not None
+        page = await self._directory.find(Query(skill=want.skill, limit=MAX_LISTINGS))
+        found = [
+            _verified(listing)
+            for listing in page.listings
+            if listing.card.agent not in self._own() and listing.card.skill(want.skill) is not None
+        ]
+        if not found:
+            raise NoSellerError(f"nobody sells {want.skill}", skill=want.skill)
+        return found, want.skill
+
+    def _own(self) -> set[str]:
+        return {self._desk.signer.did, self._desk.wallet.account}
+
+    def _request(self, want: Want, skill: str, watch: Watcher | None) -> Request:
+        now, me = self._desk.clock.now_ms(), self._desk.signer
+        deadline = now + want.within_ms if want.deadline_ms is None else want.deadline_ms
+        if deadline <= now:
+            raise DeadlineError("the deadline is over before the purchase began", deadline=deadline)
+        plain = pack_input(skill, want.args)
+        mandate = Mandate(
+            owner=me.did,
+            agent=me.did,
+            side="buy",
+            skill=skill,
+            limit=wire_fals(want.budget_fals),
+            valid_until=deadline,
+            salt=self._desk.ids.new(),
+            parties=None if want.parties is None else list(want.parties),
+            weights=want.weights,
+            min_quality=want.min_quality,
+            privacy=want.privacy,
+            rounds=want.rounds,
+        )
+        return Request(
+            want=want,
+            skill=skill,
+            group=want.group or self._desk.ids.new(),
+            plain=plain,
+            input_digest=sha256_hex(plain),
+            mandate=sign_mandate(mandate, me).mandate,
+            deadline=deadline,
+            nonce=self._desk.ids.new(),
+            watch=watch,
+            holds=[],
+        )
+
+    # From listings to a purchase.
+
+    async def _negotiate(self, request: Request, fit: list[Listing], mode: Mode) -> Purchase:
+        yardstick = _yardstick(fit, request)
+        with ExitStack() as attending:
+            parleys = [self._parley(listing, request, attending) for listing in fit]
+            request.tell("opened", skill=request.skill, mode=mode, sellers=len(parleys))
+            standing = await self._offers(parleys, request, mode, yardstick)
+            standing = [item for item in standing if not _gift(item)]
+            offers = [item.offer for item in standing]
+            ranked = [standing[i] for i in best_first(offers, yardstick, nonce=request.nonce)]
+            await self._release(parleys, ranked[: 1 + RUNNERS_UP])
+            try:
+                return await self._award(request, ranked)
+            finally:
+                await self._release(parleys, [])
+
+    def _parley(self, listing: Listing, request: Request, attending: ExitStack) -> Parley:
+        desk = self._desk
+        thread = desk.ids.new()
+        attendance = attending.enter_context(desk.courier.attend(desk.signer.did, thread))
+        return Parley(desk, request, listing, attendance, thread)
+
+    async def _offers(
+        self, parleys: list[Parley], request: Request, mode: Mode, yardstick: Yardstick
+    ) -> list[Standing]:
+        match mode:
+            case "tender":
+                return await tender(parleys, request)
+            case "bargain":
+                return await bargain(parleys, request, yardstick)
+            case "posted":
+                now_ms = self._desk.clock.now_ms()
+                return [
+                    Standing(parley, offer)
+                    for parley in parleys
+                    if (offer := parley.entry.posted) is not None
+                    and acceptable(parley.talk, offer, request.mandate, now_ms=now_ms) is None
+                ]
+
+    async def _award(self, request: Request, ranked: list[Standing]) -> Purchase:
+        """Take the best offer; when its seller fails, the next, at the original cap."""
+        failure: RahbaError = NoDealError("no offer within the mandate", skill=request.skill)
+        for place, item in enumerate(ranked):
+            deadline = self._order_deadline(request, item, last=place == len(ranked) - 1)
+            if deadline is None:
+                break
+            request.tell(
+                "chosen",
+                thread=item.parley.talk.thread,
+                seller=item.parley.seller,
+                price=item.offer.issues.price,
+            )
+            try:
+                agreement = await item.parley.commit(item.offer, deadline=deadline)
+                await item.parley.delivery(deadline=deadline)
+                return await take_delivery(item.parley, agreement)
+            except BadResultError:
+                raise
+            except (SellerFailedError, DeadlineError, ThreadRefusedError) as error:
+                failure = error
+                request.tell("failed", thread=item.parley.talk.thread, code=error.code)
+        raise failure
+
+    def _order_deadline(self, request: Request, item: Standing, *, last: bool) -> int | None:
+        """Return until when this seller may work; ``None`` when there is no time left."""
+        now = self._desk.clock.now_ms()
+        left = request.deadline - now
+        if left <= 0 or now > item.offer.valid_until:
+            return None
+        if last:
+            return request.deadline
+        promised = 2 * item.offer.issues.latency_ms + PROMISE_SLACK_MS
+        return now + min(promised, left * 2 // 3)
+
+    async def _release(self, parleys: list[Parley], kept: list[Standing]) -> None:
+        keep = {id(item.parley) for item in kept}
+        await asyncio.gather(
+            *(parley.part("not_chosen") for parley in parleys if id(parley) not in keep)
+        )
+
+    async def _account_for(self, error: RahbaError, request: Request) -> None:
+        """Say on ``error`` what may still happen to money that was held on the way."""
+        at_risk = 0
+        for hold in request.holds:
+            status, amount = await self._state_of(hold)
+            at_risk += amount
+            error.facts |= {
+                "hold": hold.id,
+                "hold_status": status,
+                "hold_expires_ms": hold.expires_ms,
+            }
+        error.facts |= {"group": request.group, "at_risk_fals": wire_fals(at_risk)}
+
+    async def _state_of(self, hold: Hold) -> tuple[str, int]:
+        if hold.id is None:
+            return "unknown", hold.amount
+        try:
+            shown = await self._desk.wallet.ledger.hold(hold.id)
+        except RahbaError:
+            return "unknown", hold.amount
+        if shown is None:
+            return "unknown", hold.amount
+        return shown.status, hold.amount if shown.status == "open" else shown.captured
+
+
+def _verified(listing: Listing) -> Listing:
+    """Check the card's own signature again: the directory is not trusted with who is paid."""
+    open_card(listing.raw, now_ms=listing.card.issued)
+    return listing
+
+
+def _skill_of(listing: Listing, skill: str | None) -> str:
+    skills = [entry.skill for entry in listing.card.skills]
+    if skill is None:
+        if len(skills) != 1:
+            raise BadInputError("say which skill of the agent", skills=", ".join(skills))
+        return skills[0]
+    if skill not in skills:
+        raise UnknownAgentError(f"the agent does not sell {skill}", skill=skill)
+    return skill
+
+
+def _qualifies(listing: Listing, request: Request) -> bool:
+    """Say whether a deal within the budget is thinkable."""
+    entry = listing.card.skill(request.skill)
+    if entry is None or (request.want.mode == "posted" and entry.posted is None):
+        return False
+    if entry.posted is None:
+        return True
+    within = entry.posted.issues.price_fals <= request.mandate.limit_fals
+    return within or (entry.negotiable and request.want.mode != "posted")
+
+
+def _choose_mode(fit: list[Listing], skill: str) -> Mode:
+    if len(fit) > 1:
+        return "tender"
+    entry = fit[0].card.skill(skill)
+    assert entry is not None
+    return "posted" if entry.posted is not None and not entry.negotiable else "bargain"
+
+
+def _yardstick(fit: list[Listing], request: Request) -> Yardstick:
+    """Measure prices against the budget, or twice the cheapest posted price if that is less."""
+    limit = request.mandate.limit_fals
+    entries = [listing.card.skill(request.skill) for listing in fit]
+    posted = [entry.posted.issues.price_fals for entry in entries if entry and entry.posted]
+    scale = min([limit, *(2 * price for price in posted)])
+    return Yardstick(request.want.weights, scale)
+
+
+def _gift(item: Standing) -> bool:
+    """Say whether something is offered for nothing that is not posted for nothing."""
+    posted = item.parley.entry.posted
+    free = posted is not None and posted.issues.price_fals == 0
+    return item.offer.issues.price_fals == 0 and not free

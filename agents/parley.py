@@ -1,0 +1,345 @@
+"""One seller as a buyer deals with it: says, hears, commits, and takes delivery.
+
+* Every message goes through the broker's thread, which rules on it; only what stands is noted.
+* The same bytes are posted again while the broker is away: the thread tells repeats apart.
+* Order of commitment: hold the money, then accept. If the accept does not stand, the hold names an
+  agreement that does not exist; the seller is told, and the ledger gives the money back at the
+  hold's expiry in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from agents.courier import BACKOFF_S, Attendance, Courier
+from agents.errors import DeadlineError, OutOfPlaceError, SellerFailedError, ThreadRefusedError
+from agents.negotiation.agreement import build_agreement, sign_agreement
+from agents.negotiation.goods import seal_goods
+from agents.negotiation.guard import authorise
+from agents.negotiation.line import Line
+from agents.negotiation.mandate import Mandate
+from agents.negotiation.talk import OVER, Talk
+from agents.purchase import Want, Watcher
+from broker.ports import Listing, Ruling, Threads
+from rahba.clock import Clock
+from rahba.envelope import Signer
+from rahba.errors import RahbaError
+from rahba.ids import Ids
+from rahba.messages import (
+    Accept,
+    Agreement,
+    Body,
+    Cfp,
+    Decommit,
+    Job,
+    Offer,
+    Order,
+    Reject,
+    SkillOffer,
+    open_message,
+)
+from wallet.errors import PaymentUnknownError
+from wallet.ports import Answer, Ledger
+
+_log: Final = logging.getLogger(__name__)
+HOLD_GRACE_MS: Final = 15_000
+_CLOSING_TRIES: Final = 5
+_CLOSING_PAUSE_S: Final = 0.05
+
+
+class Payer(Protocol):
+    """A wallet, as far as a buyer needs one."""
+
+    @property
+    def account(self) -> str:
+        """Return the account that pays."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Return the ledger that the account is on."""
+        ...
+
+    async def hold(self, payee: str, amount: int, expires_ms: int, agreement: str) -> Answer:
+        """Hold ``amount`` for ``payee``; raises if the ledger refuses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a buyer works with."""
+
+    signer: Signer
+    wallet: Payer
+    threads: Threads
+    courier: Courier
+    clock: Clock
+    ids: Ids
+
+
+@dataclass(slots=True)
+class Hold:
+    """Money secured for one deal; ``id`` is null while nobody knows whether it was."""
+
+    id: str | None
+    amount: int
+    expires_ms: int
+
+
+@dataclass(slots=True)
+class Request:
+    """One wish being fulfilled: its fixed terms, and the holds made on its way."""
+
+    want: Want
+    skill: str
+    group: str
+    plain: bytes
+    input_digest: str
+    mandate: Mandate
+    deadline: int
+    nonce: str
+    watch: Watcher | None
+    holds: list[Hold]
+
+    def tell(self, kind: str, **data: str | int) -> None:
+        """Tell the watcher about a step."""
+        if self.watch is not None:
+            self.watch(kind, {"group": self.group, **data})
+
+
+class Parley:
+    """The thread with one seller."""
+
+    def __init__(
+        self, desk: Desk, request: Request, listing: Listing, attendance: Attendance, thread: str
+    ) -> None:
+        """Begin a thread with the seller of ``listing``; nothing is said yet."""
+        entry = listing.card.skill(request.skill)
+        assert entry is not None
+        self.desk = desk
+        self.request = request
+        self.entry: SkillOffer = entry
+        self.attendance = attendance
+        self.answer_by = 0
+        self.hold: Hold | None = None
+        self._heard: set[str] = set()
+        talk = Talk(thread, desk.signer.did, listing.card.agent, posted=entry.posted)
+        self.line = Line(talk, desk.signer, clock=desk.clock, ids=desk.ids)
+
+    @property
+    def talk(self) -> Talk:
+        """Return what has been said."""
+        return self.line.talk
+
+    @property
+    def seller(self) -> str:
+        """Return the seller's did."""
+        return self.line.talk.seller
+
+    # Speech.
+
+    async def ask(self, cfp: Cfp, *, answer_by: int) -> None:
+        """Open the thread; the answer is due at ``answer_by``."""
+        self.answer_by = answer_by
+        await self.say(cfp, reply_by=answer_by)
+
+    async def say(self, body: Body, *, reply_by: int) -> None:
+        """Post a message.
+
+        Raises:
+            ThreadRefusedError: it does not stand.
+        """
+        raw = self.line.write(body, reply_by=reply_by)
+        ruling = await self._post(raw, until=min(reply_by, self.request.deadline))
+        if not ruling.ok:
+            raise ThreadRefusedError(
+                f"the message was ruled {ruling.verdict}",
+                verdict=ruling.verdict,
+                state=ruling.state,
+                thread=self.talk.thread,
+            )
+        self.line.said(body, raw)
+
+    async def hear(self, *, until: int) -> bool:
+        """Note the seller's next message; says whether one came by ``until``."""
+        while (left := until - self.desk.clock.now_ms()) > 0:
+            letter = await self.attendance.next(left / 1_000)
+            if letter is None:
+                break
+            if self._note(letter.message.id, letter.raw):
+                return True
+        return await self.catch_up()
+
+    async def catch_up(self) -> bool:
+        """Note what the thread's transcript has and the mailbox did not bring."""
+        try:
+            view = await self.desk.threads.get(self.talk.thread)
+        except RahbaError as error:
+            if not error.retryable:
+                raise
+            return False
+        news = False
+        for raw in view.transcript if view is not None else ():
+            message = open_message(raw, me=None, now_ms=0)
+            if message.sender == self.seller:
+                news |= self._note(message.id, raw)
+        return news
+
+    async def part(self, reason: str) -> None:
+        """Tell a seller that it was not chosen, or that no deal is in sight; never raises."""
+        body: Body | None = None
+        if self.talk.phase in {"asked", "quoted", "countered"}:
+            body = Reject(reason)
+        elif self.talk.phase == "agreed" and self.talk.agreed is not None:
+            body = Decommit(self.agreement(self.talk.agreed).digest(), reason)
+        if body is None:
+            return
+        self.request.tell("released", thread=self.talk.thread, seller=self.seller, code=reason)
+        with contextlib.suppress(RahbaError):
+            await self.say(body, reply_by=self.desk.clock.now_ms() + HOLD_GRACE_MS)
+
+    # Commitment.
+
+    def agreement(self, offer: Offer) -> Agreement:
+        """Return the agreement on ``offer`` in this thread."""
+        return build_agreement(
+            thread=self.talk.thread,
+            buyer=self.talk.buyer,
+            seller=self.seller,
+            cfp=self.talk.cfp or self.opening(),
+            offer=offer,
+        )
+
+    def opening(self) -> Cfp:
+        """Return what a posted deal says in place of a call for proposals."""
+        request = self.request
+        return Cfp(
+            group=request.group,
+            skill=request.skill,
+            mode="posted",
+            input_digest=request.input_digest,
+            input_bytes=len(request.plain),
+            deadline=request.deadline,
+        )
+
+    async def commit(self, offer: Offer, *, deadline: int) -> Agreement:
+        """Hold the money, then bind both sides.
+
+        1. The offer keeps the mandate (again: time has passed).
+        2. The price is held for the seller and this very agreement, until the deadline and a grace.
+        3. The accept, or the order where the seller accepted, stands.
+
+        Raises:
+            DeadlineError: the ledger did not answer; what it did is unknown until the expiry.
+            MandateExceededError: the mandate is over.
+            PaymentRefusedError: the ledger does not hold the money.
+            ThreadRefusedError: the deal does not stand any more; the hold is on the request.
+        """
+        desk, request = self.desk, self.request
+        authorise(offer, request.mandate, party=self.seller, now_ms=desk.clock.now_ms())  # 1
+        agreement = self.agreement(offer)
+        deal = agreement.digest()
+        expires = deadline + HOLD_GRACE_MS
+        price = offer.issues.price_fals
+        if price:  # 2
+            self.hold = await self._secure(price, expires, deal)
+        order = Order(
+            agreement=deal,
+            signature=sign_agreement(agreement, desk.signer),
+            hold=None if self.hold is None else self.hold.id,
+            input=seal_goods(self.seller, request.plain),
+            deadline=deadline,
+            depth=request.want.depth,
+            parent=request.want.parent,
+        )
+        try:
+            await self.say(self._binding(offer, order), reply_by=expires)  # 3
+        except RahbaError:
+            await self.part("hold_unused")
+            raise
+        request.tell("ordered", thread=self.talk.thread, agreement=deal, price=str(price))
+        return agreement
+
+    async def _secure(self, price: int, expires: int, deal: str) -> Hold:
+        desk, request = self.desk, self.request
+        hold = Hold(None, price, expires)
+        try:
+            async with asyncio.timeout((request.deadline - desk.clock.now_ms()) / 1_000):
+                answer = await desk.wallet.hold(self.seller, price, expires, deal)
+        except (TimeoutError, PaymentUnknownError) as error:
+            request.holds.append(hold)
+            raise DeadlineError("the ledger did not answer in time", agreement=deal) from error
+        hold.id = answer.id
+        request.holds.append(hold)
+        request.tell("held", thread=self.talk.thread, hold=answer.id, amount=str(price))
+        return hold
+
+    def _binding(self, offer: Offer, order: Order) -> Body:
+        if self.talk.phase == "agreed":
+            return Job(order)
+        opening = self.opening() if self.talk.phase == "new" else None
+        return Accept(offer.digest(), order.signature, order, opening)
+
+    async def delivery(self, *, deadline: int) -> None:
+        """Wait until the seller has delivered.
+
+        Raises:
+            SellerFailedError: it says that it failed, or left.
+            DeadlineError: nothing came by ``deadline``; the thread is expired.
+        """
+        while self.talk.phase not in OVER:
+            if not await self.hear(until=deadline) and await self._expire():
+                raise DeadlineError(
+                    "the seller did not deliver in time",
+                    seller=self.seller,
+                    thread=self.talk.thread,
+                )
+        if self.talk.phase != "delivered":
+            raise SellerFailedError(
+                f"the seller failed: {self.talk.code}",
+                seller=self.seller,
+                seller_code=self.talk.code,
+                thread=self.talk.thread,
+            )
+
+    async def _expire(self) -> bool:
+        """Close the thread for good; false if the seller came first."""
+        for _ in range(_CLOSING_TRIES):
+            with contextlib.suppress(RahbaError):
+                ruling = await self.desk.threads.close(self.talk.thread, "expired")
+                if ruling.ok:
+                    return True
+                if ruling.verdict == "CLOSED" and await self.catch_up():
+                    return False
+            await asyncio.sleep(_CLOSING_PAUSE_S)
+        return True
+
+    # Inside.
+
+    def _note(self, message_id: str, raw: bytes) -> bool:
+        if message_id in self._heard:
+            return False
+        self._heard.add(message_id)
+        message = open_message(raw, me=None, now_ms=0)
+        try:
+            self.line.heard(message, raw)
+        except OutOfPlaceError as error:
+            _log.info("skipped a %s: %s", message.type, error)
+            return False
+        return True
+
+    async def _post(self, raw: bytes, *, until: int) -> Ruling:
+        failures = 0
+        while True:
+            try:
+                return await self.desk.threads.post(raw)
+            except RahbaError as error:
+                pause_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+                if not error.retryable or self.desk.clock.now_ms() + pause_s * 1_000 > until:
+                    raise
+            failures += 1
+            await asyncio.sleep(pause_s)
