@@ -224,6 +224,12 @@ class LedgerCorruptError(RemoteError):
     hint = "do not start on this file: restore a copy that `rahba ledger verify` accepts"
 
 
+class WrongGenesisError(LocalError):
+    """The stored ledger has another network or operator than the one it is to be run by."""
+
+    code = "wrong_genesis"
+
+
 class InvariantError(RahbaError):
     """The machine is about to break one of its own rules: a defect; the ledger stops."""
 

@@ -67,8 +67,7 @@ from wallet.transactions import (
 )
 
 HOUR_MS: Final = 3_600_000
-MAX_VALIDITY_MS: Final = 24 * HOUR_MS
-MAX_EXPIRING_VALIDITY_MS: Final = HOUR_MS
+MAX_VALIDITY_MS: Final = HOUR_MS
 MAX_HOLD_MS: Final = 30 * 24 * HOUR_MS
 MAX_SESSION_MS: Final = 366 * 24 * HOUR_MS
 MAX_SESSIONS: Final = 1_024
@@ -165,9 +164,8 @@ def apply(state: State, signed: Signed, log_time: int) -> Outcome:
 def _check_time(tx: AnyTx, log_time: int) -> None:
     if tx.valid_until < log_time:
         raise TransactionExpiredError(f"valid until {tx.valid_until}, it is {log_time}")
-    limit = MAX_EXPIRING_VALIDITY_MS if tx.lane == EXPIRING_LANE else MAX_VALIDITY_MS
-    if tx.valid_until > log_time + limit:
-        raise TooEarlyError(f"valid_until is over {limit} ms ahead")
+    if tx.valid_until > log_time + MAX_VALIDITY_MS:
+        raise TooEarlyError(f"valid_until is over {MAX_VALIDITY_MS} ms ahead")
 
 
 def _check_order(account: Account | None, tx: AnyTx) -> None:

@@ -96,6 +96,7 @@ class State:
         "_expiries",
         "_salts_by_minute",
         "accounts",
+        "chain",
         "epoch",
         "epoch_cap",
         "epoch_issued",
@@ -113,6 +114,7 @@ class State:
     def __init__(self, genesis: Genesis) -> None:
         """Start a ledger by its rules: nothing issued, nobody known."""
         self.genesis = genesis
+        self.chain = genesis.chain
         self.fee = parse_fals(genesis.fee)
         self.epoch_cap = parse_fals(genesis.faucet_epoch)
         self.accounts: dict[str, Account] = {}

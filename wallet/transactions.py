@@ -235,7 +235,7 @@ def seal_transaction(record: AnyRecord, *signers: Signer) -> bytes:
 def read(raw: bytes) -> Signed:
     """Take envelope bytes apart without verifying a signature.
 
-    1. At most 64 KiB; envelope and payload are canonical, with all their fields and no others.
+    1. Below 64 KiB; envelope and payload are canonical, with all their fields and no others.
     2. The envelope is a transaction's and has one or two signatures.
 
     Raises:

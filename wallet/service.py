@@ -1,0 +1,456 @@
+"""The sequencer: one process puts all payments in order and makes them durable.
+
+verify -> apply -> append -> commit -> answer, in groups: what arrives while one group is being
+written is the next group, so that one slow disk write serves one payment or a thousand.
+
+* Every submission gets exactly one of: ``logged``, ``exists`` (same bytes again), ``conflict``,
+  ``retry``, ``invalid``, ``refused`` (remembered, so that a late retry is told the same). An
+  answer is given only after the commit.
+* Views wait for the group being written: what they show is on disk.
+* While there is traffic a ``state`` leaf and a signed checkpoint close an interval every 200 ms.
+  Holds past their expiry are released by the sequencer itself.
+* When it starts it replays the log and compares every recorded state; it does not run on a
+  mismatch. When a commit fails it stops for good (:meth:`Sequencer.stopped` tells): nobody was
+  answered, and the next start finds what the disk has.
+
+    async with await Sequencer.open(store, genesis=dev_genesis(operator.did, now),
+                                    operator=operator, clock=clock, ids=ids) as ledger:
+        answer = await ledger.submit(raw)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from rahba.clock import Clock
+from rahba.envelope import Signer
+from rahba.errors import BadInputError
+from rahba.ids import Ids, check_digest
+from wallet.admission import Admission, Item
+from wallet.book import Book
+from wallet.errors import InvariantError, LedgerUnavailableError
+from wallet.merkle import MerkleLog, OutOfRangeError
+from wallet.note import verifier_key
+from wallet.ports import (
+    AccountView,
+    Answer,
+    Entry,
+    HoldView,
+    InclusionProof,
+    Store,
+    SupplyView,
+    TxView,
+    Verdict,
+)
+from wallet.recovery import checkpoint as sign
+from wallet.recovery import recover
+from wallet.transactions import (
+    EXPIRING_LANE,
+    Genesis,
+    Release,
+    read,
+    seal_transaction,
+    transaction_id,
+)
+
+INTERVAL_S: Final = 0.2
+SWEEP_S: Final = 0.5
+MAX_GROUP: Final = 1_000
+MAX_ENTRIES: Final = 1_000
+MAX_VERDICTS: Final = 200_000
+VERIFIERS: Final = 2
+RELEASE_VALIDITY_MS: Final = 60_000
+_MAYBE_LOGGED: Final = frozenset({"expired", "nonce_conflict"})
+T = TypeVar("T")
+
+logger = logging.getLogger("rahba.ledger")
+
+
+@dataclass(slots=True)
+class _Group:
+    """What one commit writes, and whom it answers afterwards."""
+
+    entries: list[Entry] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    checkpoint: str | None = None
+    checkpoint_size: int = 0
+    answers: list[tuple[Item, Answer]] = field(default_factory=list)
+    seen: list[tuple[Item, Answer]] = field(default_factory=list)
+
+
+class Sequencer:
+    """The ledger in process (:class:`wallet.ports.Ledger`); made by :meth:`open`.
+
+    Safe to be used by any number of tasks of one event loop. Whoever has the store has the
+    ledger: the store admits one process.
+    """
+
+    def __init__(
+        self, store: Store, book: Book, note: str, *, operator: Signer, clock: Clock, ids: Ids
+    ) -> None:
+        """Take over a recovered book; use :meth:`open`."""
+        self._store = store
+        self._book = book
+        self._operator = operator
+        self._clock = clock
+        self._ids = ids
+        self._checkpoint = note
+        self._checkpoint_size = book.log.size
+        self._verdicts = {verdict.id: verdict for verdict in store.verdicts()}
+        self._verifiers = ThreadPoolExecutor(VERIFIERS, "ledger-verify")
+        self._writer = ThreadPoolExecutor(1, "ledger-write")
+        self._reader = ThreadPoolExecutor(1, "ledger-read")
+        self._work = asyncio.Event()
+        self._admission = Admission(book.genesis.chain, self._verifiers, self._work.set)
+        self._interval_over = False
+        self._in_hand: list[Item] = []
+        self._writing: asyncio.Future[None] | None = None
+        self._stopping = False
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks = [
+            asyncio.create_task(self._admission.run(), name="ledger-verify"),
+            asyncio.create_task(self._sequence(), name="ledger-sequence"),
+            asyncio.create_task(self._sweep(), name="ledger-sweep"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    @classmethod
+    async def open(
+        cls, store: Store, *, genesis: Genesis | None, operator: Signer, clock: Clock, ids: Ids
+    ) -> Self:
+        """Replay the store's log, compare it with what it recorded, and start.
+
+        ``genesis`` opens an empty store; a store that has one keeps its own.
+
+        Raises:
+            LedgerCorruptError: the log does not lead to its recorded state; says where.
+            WrongGenesisError: the log is another network's or operator's, or there is none.
+        """
+        book, note = await asyncio.to_thread(recover, store, genesis, operator)
+        return cls(store, book, note, operator=operator, clock=clock, ids=ids)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Answer what was submitted, close the interval, let go of the store."""
+        self._stopping = True
+        self._work.set()
+        with contextlib.suppress(LedgerUnavailableError):
+            await asyncio.shield(self._stopped)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pool in (self._verifiers, self._writer, self._reader):
+            pool.shutdown()
+        self._store.close()
+
+    async def stopped(self) -> None:
+        """Wait until the ledger was closed.
+
+        Raises:
+            LedgerUnavailableError: it had to stop, because of its cause.
+        """
+        await asyncio.shield(self._stopped)
+
+    @property
+    def genesis(self) -> Genesis:
+        """Return the rules of this ledger."""
+        return self._book.genesis
+
+    @property
+    def log(self) -> MerkleLog:
+        """Return the log's hashes; beyond the latest checkpoint they may not be durable."""
+        return self._book.log
+
+    async def submit(self, raw: bytes) -> Answer:
+        """Submit one signed transaction; answers after it is durable."""
+        (answer,) = await self.submit_many([raw])
+        return answer
+
+    async def submit_many(self, raws: list[bytes]) -> list[Answer]:
+        """Submit several, in order; each gets its own answer.
+
+        Raises:
+            LedgerUnavailableError: the ledger stopped; what happened to them must be asked.
+        """
+        if self._stopping or self._stopped.done():
+            raise LedgerUnavailableError("the ledger is stopping")
+        return await self._admission.submit(raws).done if raws else []
+
+    async def chain(self) -> str:
+        """Return the chain id that transactions must name."""
+        return self._book.state.chain
+
+    async def account(self, account_id: str) -> AccountView | None:
+        """Return an account, or ``None`` if the ledger never saw it."""
+        await self._settled()
+        found = self._book.state.accounts.get(account_id)
+        if found is None:
+            return None
+        return AccountView(found.id, found.posted, found.held, dict(found.lanes), found.position)
+
+    async def hold(self, hold_id: str) -> HoldView | None:
+        """Return a hold by the id of its transaction."""
+        await self._settled()
+        found = self._book.state.holds.get(hold_id)
+        if found is None:
+            return None
+        return HoldView(
+            found.id,
+            found.payer,
+            found.payee,
+            found.amount,
+            found.captured,
+            found.expires,
+            found.agreement,
+            found.status,
+        )
+
+    async def transaction(self, tx_id: str) -> TxView | None:
+        """Return a logged transaction, or ``None`` ("unknown": it may be sent again)."""
+        entry = await self._find(tx_id)
+        return _view(entry) if entry is not None else None
+
+    async def entries(self, start: int, limit: int) -> list[TxView]:
+        """Return log entries from ``start`` on (at most 1000), ``state`` leaves included."""
+        if start < 0 or limit < 0:
+            raise BadInputError("start and limit are not negative")
+        found = await self._read(lambda: self._store.read(start, min(limit, MAX_ENTRIES)))
+        return [_view(entry) for entry in found]
+
+    async def supply(self) -> SupplyView:
+        """Return the supply equation."""
+        await self._settled()
+        state = self._book.state
+        return SupplyView(state.issued, state.total, state.held, state.open_holds)
+
+    async def checkpoint(self) -> str:
+        """Return the latest signed checkpoint (a signed note)."""
+        return self._checkpoint
+
+    async def verifier_key(self) -> str:
+        """Return the log's C2SP verifier key."""
+        return verifier_key(self._book.genesis.origin, self._operator)
+
+    async def inclusion(self, tx_id: str) -> InclusionProof | None:
+        """Prove a transaction under the latest checkpoint; ``None`` while none covers it."""
+        entry = await self._find(tx_id)
+        size, note = self._checkpoint_size, self._checkpoint
+        if entry is None or entry.seq >= size:
+            return None
+        path = tuple(step.hex() for step in self._book.log.inclusion(entry.seq, size))
+        return InclusionProof(entry.seq, entry.leaf.hex(), path, note)
+
+    async def consistency(self, old_size: int, new_size: int) -> list[str]:
+        """Return the consistency proof between two sizes up to the latest checkpoint."""
+        if new_size > self._checkpoint_size:
+            raise OutOfRangeError("no checkpoint covers that size", size=self._checkpoint_size)
+        return [step.hex() for step in self._book.log.consistency(old_size, new_size)]
+
+    async def _settled(self) -> None:
+        """Wait for the group being written: the state is ahead of the disk meanwhile."""
+        if self._stopped.done():
+            raise LedgerUnavailableError("the ledger has stopped")
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+
+    async def _read(self, ask: Callable[[], T]) -> T:
+        if self._stopped.done():
+            raise LedgerUnavailableError("the ledger has stopped")
+        return await asyncio.get_running_loop().run_in_executor(self._reader, ask)
+
+    async def _find(self, tx_id: str) -> Entry | None:
+        check_digest(tx_id)
+        return (await self._read(lambda: self._store.find([tx_id]))).get(tx_id)
+
+    async def _sweep(self) -> None:
+        """Wake the sequencer now and then, so that holds expire without traffic."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._work.set()
+
+    async def _sequence(self) -> None:
+        """Write group after group; an error ends the ledger (see ``_ended``)."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            await self._write_group()
+            while self._admission.verified or self._interval_over:
+                await self._write_group()
+            if self._stopping and self._admission.empty:
+                self._interval_over = self._book.interval is not None
+                await self._write_group()
+                return
+
+    async def _write_group(self) -> None:
+        self._in_hand = self._admission.take(MAX_GROUP)
+        group = self._apply(self._in_hand)
+        if group.entries or group.verdicts:
+            loop = asyncio.get_running_loop()
+            self._writing = loop.create_future()
+            await loop.run_in_executor(
+                self._writer, self._store.append, group.entries, group.verdicts, group.checkpoint
+            )
+            self._writing.set_result(None)
+            self._writing = None
+        if group.checkpoint is not None:
+            self._checkpoint, self._checkpoint_size = group.checkpoint, group.checkpoint_size
+        for item, answer in group.answers:
+            item.settle(answer)
+        if group.seen:
+            await self._look_up(group.seen)
+        self._in_hand = []
+        await asyncio.sleep(0)  # let those read who waited for this group
+
+    def _apply(self, items: list[Item]) -> _Group:
+        """Carry out a group in memory; nothing here waits, so nobody sees it half done."""
+        group = _Group()
+        now = self._clock.now_ms()
+        for item in items:
+            self._apply_one(item, now, group)
+        self._release_expired(now, group)
+        if self._interval_over:
+            self._close_interval(group)
+        return group
+
+    def _apply_one(self, item: Item, now: int, group: _Group) -> None:
+        signed, book = item.signed, self._book
+        if signed is None:
+            group.answers.append((item, _invalid(item)))
+            return
+        tx_id = signed.id
+        verdict = self._verdicts.get(tx_id)
+        if verdict is not None:
+            answer = Answer("refused", tx_id, code=verdict.code, detail=verdict.detail)
+            group.answers.append((item, answer))
+            return
+        if book.full:
+            self._close_interval(group)
+        log_time = book.time(now)
+        seq = book.log.size
+        outcome = book.take(signed, log_time)
+        if outcome.outcome == "logged":
+            self._logged(group, Entry(seq, signed.raw, signed.leaf, log_time))
+            group.answers.append((item, Answer("logged", tx_id, seq)))
+            return
+        answer = Answer(outcome.outcome, tx_id, code=outcome.code, detail=outcome.detail)
+        if outcome.code in _MAYBE_LOGGED:
+            group.seen.append((item, answer))
+            return
+        if outcome.outcome == "refused":
+            answer = self._remember(group, answer, signed.tx.valid_until, log_time)
+        group.answers.append((item, answer))
+
+    def _logged(self, group: _Group, entry: Entry) -> None:
+        if self._book.pending == 1:
+            asyncio.get_running_loop().call_later(INTERVAL_S, self._end_interval)
+        group.entries.append(entry)
+
+    def _end_interval(self) -> None:
+        self._interval_over = self._book.interval is not None
+        self._work.set()
+
+    def _remember(self, group: _Group, answer: Answer, until: int, log_time: int) -> Answer:
+        """Keep a refusal while its transaction could come again; full memory takes no more."""
+        verdicts = self._verdicts
+        if len(verdicts) >= MAX_VERDICTS:
+            for gone in [item.id for item in verdicts.values() if item.until < log_time]:
+                del verdicts[gone]
+        if len(verdicts) >= MAX_VERDICTS:
+            return Answer("retry", answer.id, code="busy", detail="too many refusals to remember")
+        verdict = Verdict(answer.id, answer.code or "", answer.detail, until)
+        verdicts[verdict.id] = verdict
+        group.verdicts.append(verdict)
+        return answer
+
+    def _release_expired(self, now: int, group: _Group) -> None:
+        book = self._book
+        log_time = book.time(now)
+        for hold_id in book.state.pop_expired(log_time, MAX_GROUP):
+            if book.full:
+                self._close_interval(group)
+            signed = read(seal_transaction(self._release(hold_id, log_time), self._operator))
+            seq = book.log.size
+            outcome = book.take(signed, log_time)
+            if outcome.outcome != "logged":
+                raise InvariantError("an expired hold could not be released", hold=hold_id)
+            self._logged(group, Entry(seq, signed.raw, signed.leaf, log_time))
+
+    def _release(self, hold_id: str, log_time: int) -> Release:
+        return Release(
+            account=self._operator.did,
+            chain=self._book.state.chain,
+            fee="0",
+            fee_payer=None,
+            lane=EXPIRING_LANE,
+            seq=self._ids.salt(),
+            valid_until=log_time + RELEASE_VALIDITY_MS,
+            hold=hold_id,
+        )
+
+    def _close_interval(self, group: _Group) -> None:
+        book = self._book
+        self._interval_over = False
+        if book.interval is None:
+            return
+        seq, log_time = book.log.size, book.interval
+        signed = book.close_interval(self._operator)
+        group.entries.append(Entry(seq, signed.raw, signed.leaf, log_time))
+        group.checkpoint = sign(book, self._operator)
+        group.checkpoint_size = book.log.size
+
+    async def _look_up(self, seen: list[tuple[Item, Answer]]) -> None:
+        """What cannot be logged now may be logged already: then it exists."""
+        names = [answer.id for _, answer in seen]
+        found = await self._read(lambda: self._store.find(names))
+        for item, answer in seen:
+            entry = found.get(answer.id)
+            item.settle(answer if entry is None else Answer("exists", answer.id, entry.seq))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """End the ledger when one of its tasks ended: nobody who waits must wait for ever."""
+        if self._stopped.done():
+            return
+        cause = None if task.cancelled() else task.exception()
+        gone = LedgerUnavailableError("the ledger has stopped")
+        gone.__cause__ = cause
+        if cause is not None:
+            logger.critical("the ledger stops: %s", cause, exc_info=cause)
+            _break(self._stopped, gone)
+        else:
+            self._stopped.set_result(None)
+        if self._writing is not None:
+            _break(self._writing, gone)
+        for item in self._in_hand:
+            item.ticket.fail(gone)
+        self._admission.abandon(gone)
+
+
+def _break(future: asyncio.Future[None], error: Exception) -> None:
+    """Set an error that nobody has to look at."""
+    future.set_exception(error)
+    future.exception()
+
+
+def _invalid(item: Item) -> Answer:
+    error = item.error
+    code, detail = (error.code, error.message) if error is not None else ("invalid", "")
+    return Answer("invalid", transaction_id(item.raw), code=code, detail=detail)
+
+
+def _view(entry: Entry) -> TxView:
+    payload: dict[str, object] = msgspec.json.decode(read(entry.raw).payload)
+    return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
