@@ -34,7 +34,7 @@ from typing import Any, Final
 
 import orjson
 
-from rahba.errors import BadInputError, Fact, LocalError, RahbaError, TooLargeError
+from rahba.errors import BadInputError, Fact, RahbaError, TooLargeError
 
 _CHILD: Final = Path(__file__).with_name("sandbox_child.py")
 _CHUNK_BYTES: Final = 64 * 1024
@@ -43,7 +43,7 @@ _REAP_S: Final = 5.0
 _KERNEL_ERRORS: Final[tuple[type[RahbaError], ...]] = (BadInputError, TooLargeError)
 
 
-class SandboxError(LocalError):
+class SandboxError(BadInputError):
     """The work did not come to an end of its own; the input is the likely cause."""
 
     code = "sandbox_failed"

@@ -44,7 +44,7 @@ def read_pdf(content: str, max_pages: int, max_chars: int) -> dict[str, Any]:
             if left < 0:
                 raise TooComplexError("too much text in the PDF", limit_chars=max_chars)
             texts.append(text)
-        title = str((reader.metadata or {}).get("/Title") or "")[:MAX_TITLE_CHARS]
+        title = str((reader.metadata and reader.metadata.title) or "")[:MAX_TITLE_CHARS]
     except LimitReachedError as error:
         raise TooComplexError(f"the PDF unpacks beyond its limits: {error}"[:200]) from error
     except (PyPdfError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -63,9 +63,6 @@ def read_html(html: str, url: str | None, links: bool, max_chars: int) -> dict[s
 
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    found = trafilatura.bare_extraction(
-        html, url=url, with_metadata=True, include_comments=False, include_links=links
-    )
     markdown = trafilatura.extract(
         html,
         url=url,
@@ -74,11 +71,11 @@ def read_html(html: str, url: str | None, links: bool, max_chars: int) -> dict[s
         include_links=links,
         include_tables=True,
     )
-    if found is None or not markdown:
+    if not markdown:
         raise NothingToDoError("no article was found on the page")
     if len(markdown) > max_chars:
         raise TooComplexError("too much text on the page", limit_chars=max_chars)
-    about = found.as_dict()
+    about = trafilatura.extract_metadata(html, default_url=url).as_dict()
     return {
         "markdown": markdown,
         "title": str(about.get("title") or "")[:MAX_TITLE_CHARS],

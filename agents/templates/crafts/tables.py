@@ -12,7 +12,7 @@ A question may also be asked without SQL: ``{"group_by": [...], "metrics": [...]
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import math
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ MAX_SQL_CHARS: Final = 10_000
 _SAFE_INTEGER: Final = 2**53
 
 
-def ask(  # noqa: PLR0913 -- JSON arguments across the sandbox
+def ask(
+    *,
     table: str,
     kind: str,
     sql: str | None,
@@ -65,7 +66,7 @@ def ask(  # noqa: PLR0913 -- JSON arguments across the sandbox
         "SET lock_configuration = true",
     ):
         connection.execute(setting)
-    query = sql if sql else structured(columns, group_by, metrics, top)
+    query = sql or structured(columns, group_by, metrics, top)
     return {**_answer(connection, query, max_rows), "sql": query, "table_columns": columns}
 
 
@@ -144,21 +145,22 @@ def _first_line(error: duckdb.Error) -> str:
 
 def _plain(value: object) -> Any:
     """Return a cell as JSON; what JSON cannot hold exactly becomes text."""
+    plain: Any = str(value)[:MAX_CELL_CHARS]
     match value:
         case None | bool():
-            return value
-        case str():
-            return value[:MAX_CELL_CHARS]
-        case int():
-            return value if abs(value) < _SAFE_INTEGER else str(value)
+            plain = value
+        case int() if abs(value) < _SAFE_INTEGER:
+            plain = value
         case float():
-            return value if math.isfinite(value) else None
+            plain = value if math.isfinite(value) else None
         case decimal.Decimal():
-            return float(value)
-        case datetime.date() | datetime.time():
-            return value.isoformat()
+            plain = float(value)
+        case dt.date() | dt.time():
+            plain = value.isoformat()
         case list() | tuple():
-            return [_plain(item) for item in value[:MAX_COLUMNS]]
+            plain = [_plain(item) for item in value[:MAX_COLUMNS]]
         case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
-    return str(value)[:MAX_CELL_CHARS]
+            plain = {str(key): _plain(item) for key, item in value.items()}
+        case _:
+            pass
+    return plain
