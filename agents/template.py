@@ -33,7 +33,16 @@ from rahba.errors import BadInputError
 
 GROUP: Final = "rahba.templates"
 MAX_CONFIG_BYTES: Final = 16_384
-BUILT_IN: Final[dict[str, str]] = {}
+BUILT_IN: Final[dict[str, str]] = {
+    "summarise": "agents.templates.summarise:Summarise",
+    "keywords": "agents.templates.keywords:Keywords",
+    "sentiment": "agents.templates.sentiment:SentimentTemplate",
+    "language-detect": "agents.templates.language_detect:LanguageDetect",
+    "pdf-text": "agents.templates.pdf_text:PdfText",
+    "web-to-markdown": "agents.templates.web_to_markdown:WebToMarkdown",
+    "data-analyst": "agents.templates.data_analyst:DataAnalyst",
+    "code-format": "agents.templates.code_format:CodeFormat",
+}
 
 _log: Final = logging.getLogger(__name__)
 
