@@ -1,0 +1,250 @@
+"""A wallet: one key, one account, and the patience to get a sure answer from the ledger.
+
+* ``transfer``, ``hold``, ... sign, send and return the :class:`~wallet.ports.Answer`, or raise the
+  class of the refusal (:mod:`wallet.errors`).
+* ``sign_...`` return the signed bytes without sending: write down their id
+  (:func:`wallet.transactions.transaction_id`) before :meth:`Wallet.send`, and a crash in between
+  leaves nothing unknown.
+* On a lost connection or ``retry`` the *same* bytes are sent again: they run once at most.
+* All go by the expiring lane, so any number can be under way at a time.
+
+    wallet = Wallet(ledger, signer, clock=clock, ids=ids)
+    await wallet.transfer(to=seller, amount=2_000_000)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+from rahba.clock import Clock
+from rahba.encoding import shape
+from rahba.envelope import Signer
+from rahba.errors import BadSignatureError
+from rahba.ids import Ids
+from rahba.money import wire_fals
+from wallet.errors import (
+    LedgerUnavailableError,
+    PaymentRefusedError,
+    PaymentUnknownError,
+    WrongChainError,
+    error_for,
+)
+from wallet.ports import Answer, Ledger
+from wallet.transactions import (
+    EXPIRING_LANE,
+    AnyTx,
+    Batch,
+    Capture,
+    Faucet,
+    Genesis,
+    Grant,
+    Hold,
+    Item,
+    Release,
+    Revoke,
+    Spending,
+    Transfer,
+    seal_transaction,
+    transaction_id,
+)
+
+VALIDITY_MS: Final = 30_000
+GRACE_S: Final = 5.0
+_FIRST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 1.0
+T = TypeVar("T", bound=AnyTx)
+
+
+class Wallet:
+    """Acts for ``account`` by ``signer``: its own key, or a session key that it granted.
+
+    Safe for any number of tasks at a time. ``fee_payer`` co-signs and pays all fees.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        signer: Signer,
+        *,
+        clock: Clock,
+        ids: Ids,
+        account: str | None = None,
+        fee_payer: Signer | None = None,
+        validity_ms: int = VALIDITY_MS,
+    ) -> None:
+        """Act on ``ledger``; transactions are valid for ``validity_ms``."""
+        self.account = account or signer.did
+        self.signer = signer
+        self._ledger = ledger
+        self._clock = clock
+        self._ids = ids
+        self._fee_payer = fee_payer
+        self._validity_ms = validity_ms
+        self._genesis: Genesis | None = None
+
+    async def transfer(self, to: str, amount: int) -> Answer:
+        """Pay ``amount`` fals to ``to``."""
+        return await self.send(await self.sign_transfer(to, amount))
+
+    async def batch(self, items: Sequence[tuple[str, int]]) -> Answer:
+        """Pay several ``(to, amount)``, all or none."""
+        return await self.send(await self.sign_batch(items))
+
+    async def hold(self, payee: str, amount: int, expires_ms: int, agreement: str) -> Answer:
+        """Set ``amount`` aside for ``payee``; the answer's id is the hold's."""
+        return await self.send(await self.sign_hold(payee, amount, expires_ms, agreement))
+
+    async def capture(
+        self, hold: str, amount: int, receipt: str | None = None, *, final: bool = True
+    ) -> Answer:
+        """Take ``amount`` of a hold for this account; ``final`` gives the rest back."""
+        return await self.send(await self.sign_capture(hold, amount, receipt, final=final))
+
+    async def release(self, hold: str) -> Answer:
+        """Give a hold back to its payer."""
+        return await self.send(await self.sign_release(hold))
+
+    async def faucet(self, amount: int) -> Answer:
+        """Claim test money."""
+        return await self.send(await self.sign_faucet(amount))
+
+    async def grant(  # noqa: PLR0917  # a mandate is as long as it is
+        self,
+        key_did: str,
+        budget: int,
+        per_tx: int,
+        payees: Sequence[str] | None,
+        types: Sequence[Spending],
+        expires_ms: int,
+    ) -> Answer:
+        """Let another key spend within these limits."""
+        return await self.send(
+            await self.sign_grant(key_did, budget, per_tx, payees, types, expires_ms)
+        )
+
+    async def revoke(self, key_did: str) -> Answer:
+        """End another key's session."""
+        return await self.send(await self.sign_revoke(key_did))
+
+    async def sign_transfer(self, to: str, amount: int) -> bytes:
+        """Sign a transfer."""
+        return await self._sign(Transfer, to=to, amount=wire_fals(amount))
+
+    async def sign_batch(self, items: Sequence[tuple[str, int]]) -> bytes:
+        """Sign a batch of payments."""
+        payments = tuple(Item(to=to, amount=wire_fals(amount)) for to, amount in items)
+        return await self._sign(Batch, items=payments)
+
+    async def sign_hold(self, payee: str, amount: int, expires_ms: int, agreement: str) -> bytes:
+        """Sign a hold; its id will be the transaction id of these bytes."""
+        return await self._sign(
+            Hold, payee=payee, amount=wire_fals(amount), expires=expires_ms, agreement=agreement
+        )
+
+    async def sign_capture(
+        self, hold: str, amount: int, receipt: str | None = None, *, final: bool = True
+    ) -> bytes:
+        """Sign a capture."""
+        return await self._sign(
+            Capture, hold=hold, amount=wire_fals(amount), final=final, receipt=receipt
+        )
+
+    async def sign_release(self, hold: str) -> bytes:
+        """Sign a release; it costs no fee."""
+        return await self._sign(Release, hold=hold)
+
+    async def sign_faucet(self, amount: int) -> bytes:
+        """Sign a claim of test money."""
+        return await self._sign(Faucet, amount=wire_fals(amount))
+
+    async def sign_grant(  # noqa: PLR0917  # a mandate is as long as it is
+        self,
+        key_did: str,
+        budget: int,
+        per_tx: int,
+        payees: Sequence[str] | None,
+        types: Sequence[Spending],
+        expires_ms: int,
+    ) -> bytes:
+        """Sign a session for another key."""
+        return await self._sign(
+            Grant,
+            key=key_did,
+            budget=wire_fals(budget),
+            per_tx=wire_fals(per_tx),
+            payees=tuple(payees) if payees is not None else None,
+            types=tuple(types),
+            expires=expires_ms,
+        )
+
+    async def sign_revoke(self, key_did: str) -> bytes:
+        """Sign the end of a session."""
+        return await self._sign(Revoke, key=key_did)
+
+    async def send(self, raw: bytes) -> Answer:
+        """Submit signed bytes until there is a sure answer.
+
+        Raises:
+            PaymentRefusedError: a subclass for the code, when refused or invalid.
+            PaymentUnknownError: nobody answered in time; the same bytes may be sent again.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._validity_ms / 1000 + GRACE_S
+        pause = _FIRST_PAUSE_S
+        lost: LedgerUnavailableError | None = None
+        while True:
+            failure: Exception
+            try:
+                answer = await self._ledger.submit(raw)
+            except LedgerUnavailableError as error:
+                failure = lost = error
+            else:
+                if answer.ok:
+                    return answer
+                failure = _error(answer)
+                if answer.outcome != "retry":
+                    raise failure
+            if loop.time() + pause > deadline:
+                break
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+        if lost is None:
+            raise failure
+        raise PaymentUnknownError(
+            "the ledger gave no sure answer", id=transaction_id(raw)
+        ) from lost
+
+    async def _sign(self, form: type[T], **fields: Any) -> bytes:
+        rules = await self._rules()
+        payer = self._fee_payer
+        tx = form(
+            account=self.account,
+            chain=rules.chain,
+            fee="0" if issubclass(form, Release) else rules.fee,
+            fee_payer=payer.did if payer is not None else None,
+            lane=EXPIRING_LANE,
+            seq=self._ids.salt(),
+            valid_until=self._clock.now_ms() + self._validity_ms,
+            **fields,
+        )
+        return seal_transaction(tx, self.signer, *([payer] if payer is not None else []))
+
+    async def _rules(self) -> Genesis:
+        """Read the ledger's genesis, once; it must be the one that its chain id names."""
+        if self._genesis is None:
+            chain = await self._ledger.chain()
+            first = await self._ledger.entries(0, 1)
+            if not first:
+                raise BadSignatureError("the ledger shows no genesis")
+            genesis = shape(first[0].payload, Genesis)
+            if genesis.chain != chain:
+                raise WrongChainError("the genesis is not the chain's", chain=chain)
+            self._genesis = genesis
+        return self._genesis
+
+
+def _error(answer: Answer) -> PaymentRefusedError:
+    code = answer.code or answer.outcome
+    return error_for(code, answer.detail, id=answer.id, outcome=answer.outcome)
