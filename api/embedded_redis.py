@@ -242,8 +242,7 @@ class EmbeddedRedis:
             with (self.directory / "redis.log").open("ab") as log:
                 log_start = log.tell()
                 self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
-                    [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
-                    + [str(program), str(config)],
+                    [*_launcher(), str(program), str(config)],
                     cwd=self.directory,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -295,6 +294,10 @@ class EmbeddedRedis:
         with (self.directory / "redis.log").open("rb") as log:
             log.seek(offset)
             return log.read()
+
+
+def _launcher() -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -106,6 +106,10 @@ class Mailbox(Protocol):
         """Return how many messages wait unacknowledged."""
         ...
 
+    async def dead(self, owner: str, *, limit: int = 100) -> list[tuple[bytes, str]]:
+        """Return the newest dead letters of an owner, each with the reason."""
+        ...
+
 
 class MailboxReader(Protocol):
     """One reader for all mailboxes of a process."""

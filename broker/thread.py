@@ -27,7 +27,7 @@ Rules, in the order in which they are checked:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal
 
 from broker.ports import ThreadState, Verdict
@@ -77,9 +77,7 @@ ENDINGS: Final[dict[EndingKind, frozenset[ThreadState]]] = {
 ENDED: Final[frozenset[ThreadState]] = frozenset(
     {"delivered", "settled", "expired", "closed", "failed", "decommitted"}
 )
-BARGAINING: Final = frozenset(
-    {"cfp", "quote", "counter", "accept", "reject", "refuse", "withdraw"}
-)
+BARGAINING: Final = frozenset({"cfp", "quote", "counter", "accept", "reject", "refuse", "withdraw"})
 OFFERING: Final = frozenset({"quote", "counter"})
 BINDING: Final = frozenset({"order", "result", "failure", "decommit"})
 
@@ -194,6 +192,15 @@ class ThreadRecord:
         return None
 
 
+#: The fields of a record as they are stored, and those of each side (``buyer_seq`` and so on).
+SIDE: Final = tuple(entry.name for entry in fields(Side))
+HEADER: Final = tuple(
+    entry.name
+    for entry in fields(ThreadRecord)
+    if entry.name not in {"buyer_side", "seller_side", "seen"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The verdict and the thread after it (``None``: still unknown).
@@ -256,14 +263,6 @@ def header_of(record: ThreadRecord) -> dict[str, str]:
             for name in SIDE
         },
     }
-
-
-#: The stored fields of a thread and of each side, in the script's spelling.
-HEADER: Final = (
-    "buyer seller group skill mode rounds deadline input_digest opened_ms state turn asked agreed "
-    "agreement hold receipt code agreed_ms delivered_ms settled_ms paid tx"
-).split()
-SIDE: Final = "seq offers reply_by offer until price makes".split()
 
 
 def _begin(said: Said, now_ms: int) -> Decision:

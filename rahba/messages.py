@@ -343,13 +343,18 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
     return message
 
 
-def open_card(raw: bytes, *, now_ms: int) -> Card:
-    """Verify a signed card: canonical, signed by the agent it names, known skills, not expired."""
+def open_card(raw: bytes, *, now_ms: int | None) -> Card:
+    """Verify a signed card: canonical, signed by the agent it names, known skills, not expired.
+
+    ``None`` reads a card of any age: once it is listed, its lease decides.
+    """
     opened = open_envelope(raw, CARD_TYPE, max_bytes=MAX_CARD_BYTES)
     card = decode_as(opened.payload, Card)
     if opened.signers != (card.agent,):
         raise BadSignatureError("the card is not signed by the agent it names")
-    if card.issued + card.ttl_ms < now_ms or card.issued > now_ms + CLOCK_SKEW_MS:
+    if now_ms is not None and not (
+        card.issued - CLOCK_SKEW_MS <= now_ms <= card.issued + card.ttl_ms
+    ):
         raise EnvelopeExpiredError("the card is out of its time", issued=card.issued, now=now_ms)
     for entry in card.skills:
         check_skill(entry.skill)

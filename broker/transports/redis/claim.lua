@@ -1,0 +1,47 @@
+-- Take over messages whose lease is over, or one's own after a restart; bury what fails too often.
+-- KEYS: stream, dead letters (one hash tag).
+-- ARGV: group, consumer, lease in ms, greatest number of deliveries, count, dead letters kept,
+--       "own" (this consumer's messages whatever their lease) or "stale", then ids to leave alone.
+-- Answers {{id, token, raw}, ...}.
+
+local stream, dead = KEYS[1], KEYS[2]
+local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local most, count, kept = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+
+local in_hand = {}
+for i = 8, #ARGV do in_hand[ARGV[i]] = true end
+
+local function pending(start)
+  if ARGV[7] == 'own' then
+    return redis.call('XPENDING', stream, group, start, '+', count, consumer)
+  end
+  return redis.call('XPENDING', stream, group, 'IDLE', lease, start, '+', count)
+end
+
+-- A claimed entry whose payload is gone comes back empty, or not at all, depending on the server.
+local function claim(id)
+  local taken = redis.call('XCLAIM', stream, group, consumer, 0, id)[1]
+  local fields = taken and taken[2]
+  if not fields then redis.call('XACK', stream, group, id) end
+  return fields
+end
+
+local found, start = {}, '-'
+repeat
+  local entries = pending(start)
+  for _, entry in ipairs(entries) do
+    local id, deliveries = entry[1], entry[4]
+    start = '(' .. id
+    if not in_hand[id] and #found < count then
+      local fields = claim(id)
+      if fields and deliveries >= most then
+        redis.call('XADD', dead, 'MAXLEN', '~', kept, '*', 'm', fields[2], 'r', 'undeliverable')
+        redis.call('XACK', stream, group, id)
+        redis.call('XDEL', stream, id)
+      elseif fields then
+        found[#found + 1] = { id, deliveries + 1, fields[2] }
+      end
+    end
+  end
+until #entries < count or #found >= count
+return found

@@ -1,0 +1,120 @@
+-- Cards under leases. All keys share one hash tag.
+-- KEYS: presence (agent by end of lease), digests, cards, meta ("issued ttl skill skill ..."),
+--       left (agent by the issue time of its last card), changes, and the prefix of skill sets.
+-- ARGV: operation, then what it needs. Times are the server's.
+
+local PRESENCE, DIGESTS, CARDS, META = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local LEFT, CHANGES, SKILL = KEYS[5], KEYS[6], KEYS[7]
+local MAX_CHANGES, MAX_TTL_MS, MAX_LIVE = 100000, 3600000, 10000
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function meta_of(agent)
+  local meta, words = redis.call('HGET', META, agent), {}
+  if not meta then return nil end
+  for word in string.gmatch(meta, '%S+') do words[#words + 1] = word end
+  return { issued = tonumber(words[1]), ttl = tonumber(words[2]), skills = { unpack(words, 3) } }
+end
+
+local function change(kind, agent, digest)
+  redis.call('XADD', CHANGES, 'MAXLEN', '~', MAX_CHANGES, '*', 'k', kind, 'a', agent, 'd', digest)
+end
+
+local function unlist(agent, meta)
+  for _, skill in ipairs(meta.skills) do redis.call('SREM', SKILL .. skill, agent) end
+end
+
+local function remove(agent)
+  local meta = meta_of(agent)
+  if not meta then return false end
+  unlist(agent, meta)
+  redis.call('ZREM', PRESENCE, agent)
+  redis.call('HDEL', DIGESTS, agent)
+  redis.call('HDEL', CARDS, agent)
+  redis.call('HDEL', META, agent)
+  change('left', agent, '')
+  return meta
+end
+
+local operations = {}
+
+-- agent, digest, raw, issued, ttl, skills ... -> {outcome, end of lease}
+function operations.put(agent, digest, raw, issued, ttl, ...)
+  local meta, lease = meta_of(agent), now + tonumber(ttl)
+  local floor = redis.call('ZSCORE', LEFT, agent)
+  if (meta and tonumber(issued) < meta.issued) or (floor and tonumber(issued) <= tonumber(floor)) then
+    return { 'stale', 0 }
+  end
+  local outcome = 'new'
+  if meta then
+    local until_ms = tonumber(redis.call('ZSCORE', PRESENCE, agent))
+    local same = redis.call('HGET', DIGESTS, agent) == digest
+    outcome = until_ms <= now and 'returned' or (same and 'same' or 'changed')
+    unlist(agent, meta)
+  end
+  redis.call('ZADD', PRESENCE, lease, agent)
+  redis.call('HSET', DIGESTS, agent, digest)
+  redis.call('HSET', CARDS, agent, raw)
+  redis.call('HSET', META, agent, table.concat({ issued, ttl, ... }, ' '))
+  for _, skill in ipairs({ ... }) do redis.call('SADD', SKILL .. skill, agent) end
+  if outcome ~= 'same' then change('listed', agent, digest) end
+  return { outcome, lease }
+end
+
+-- agents ... -> those whose lease does not run any more
+function operations.touch(...)
+  local gone = {}
+  for _, agent in ipairs({ ... }) do
+    local until_ms, meta = redis.call('ZSCORE', PRESENCE, agent), nil
+    if until_ms and tonumber(until_ms) > now then meta = meta_of(agent) end
+    if meta then
+      redis.call('ZADD', PRESENCE, now + meta.ttl, agent)
+    else
+      gone[#gone + 1] = agent
+    end
+  end
+  return gone
+end
+
+-- agent -> 1 if it was listed
+function operations.drop(agent)
+  local meta = remove(agent)
+  if not meta then return 0 end
+  -- Its last card must not be listed again by somebody who kept the bytes.
+  redis.call('ZADD', LEFT, meta.issued, agent)
+  redis.call('ZREMRANGEBYSCORE', LEFT, '-inf', now - 2 * MAX_TTL_MS)
+  return 1
+end
+
+-- skill or "", agent or "" -> {agent, digest, end of lease, ...}
+function operations.live(skill, agent)
+  local candidates
+  if agent ~= '' then
+    candidates = { agent }
+  elseif skill ~= '' then
+    candidates = redis.call('SMEMBERS', SKILL .. skill)
+  else
+    candidates = redis.call('ZRANGEBYSCORE', PRESENCE, '(' .. now, '+inf', 'LIMIT', 0, MAX_LIVE)
+  end
+  local found = {}
+  for _, candidate in ipairs(candidates) do
+    local until_ms = redis.call('ZSCORE', PRESENCE, candidate)
+    if until_ms and tonumber(until_ms) > now then
+      found[#found + 1] = candidate
+      found[#found + 1] = redis.call('HGET', DIGESTS, candidate)
+      found[#found + 1] = tonumber(until_ms)
+      if #found >= 3 * MAX_LIVE then break end
+    end
+  end
+  return found
+end
+
+-- -> agents whose lease is over
+function operations.sweep()
+  local gone = redis.call('ZRANGEBYSCORE', PRESENCE, '-inf', now, 'LIMIT', 0, 1000)
+  for _, agent in ipairs(gone) do remove(agent) end
+  return gone
+end
+
+return operations[ARGV[1]](unpack(ARGV, 2))

@@ -1,0 +1,75 @@
+"""Cards and leases on Redis: one script, so that an agent is listed wholly or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, cast
+
+from typing_extensions import override
+
+from broker.directory import CardStore, Entry, Put
+from broker.transports.redis.lua_files import load
+from broker.transports.redis.wire import Argument, Reply, Wire
+from rahba.messages import Card
+
+KEYS: Final = [
+    f"{{dir}}:{name}"
+    for name in ("presence", "digests", "cards", "meta", "left", "changes", "skill:")
+]
+CARDS: Final = KEYS[2]
+BATCH: Final = 1_000
+_DIRECTORY: Final = load("directory")
+
+
+class RedisCardStore(CardStore):
+    """Presence is one score an agent; skills are sets; the card is kept as it was signed."""
+
+    def __init__(self, wire: Wire) -> None:
+        """Work over ``wire``."""
+        self._wire = wire
+
+    @override
+    async def put(self, card: Card, raw: bytes, digest: str) -> Put:
+        skills = [entry.skill for entry in card.skills]
+        outcome, lease_until_ms = await self._do(
+            "put", card.agent, digest, raw, card.issued, card.ttl_ms, *skills
+        )
+        name = cast("Literal['new', 'changed', 'returned', 'same', 'stale']", _text(outcome))
+        return Put(name, lease_until_ms)
+
+    @override
+    async def touch(self, agents: Sequence[str]) -> list[str]:
+        gone: list[str] = []
+        for start in range(0, len(agents), BATCH):
+            answer = await self._do("touch", *agents[start : start + BATCH])
+            gone += [_text(agent) for agent in answer]
+        return gone
+
+    @override
+    async def drop(self, agent: str) -> bool:
+        return bool(await self._do("drop", agent))
+
+    @override
+    async def live(self, *, skill: str | None, agent: str | None) -> list[Entry]:
+        flat = await self._do("live", skill or "", agent or "")
+        return [
+            Entry(_text(flat[i]), _text(flat[i + 1]), flat[i + 2]) for i in range(0, len(flat), 3)
+        ]
+
+    @override
+    async def cards(self, agents: Sequence[str]) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        for start in range(0, len(agents), BATCH):
+            found += await self._wire.call("HMGET", CARDS, *agents[start : start + BATCH])
+        return found
+
+    @override
+    async def sweep(self) -> list[str]:
+        return [_text(agent) for agent in await self._do("sweep")]
+
+    async def _do(self, operation: str, *arguments: Argument) -> Reply:
+        return await self._wire.run(_DIRECTORY, KEYS, operation, *arguments)
+
+
+def _text(raw: bytes) -> str:
+    return str(raw, "ascii")

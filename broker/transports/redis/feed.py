@@ -1,0 +1,110 @@
+"""The feed on Redis: one capped stream; ids are the stream's own and only grow."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+from hiredis import ReplyError
+from typing_extensions import override
+
+from broker.errors import BadCursorError
+from broker.ports import Feed
+from broker.transports.redis.wire import Line, Reply, Wire
+from rahba.clock import Clock
+from rahba.encoding import Json
+from rahba.errors import TooLargeError
+from rahba.messages import Event, read_event
+
+KEY: Final = "{feed}"
+MAX_EVENTS: Final = 10_000
+MAX_EVENT_BYTES: Final = 16 * 1024
+BATCH: Final = 256
+BLOCK_MS: Final = 5_000
+RETRY_SECONDS: Final = 0.2
+_EVENT_ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
+
+
+def check_event_id(text: str) -> str:
+    """Return ``text`` if it has the form of an event id."""
+    if _EVENT_ID.fullmatch(text) is None:
+        raise BadCursorError(f"not an event id: {text[:64]!r}")
+    return text
+
+
+def encode_event(kind: str, data: dict[str, Json], ts: int) -> bytes:
+    """Encode an event within the limit of one."""
+    raw = msgspec.json.encode(Event(kind=kind, ts=ts, data=data))
+    if len(raw) > MAX_EVENT_BYTES:
+        raise TooLargeError("event too large", size_bytes=len(raw), limit_bytes=MAX_EVENT_BYTES)
+    return raw
+
+
+class RedisFeed(Feed):
+    """The market's public events.
+
+    Guarantees: a subscriber that resumes with the last id it saw reads every event once and in
+    order, as long as that id is among the newest ten thousand or so. After a loss of the server
+    it resumes by itself.
+    """
+
+    def __init__(self, wire: Wire, clock: Clock) -> None:
+        """Publish over ``wire``; each subscription opens a connection of its own."""
+        self._wire = wire
+        self._clock = clock
+
+    @override
+    async def publish(self, kind: str, data: dict[str, Json]) -> str:
+        raw = encode_event(kind, data, self._clock.now_ms())
+        entry = await self._wire.call("XADD", KEY, "MAXLEN", "~", MAX_EVENTS, "*", "e", raw)
+        return str(entry, "ascii")
+
+    @override
+    async def subscribe(
+        self, *, after: str | None, kinds: frozenset[str] | None = None
+    ) -> AsyncIterator[list[tuple[str, Event]]]:
+        position = check_event_id(after) if after is not None else None
+        line: Line | None = None
+        try:
+            while True:
+                try:
+                    if line is None or line.closed:
+                        line = await self._wire.own_line(answer_seconds=BLOCK_MS / 1000 + 5)
+                    if position is None:
+                        position = await _newest(line)
+                    events = await _read(line, position)
+                except (OSError, ReplyError):
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                if not events:
+                    continue
+                position = events[-1][0]
+                wanted = [item for item in events if kinds is None or item[1].kind in kinds]
+                if wanted:
+                    yield wanted
+        finally:
+            if line is not None:
+                line.close()
+
+    @override
+    async def tail(self, limit: int) -> list[tuple[str, Event]]:
+        count = max(1, min(limit, MAX_EVENTS))
+        entries = await self._wire.call("XREVRANGE", KEY, "+", "-", "COUNT", count)
+        return _events(list(reversed(entries)))
+
+
+async def _newest(line: Line) -> str:
+    entries = await line.call("XREVRANGE", KEY, "+", "-", "COUNT", 1)
+    return str(entries[0][0], "ascii") if entries else "0-0"
+
+
+async def _read(line: Line, position: str) -> list[tuple[str, Event]]:
+    streams = await line.call("XREAD", "COUNT", BATCH, "BLOCK", BLOCK_MS, "STREAMS", KEY, position)
+    return _events(streams[0][1]) if streams else []
+
+
+def _events(entries: list[Reply]) -> list[tuple[str, Event]]:
+    return [(str(entry[0], "ascii"), read_event(entry[1][1])) for entry in entries]

@@ -1,0 +1,324 @@
+"""Mailboxes on Redis: one stream an owner with one consumer group; a reader for a whole process.
+
+A message is leased to the consumer that reads it; its fencing token is the number of its
+deliveries. A lease that is over is taken over by whoever looks next; a restarted consumer takes
+its own messages back at once; after five deliveries a message goes to the dead letters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from hiredis import ReplyError
+from typing_extensions import override
+
+from broker.errors import BrokerUnreachableError, LeaseLostError, MailboxFullError
+from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
+from broker.ports import Delivery, Mailbox, MailboxReader
+from broker.transports.redis.lua_files import load
+from broker.transports.redis.wire import Line, Reply, Wire
+from rahba.errors import TooLargeError
+
+GROUP: Final = "g"
+MAX_BLOCK_MS: Final = 5_000
+RETRY_SECONDS: Final = 0.2
+_SEND: Final = load("send")
+_CLAIM: Final = load("claim")
+_FINISH: Final = load("finish")
+_log = logging.getLogger(__name__)
+
+
+def stream_of(owner: str) -> str:
+    """Return the key of an owner's mailbox."""
+    return f"{{a:{owner}}}:in"
+
+
+def dead_of(owner: str) -> str:
+    """Return the key of an owner's dead letters."""
+    return f"{{a:{owner}}}:dead"
+
+
+class RedisMailbox(Mailbox):
+    """Sends to any mailbox, and makes readers."""
+
+    def __init__(self, wire: Wire, limits: MailboxLimits | None = None) -> None:
+        """Send over ``wire`` within ``limits``; each reader opens a connection of its own."""
+        self._wire = wire
+        self._limits = limits or MailboxLimits()
+
+    @override
+    async def send(self, owner: str, raw: bytes) -> None:
+        key = stream_of(check_owner(owner))
+        check_message(raw, self._limits)
+        if not await self._wire.run(_SEND, [key], self._limits.depth, raw):
+            raise MailboxFullError("the mailbox is full", owner=owner, depth=self._limits.depth)
+
+    @override
+    async def send_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        sent = await asyncio.gather(
+            *(self.send(owner, raw) for owner, raw in items), return_exceptions=True
+        )
+        for outcome in sent:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    @override
+    def receive(self, owners: Sequence[str], *, consumer: str) -> RedisMailboxReader:
+        return RedisMailboxReader(self._wire, owners, check_owner(consumer), self._limits)
+
+    @override
+    async def depth(self, owner: str) -> int:
+        return int(await self._wire.call("XLEN", stream_of(check_owner(owner))))
+
+    @override
+    async def dead(self, owner: str, *, limit: int = 100) -> list[tuple[bytes, str]]:
+        key = dead_of(check_owner(owner))
+        entries = await self._wire.call("XREVRANGE", key, "+", "-", "COUNT", min(limit, MAX_DEAD))
+        return [(fields[1], str(fields[3], "utf-8")) for _, fields in entries]
+
+
+class RedisMailboxReader(MailboxReader):
+    """One consumer over any number of mailboxes; for one reading task at a time.
+
+    ``next`` survives the loss of the server: it answers nothing while the server is away and goes
+    on where it was. Cancelling it loses no message.
+    """
+
+    def __init__(
+        self, wire: Wire, owners: Iterable[str], consumer: str, limits: MailboxLimits
+    ) -> None:
+        """Read on a connection of its own; acknowledge over ``wire``."""
+        self._wire = wire
+        self._consumer = consumer
+        self._limits = limits
+        self._line: Line | None = None
+        self._line_id = 0
+        self._reading: asyncio.Future[Reply] | None = None
+        self._owners: dict[str, None] = {}
+        self._fresh: dict[str, None] = {}
+        self._in_hand: dict[str, dict[str, int]] = {}
+        self._next_sweep = 0.0
+        self._changed = asyncio.Event()
+        self._closed = False
+        for owner in owners:
+            self.add(owner)
+
+    @override
+    def add(self, owner: str) -> None:
+        if check_owner(owner) in self._owners:
+            return
+        if len(self._owners) >= MAX_OWNERS:
+            raise TooLargeError("too many mailboxes for one reader", limit=MAX_OWNERS)
+        self._owners[owner] = None
+        self._fresh[owner] = None
+        self._changed.set()
+
+    @override
+    def discard(self, owner: str) -> None:
+        self._owners.pop(owner, None)
+        self._fresh.pop(owner, None)
+        self._in_hand.pop(owner, None)
+
+    @override
+    async def next(self, *, wait_ms: int) -> list[Delivery]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_ms / 1000
+        while not self._closed:
+            try:
+                taken = await self._take_over()
+                if not taken:
+                    taken = await self._read(deadline)
+            except (OSError, BrokerUnreachableError) as error:
+                _log.warning("the broker is away: %s", error)
+                self._start_over()
+                await asyncio.sleep(min(RETRY_SECONDS, max(0.0, deadline - loop.time())))
+                taken = []
+            except asyncio.CancelledError:
+                self._fresh = dict.fromkeys(self._owners)  # what was claimed is claimed again
+                raise
+            taken = [delivery for delivery in taken if delivery.owner in self._owners]
+            for delivery in taken:
+                self._in_hand.setdefault(delivery.owner, {})[delivery.entry] = delivery.token
+            if taken or loop.time() >= deadline:
+                return taken
+        return []
+
+    @override
+    async def done(self, deliveries: Sequence[Delivery]) -> None:
+        await self._finish("done", deliveries)
+
+    @override
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        await self._finish("extend", deliveries)
+
+    @override
+    async def bury(self, delivery: Delivery, reason: str) -> None:
+        await self._finish("bury", [delivery], reason[:200])
+
+    @override
+    async def close(self) -> None:
+        self._closed = True
+        self._changed.set()
+        if self._line is not None:
+            self._line.close()
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _finish(self, action: str, deliveries: Sequence[Delivery], reason: str = "") -> None:
+        by_owner: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            by_owner.setdefault(delivery.owner, []).append(delivery)
+        answers = await asyncio.gather(
+            *(self._finish_one(action, owner, some, reason) for owner, some in by_owner.items())
+        )
+        lost = [entry for answer in answers for entry in answer]
+        if lost:
+            raise LeaseLostError("somebody else took it over", entries=len(lost), first=lost[0])
+
+    async def _finish_one(
+        self, action: str, owner: str, deliveries: list[Delivery], reason: str
+    ) -> list[str]:
+        pairs = [part for one in deliveries for part in (one.entry, one.token)]
+        keys = [stream_of(owner), dead_of(owner)]
+        try:
+            answer = await self._wire.run(
+                _FINISH, keys, action, GROUP, self._consumer, MAX_DEAD, reason, *pairs
+            )
+        except ReplyError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            answer = []  # the mailbox is gone, and all that was in it
+        lost = [str(entry, "ascii") for entry in answer]
+        for one in deliveries:
+            if action != "extend" or one.entry in lost:
+                self._let_go(one)
+        return lost
+
+    def _let_go(self, delivery: Delivery) -> None:
+        held = self._in_hand.get(delivery.owner, {})
+        if held.get(delivery.entry) == delivery.token:
+            del held[delivery.entry]
+
+    def _start_over(self) -> None:
+        """After a loss, look again for what was handed to us in an answer that never came."""
+        if self._line is not None:
+            self._line.close()
+        self._reading = None
+        self._fresh = dict.fromkeys(self._owners)
+
+    async def _take_over(self) -> list[Delivery]:
+        """Take back one's own messages in new mailboxes, and stale ones in all, now and then."""
+        loop = asyncio.get_running_loop()
+        if self._fresh:
+            fresh = list(self._fresh)
+            await asyncio.gather(*(self._make_group(owner) for owner in fresh))
+            taken = await self._claim(fresh, "own")
+            for owner in fresh:
+                self._fresh.pop(owner, None)
+            return taken
+        if loop.time() >= self._next_sweep:
+            self._next_sweep = loop.time() + self._limits.lease_ms / 3000
+            return await self._claim(list(self._owners), "stale")
+        return []
+
+    async def _make_group(self, owner: str) -> None:
+        try:
+            await self._wire.call("XGROUP", "CREATE", stream_of(owner), GROUP, "0", "MKSTREAM")
+        except ReplyError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def _claim(self, owners: list[str], which: str) -> list[Delivery]:
+        answers = await asyncio.gather(*(self._claim_one(owner, which) for owner in owners))
+        return [delivery for answer in answers for delivery in answer]
+
+    async def _claim_one(self, owner: str, which: str) -> list[Delivery]:
+        limits = self._limits
+        skipped = list(self._in_hand.get(owner, ())) if which == "own" else []
+        try:
+            answer = await self._wire.run(
+                _CLAIM,
+                [stream_of(owner), dead_of(owner)],
+                GROUP,
+                self._consumer,
+                limits.lease_ms,
+                limits.deliveries,
+                limits.batch,
+                MAX_DEAD,
+                which,
+                *skipped,
+            )
+        except ReplyError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._fresh[owner] = None
+            return []
+        if which == "own" and len(answer) >= limits.batch:
+            self._fresh[owner] = None
+        return [Delivery(owner, str(entry, "ascii"), token, raw) for entry, token, raw in answer]
+
+    async def _read(self, deadline: float) -> list[Delivery]:
+        loop = asyncio.get_running_loop()
+        if self._reading is None:
+            self._changed.clear()
+            if not self._owners:
+                return await self._wait_for_owners(deadline - loop.time())
+            self._reading = await self._ask(deadline - loop.time())
+        # The answer is kept when the caller is cancelled or its time is up: it may hold messages.
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait(
+                [self._reading, changed],
+                timeout=max(0.0, deadline - loop.time()) + 0.05,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if changed.done() and not self._reading.done():
+                self._changed.clear()
+                await self._wire.call("CLIENT", "UNBLOCK", self._line_id)
+        finally:
+            changed.cancel()
+        return self._what_was_read()
+
+    def _what_was_read(self) -> list[Delivery]:
+        if self._reading is None or not self._reading.done():
+            return []
+        reading, self._reading = self._reading, None
+        try:
+            streams = reading.result()
+        except ReplyError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._start_over()
+            return []
+        return [
+            Delivery(_owner_of(key), str(entry, "ascii"), 1, fields[1])
+            for key, entries in streams or ()
+            for entry, fields in entries
+        ]
+
+    async def _wait_for_owners(self, seconds: float) -> list[Delivery]:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        return []
+
+    async def _ask(self, seconds: float) -> asyncio.Future[Reply]:
+        if self._line is None or self._line.closed:
+            self._line = await self._wire.own_line(answer_seconds=MAX_BLOCK_MS / 1000 + 5)
+            self._line_id = int(await self._line.call("CLIENT", "ID"))
+        # Neither a new mailbox nor a stale lease should wait for the end of a long silence.
+        block_ms = max(1, min(int(seconds * 1000), self._limits.lease_ms // 3, MAX_BLOCK_MS))
+        keys = [stream_of(owner) for owner in self._owners]
+        return self._line.call(
+            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._limits.batch,
+            "BLOCK", block_ms, "STREAMS", *keys, *[">"] * len(keys),
+        )  # fmt: skip
+
+
+def _owner_of(key: bytes) -> str:
+    return str(key, "ascii")[len("{a:") : -len("}:in")]

@@ -1,0 +1,39 @@
+"""Builds the broker on a Redis server: ``connect(url, clock)``."""
+
+from __future__ import annotations
+
+from broker.bundle import Broker
+from broker.directory import CardDirectory
+from broker.mailboxes import MailboxLimits
+from broker.threads import ThreadDesk
+from broker.transports.redis.directory import RedisCardStore
+from broker.transports.redis.feed import RedisFeed
+from broker.transports.redis.mailbox import RedisMailbox
+from broker.transports.redis.threads import RedisThreadStore
+from broker.transports.redis.wire import Wire
+from rahba.clock import Clock
+
+
+async def connect(
+    url: str, clock: Clock, *, limits: MailboxLimits | None = None, patience_s: float = 3.0
+) -> Broker:
+    """Return a broker on the server at ``url``; refuses one older than Redis 6.2.
+
+    Raises:
+        BrokerUnreachableError: nothing answers there within ``patience_s``.
+        BadRedisUrlError: ``url`` is no Redis address.
+        RedisTooOldError: the server is too old.
+    """
+    wire = Wire(url, patience_s=patience_s)
+    try:
+        await wire.check()
+    except BaseException:
+        await wire.close()
+        raise
+    feed = RedisFeed(wire, clock)
+    mailbox = RedisMailbox(wire, limits)
+    directory = CardDirectory(RedisCardStore(wire), feed=feed, clock=clock)
+    threads = ThreadDesk(
+        RedisThreadStore(wire), mailbox=mailbox, directory=directory, feed=feed, clock=clock
+    )
+    return Broker(directory, mailbox, threads, feed, wire.close)

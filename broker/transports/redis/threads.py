@@ -1,0 +1,113 @@
+"""Threads on Redis: one hash tag a thread, one script that judges and records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Final, cast
+
+from typing_extensions import override
+
+from broker.ports import Ruling, ThreadState, Verdict
+from broker.thread import Ending, Said
+from broker.threads import MAX_GROUP, MAX_RECENT, THREAD_TTL_MS, Ruled, ThreadStore
+from broker.transports.redis.lua_files import load
+from broker.transports.redis.wire import Argument, Reply, Wire
+
+GROUPS: Final = "{n}:groups"
+MAX_GROUPS: Final = 100_000
+_THREAD: Final = load("thread")
+_JOIN: Final = load("join")
+
+
+class RedisThreadStore(ThreadStore):
+    """Keeps threads for seven days after their last message."""
+
+    def __init__(self, wire: Wire) -> None:
+        """Work over ``wire``."""
+        self._wire = wire
+
+    @override
+    async def say(self, thread: str, said: Said, raw: bytes) -> Ruled:
+        return await self._judge(thread, "say", raw, _flat(asdict(said)))
+
+    @override
+    async def end(self, thread: str, ending: Ending) -> Ruled:
+        return await self._judge(thread, "end", b"", _flat(asdict(ending)))
+
+    @override
+    async def join(self, group: str, buyer: str, thread: str) -> Verdict:
+        keys = [f"{{g:{group}}}:buyer", f"{{g:{group}}}"]
+        answer = await self._wire.run(_JOIN, keys, buyer, thread, MAX_GROUP, THREAD_TTL_MS)
+        return cast("Verdict", str(answer, "ascii"))
+
+    @override
+    async def note_group(self, group: str, opened_ms: int) -> None:
+        await asyncio.gather(
+            self._wire.call("ZADD", GROUPS, "NX", opened_ms, group),
+            self._wire.call("ZREMRANGEBYSCORE", GROUPS, "-inf", opened_ms - THREAD_TTL_MS),
+            self._wire.call("ZREMRANGEBYRANK", GROUPS, 0, -MAX_GROUPS - 1),
+        )
+
+    @override
+    async def note_deal(self, agreement: str, thread: str) -> None:
+        await self._wire.call("SET", f"{{d:{agreement}}}", thread, "PX", THREAD_TTL_MS)
+
+    @override
+    async def headers(self, threads: Sequence[str]) -> list[dict[str, str]]:
+        answers = await asyncio.gather(
+            *(self._wire.call("HGETALL", f"{{t:{thread}}}:s") for thread in threads)
+        )
+        return [_pairs(answer) for answer in answers]
+
+    @override
+    async def transcripts(self, threads: Sequence[str]) -> list[tuple[bytes, ...]]:
+        answers = await asyncio.gather(
+            *(self._wire.call("LRANGE", f"{{t:{thread}}}:log", 0, -1) for thread in threads)
+        )
+        return [tuple(answer) for answer in answers]
+
+    @override
+    async def members(self, group: str) -> list[str]:
+        answer = await self._wire.call("LRANGE", f"{{g:{group}}}", 0, -1)
+        return [str(thread, "ascii") for thread in answer]
+
+    @override
+    async def recent(self, limit: int, before_ms: int | None) -> list[str]:
+        newest = "+inf" if before_ms is None else f"({before_ms}"
+        answer = await self._wire.call(
+            "ZREVRANGEBYSCORE", GROUPS, newest, "-inf", "LIMIT", 0, min(limit, MAX_RECENT)
+        )
+        return [str(group, "ascii") for group in answer]
+
+    @override
+    async def deal(self, agreement: str) -> str | None:
+        thread = await self._wire.call("GET", f"{{d:{agreement}}}")
+        return str(thread, "ascii") if thread is not None else None
+
+    async def _judge(
+        self, thread: str, operation: str, raw: bytes, fields: list[Argument]
+    ) -> Ruled:
+        keys = [f"{{t:{thread}}}:s", f"{{t:{thread}}}:log", f"{{t:{thread}}}:ids"]
+        answer = await self._wire.run(_THREAD, keys, operation, raw, THREAD_TTL_MS, *fields)
+        verdict, first, deliver, at_ms, state, *header = answer
+        ruling = Ruling(
+            verdict=cast("Verdict", str(verdict, "ascii")),
+            state=cast("ThreadState", str(state, "ascii")),
+            at_ms=at_ms,
+            first=cast("Verdict", str(first, "ascii")) if first else None,
+        )
+        return Ruled(ruling, deliver == 1, _pairs(header))
+
+
+def _flat(fields: dict[str, str | int | bool]) -> list[Argument]:
+    flat: list[Argument] = []
+    for name, value in fields.items():
+        flat += (name, int(value) if isinstance(value, bool) else value)
+    return flat
+
+
+def _pairs(flat: list[Reply]) -> dict[str, str]:
+    texts = [str(part, "utf-8") for part in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
