@@ -4,7 +4,7 @@ A record is written by whoever deploys and moved on by the host that takes it::
 
     pending -> running -> stopping -> stopped
        |          |
-       +-> failed +-> failed
+       +-> failed +-> failed -> stopped
 
 * Whoever deploys checks the configuration first and then tells the hosts by the control mailbox.
 * Every move replaces exactly the record it was decided on; a lost race is looked at anew.
@@ -33,7 +33,7 @@ _ATTEMPTS: Final = 8
 State = Literal["pending", "running", "stopping", "stopped", "failed"]
 
 MOVES: Final[Mapping[State, frozenset[State]]] = {
-    "pending": frozenset({"running", "failed", "stopped"}),
+    "pending": frozenset({"pending", "running", "failed", "stopped"}),
     "running": frozenset({"running", "stopping", "failed"}),
     "stopping": frozenset({"stopped"}),
     "stopped": frozenset(),
@@ -148,7 +148,7 @@ class Deployments:
         """Move a record on, as the host that runs it.
 
         Raises:
-            DeploymentMovedError: it is in a state that does not lead there, such as ``stopping``.
+            DeploymentMovedError: another host has it, or its state does not lead there.
         """
         for _ in range(_ATTEMPTS):
             raw = await self._raw(deployment_id)
@@ -157,6 +157,8 @@ class Deployments:
                 raise DeploymentMovedError(
                     f"a {record.state} deployment cannot become {state}", state=record.state
                 )
+            if host is not None and record.host not in {None, host}:
+                raise DeploymentMovedError("another host has it", host=record.host)
             moved = msgspec.structs.replace(
                 record,
                 state=state,

@@ -96,6 +96,7 @@ class Seller:
         """Work on a bench of the agent's capacity; heavy offers go to ``desk`` if there is one."""
         self.agent = agent
         self.signer = signer
+        self.closing = False
         self.bench = Workbench(agent.capacity, agent.backlog, clock)
         self._source = source
         self._broker = broker
@@ -161,7 +162,7 @@ class Seller:
             return "too_large"
         if not MIN_NOTICE_MS < ahead_ms <= MAX_DEADLINE_MS:
             return "bad_deadline"
-        return None if self.bench.free else "busy"
+        return None if self.bench.free and not self.closing else "busy"
 
     def _policy(self, skill: str, now_ms: int) -> SellerPolicy:
         made_ms, policy = self._policies.get(skill, (0, None))
