@@ -1,0 +1,1 @@
+"""The HTTP gateway: every route of the market, its errors, limits and event streams."""

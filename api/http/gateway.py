@@ -1,0 +1,101 @@
+"""The gateway as its routes see it: who asks, what it may, and the parts of the market.
+
+Nothing here is global: ``create_app`` keeps one on ``app.state``, and a process can hold several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+import aiohttp
+from starlette.requests import Request
+
+from agents.deployments import Deployments
+from agents.stores.redis import RedisRecords
+from api.http.auth import Keyring, Principal
+from api.http.calls import Calls
+from api.http.errors import UnavailableError
+from api.http.idempotency import Idempotency
+from api.http.metrics import Metrics
+from api.http.parts import GatewayParts
+from api.http.rates import Rates
+from api.http.sse import Hub, Seats
+from rahba.ids import Ids
+
+
+class Gateway:
+    """Everything the routes work with; lives from ``create_app`` to the end of the lifespan."""
+
+    def __init__(self, parts: GatewayParts) -> None:
+        """Build from ``parts``; nothing runs yet."""
+        settings = parts.settings
+        self.parts, self.settings = parts, settings
+        self.metrics = Metrics()
+        self.keyring = Keyring(
+            parts.wire, parts.clock, network=settings.network, cache_ms=settings.key_cache_ms
+        )
+        self.rates = Rates(per_s=settings.rate_per_s, burst=settings.rate_burst, clock=parts.clock)
+        self.idempotency = Idempotency(
+            parts.wire, parts.ids, settings.reservation_ms, settings.answer_kept_s
+        )
+        self.hub = Hub(
+            parts.broker.feed,
+            self.metrics,
+            kept=settings.feed_kept,
+            every_ms=settings.batch_every_ms,
+            heartbeat_ms=settings.heartbeat_ms,
+        )
+        self.seats = Seats(settings.max_streams, self.metrics)
+        self.calls = Calls(parts, self.metrics)
+        self.records = RedisRecords(parts.wire)
+        self.web: aiohttp.ClientSession | None = None
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Run what the gateway owns: mail, feed, its sign of life, the way to the tiles."""
+        await self.parts.courier.start()
+        tasks = [asyncio.create_task(self.hub.run()), asyncio.create_task(self.calls.run())]
+        async with aiohttp.ClientSession() as self.web:
+            try:
+                yield
+            finally:
+                self.drain()
+                await self.calls.close()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await self.parts.courier.stop()
+
+    def drain(self) -> None:
+        """End the event streams, so that a stopping server need not wait for them."""
+        self.hub.close()
+
+    async def spender(self, request: Request) -> tuple[Principal, dict[str, str]]:
+        """Return who asks for a write, and the header fields that say how often it may.
+
+        Raises:
+            KeyRequiredError: and its like, if there is no valid key.
+            RateLimitedError: the key spent its requests for now.
+        """
+        principal = await self.keyring.principal(request)
+        return principal, self.rates.take(principal.hash)
+
+    def session(self) -> aiohttp.ClientSession:
+        """Return the HTTP client of the lifespan."""
+        if self.web is None:
+            raise UnavailableError("the gateway is not running yet")
+        return self.web
+
+    def deployments(self, ids: Ids | None = None) -> Deployments:
+        """Return the deployments; ``ids`` names the next one."""
+        parts = self.parts
+        return Deployments(self.records, parts.broker.mailbox, parts.clock, ids or parts.ids)
+
+
+def gateway_of(request: Request) -> Gateway:
+    """Return the gateway that serves a request."""
+    gateway = request.app.state.gateway
+    assert isinstance(gateway, Gateway)
+    return gateway

@@ -1,0 +1,207 @@
+"""``/v1/accounts``, ``/v1/transactions``, ``/v1/holds``, ``/v1/supply``, ``/v1/log``: the ledger.
+
+The gateway adds nothing to what the ledger says: the same JSON, the same proofs. A transaction is
+passed on as the very bytes that were signed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import aiohttp
+import msgspec
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from starlette.responses import PlainTextResponse
+
+from api.http.documents import (
+    AccountDocument,
+    AnswerDocument,
+    ChainDocument,
+    ConsistencyDocument,
+    HoldDocument,
+    InclusionDocument,
+    SupplyDocument,
+    TransactionDocument,
+    answers,
+    plain_answers,
+    transactions_body,
+)
+from api.http.errors import (
+    MediaTypeError,
+    NotCoveredYetError,
+    NotFoundError,
+    UnavailableError,
+    UnknownAccountError,
+    UnknownHoldError,
+    UnknownTransactionError,
+)
+from api.http.gateway import gateway_of
+from api.http.problems import problem_of
+from api.http.reading import media_type
+from api.http.replies import Reply
+from rahba.errors import BadInputError, TooLargeError
+from rahba.ids import check_digest, key_of
+from wallet.errors import error_for
+from wallet.ports import Answer
+from wallet.wire import encode, encode_answers
+
+router: Final = APIRouter(prefix="/v1", tags=["ledger"])
+
+_SYSTEM: Final = frozenset({"issuance", "fees"})
+_JSON: Final = "application/json"
+_NDJSON: Final = "application/x-ndjson"
+_SPACE: Final = b" \t\r\n"
+_MAX_TILE_BYTES: Final = 16 * 1024 * 1024
+
+
+@router.get("/accounts/{account}", responses=answers(AccountDocument, 200, 404, 422))
+async def read_account(request: Request, account: str) -> Response:
+    """Return an account's balance, what is held of it, and its lanes."""
+    if account not in _SYSTEM:
+        key_of(account)
+    view = await gateway_of(request).parts.ledger.account(account)
+    if view is None:
+        raise UnknownAccountError("the ledger never saw this account", account=account)
+    return Reply(encode(view))
+
+
+@router.post(
+    "/transactions",
+    responses=answers(AnswerDocument, 200, 402, 409, 413, 415, 422, 503),
+    openapi_extra=transactions_body(),
+)
+async def submit(request: Request) -> Response:
+    """Submit signed transactions: one envelope, an array of them, or one a line (NDJSON).
+
+    Each gets its own answer after it is durable. Sending the same bytes again is harmless.
+    """
+    gateway, kind = gateway_of(request), media_type(request)
+    if kind not in {_JSON, _NDJSON}:
+        raise MediaTypeError(f"send {_JSON} or {_NDJSON}")
+    body = (await request.body()).strip(_SPACE)
+    ledger = gateway.parts.ledger
+    if kind == _JSON and not body.startswith(b"["):
+        return _answered(await ledger.submit(body))
+    raws = _items(body) if kind == _JSON else [line for line in body.split(b"\n") if line]
+    if len(raws) > gateway.settings.max_batch:
+        raise TooLargeError("too many transactions at once", limit=gateway.settings.max_batch)
+    found = encode_answers(await ledger.submit_many(raws)) if raws else b"[]"
+    if kind == _JSON:
+        return Reply(found)
+    lines = b"".join(orjson.dumps(item) + b"\n" for item in orjson.loads(found))
+    return Response(lines, media_type=_NDJSON)
+
+
+@router.get("/transactions/{transaction}", responses=answers(TransactionDocument, 200, 404, 422))
+async def read_transaction(request: Request, transaction: str) -> Response:
+    """Return a logged transaction: its place, its exact bytes, what it says."""
+    view = await gateway_of(request).parts.ledger.transaction(check_digest(transaction))
+    if view is None:
+        raise UnknownTransactionError("the ledger has no such transaction", id=transaction)
+    return Reply(encode(view))
+
+
+@router.get("/holds/{hold}", responses=answers(HoldDocument, 200, 404, 422))
+async def read_hold(request: Request, hold: str) -> Response:
+    """Return a hold by the id of its transaction."""
+    view = await gateway_of(request).parts.ledger.hold(check_digest(hold))
+    if view is None:
+        raise UnknownHoldError("the ledger has no such hold", hold=hold)
+    return Reply(encode(view))
+
+
+@router.get("/supply", responses=answers(SupplyDocument))
+async def read_supply(request: Request) -> Response:
+    """Return the supply equation: what was issued is exactly what accounts own."""
+    return Reply(encode(await gateway_of(request).parts.ledger.supply()))
+
+
+@router.get("/chain", responses=answers(ChainDocument))
+async def read_chain(request: Request) -> Response:
+    """Return the chain id that every transaction names."""
+    return Reply({"chain": await gateway_of(request).parts.ledger.chain()})
+
+
+@router.get("/log/key", responses=plain_answers(200))
+async def read_log_key(request: Request) -> Response:
+    """Return the log's verifier key (C2SP); pin it to check checkpoints offline."""
+    return PlainTextResponse(await gateway_of(request).parts.ledger.verifier_key())
+
+
+@router.get("/log/checkpoint", responses=plain_answers(200))
+async def read_checkpoint(request: Request) -> Response:
+    """Return the newest signed checkpoint (a C2SP signed note)."""
+    note = await gateway_of(request).parts.ledger.checkpoint()
+    return PlainTextResponse(note, headers={"cache-control": "public, max-age=1"})
+
+
+@router.get("/log/proof/inclusion", responses=answers(InclusionDocument, 200, 404, 422))
+async def prove_inclusion(
+    request: Request, tx: Annotated[str, Query(min_length=64, max_length=64)]
+) -> Response:
+    """Prove that a transaction is in the log under the newest checkpoint."""
+    ledger = gateway_of(request).parts.ledger
+    proof = await ledger.inclusion(check_digest(tx))
+    if proof is not None:
+        return Reply(encode(proof))
+    if await ledger.transaction(tx) is None:
+        raise UnknownTransactionError("the ledger has no such transaction", id=tx)
+    raise NotCoveredYetError("no checkpoint covers this transaction yet", id=tx)
+
+
+@router.get("/log/proof/consistency", responses=answers(ConsistencyDocument, 200, 404, 422))
+async def prove_consistency(
+    request: Request,
+    old: Annotated[int, Query(ge=0, le=2**53)],
+    new: Annotated[int, Query(ge=0, le=2**53)],
+) -> Response:
+    """Prove that the log of size ``new`` extends the one of size ``old``."""
+    return Reply({"path": await gateway_of(request).parts.ledger.consistency(old, new)})
+
+
+@router.get(
+    "/log/tile/{tile:path}", responses=plain_answers(200, 404, kind="application/octet-stream")
+)
+async def read_tile(request: Request, tile: str) -> Response:
+    """Return a tile of the log (C2SP tlog-tiles), as the ledger's own door serves it."""
+    gateway = gateway_of(request)
+    parts = tile.split("/")
+    if gateway.parts.ledger_url is None or len(tile) > 128 or not all(map(_tile_part, parts)):
+        raise NotFoundError("there is no such tile")
+    address = f"{gateway.parts.ledger_url.rstrip('/')}/v1/log/tile/{tile}"
+    try:
+        async with gateway.session().get(address, timeout=_TILE_WITHIN) as answer:
+            if answer.status >= 500:
+                raise UnavailableError("the ledger cannot serve tiles at the moment")
+            if answer.status != 200:
+                raise NotFoundError("there is no such tile")
+            body = await answer.content.read(_MAX_TILE_BYTES)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise UnavailableError("the ledger cannot be reached") from error
+    headers = {"cache-control": "public, max-age=31536000, immutable"}
+    return Response(body, headers=headers, media_type="application/octet-stream")
+
+
+_TILE_WITHIN: Final = aiohttp.ClientTimeout(total=5)
+
+
+def _tile_part(part: str) -> bool:
+    digits = part.removeprefix("x").removesuffix(".p")
+    return part == "entries" or (digits.isascii() and digits.isdigit() and len(digits) <= 3)
+
+
+def _answered(answer: Answer) -> Response:
+    if answer.ok:
+        return Reply(encode(answer))
+    code = answer.code or answer.outcome
+    error = error_for(code, answer.detail or code, id=answer.id)
+    return problem_of(error).response(outcome=answer.outcome, id=answer.id)
+
+
+def _items(body: bytes) -> list[bytes]:
+    """Take an array apart without touching the bytes of its items: they are what was signed."""
+    try:
+        return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInputError(f"not a JSON array: {error}") from error
