@@ -310,8 +310,7 @@ async def serve(
         date_header=False,
         timeout_graceful_shutdown=5,
     )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family, backlog=1_024) as door:
+    with _listen(host, port) as door:
         address = f"http://{host}:{door.getsockname()[1]}"
         server = _Server(config, lambda: ready(address) if ready else None)
         running = asyncio.create_task(server.serve(sockets=[door]))
@@ -320,6 +319,20 @@ async def serve(
         finally:
             server.should_exit = True
             await running
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's delay off (40 ms a request) only for sockets that say they are TCP.
+    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind((host, port))
+        door.listen(1_024)
+    except OSError:
+        door.close()
+        raise
+    return door
 
 
 def _single(answer: Answer) -> Reply:
@@ -344,7 +357,7 @@ def _split_array(body: bytes) -> list[bytes]:
     """Take an array apart without touching the bytes of its items: they are what was signed."""
     try:
         items = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadEncodingError(f"not a JSON array: {error}") from error
     return _limited([bytes(item) for item in items])
 

@@ -70,5 +70,5 @@ def read(raw: bytes, form: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(raw, type=form, strict=False)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise LedgerAnswerError(f"not the answer of a ledger: {error}") from error

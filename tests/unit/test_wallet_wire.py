@@ -1,0 +1,50 @@
+"""The ledger's views as JSON: what is written reads back, amounts never as numbers."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wallet.ports import AccountView, Answer, HoldView, InclusionProof, SupplyView, TxView
+from wallet.wire import LedgerAnswerError, View, encode, encode_all, encode_answers, read
+
+VIEWS: list[View] = [
+    AccountView("did:key:z", 2**63 - 1, 5, {0: 7, 2**32 - 1: 1}, 3),
+    AccountView("issuance", -(2**63 - 1), 0),
+    HoldView("ab", "payer", "payee", 10, 4, 1_700_000_000_000, "cd", "open"),
+    SupplyView(2**63 - 1, 2**63 - 1, 12, 3),
+    TxView("ab", 3, b'{"exact":"bytes"}', 5, {"type": "transfer", "amount": "5"}),
+    InclusionProof(3, "ab", ("cd", "ef"), "note\n"),
+    Answer("refused", "ab", None, "insufficient_funds", "2 fals short"),
+]
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: type(view).__name__)
+def test_a_view_reads_back_as_it_was_written(view: View) -> None:
+    assert read(encode(view), type(view)) == view
+
+
+def test_lists_read_back_as_they_were_written() -> None:
+    answers = [Answer("logged", "ab", 3), Answer("retry", "cd", None, "busy")]
+    assert read(encode_answers(answers), list[Answer]) == answers
+    entries = [view for view in VIEWS if isinstance(view, TxView)]
+    assert read(encode_all(entries), list[TxView]) == entries
+
+
+def test_amounts_are_strings_and_what_follows_from_them_is_told() -> None:
+    account = orjson.loads(encode(VIEWS[0]))
+    assert (account["posted"], account["available"]) == (str(2**63 - 1), str(2**63 - 6))
+    supply = orjson.loads(encode(VIEWS[3]))
+    assert (supply["issued"], supply["equal"]) == (str(2**63 - 1), True)
+
+
+@given(st.binary(max_size=60))
+def test_what_no_ledger_answers_is_refused(raw: bytes) -> None:
+    for form in (AccountView, list[Answer]):
+        try:
+            read(raw, form)
+        except LedgerAnswerError:
+            continue
+        assert orjson.loads(raw) == []
