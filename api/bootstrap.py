@@ -1,0 +1,207 @@
+"""The composition root: the only place that builds real things.
+
+One function a process. Each takes settings, builds what the process is made of, runs until ``stop``
+is set, and takes everything down again in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from api.market import find_market
+from api.settings import NETWORK, Settings
+from rahba.clock import SystemClock
+from rahba.encoding import unb64
+from rahba.errors import LocalError
+from rahba.ids import RandomIds
+
+if TYPE_CHECKING:
+    from agents.work import WorkKey
+    from broker import Broker
+    from wallet.ports import Ledger
+
+log = logging.getLogger(__name__)
+
+LEDGER_FILE: Final = "ledger.sqlite"
+OPERATOR_KEY: Final = "operator.key"
+
+
+class NoBrokerError(LocalError):
+    """A process needs Redis and was not told where it is."""
+
+    code = "no_broker"
+    hint = "set REDIS_URL, or start a market here with `rahba up`"
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Connections of one process to the others."""
+
+    broker: Broker
+    ledger: Ledger
+    redis_url: str
+    celery_broker_url: str
+
+
+def located(settings: Settings) -> Settings:
+    """Fill in what the environment does not say from the market that runs in the data folder."""
+    if settings.redis_url is not None and settings.celery_broker_url is not None:
+        return settings
+    where = find_market(settings)
+    return replace(
+        settings,
+        data_dir=Path(where.data_dir),
+        redis_url=where.redis_url,
+        celery_broker_url=where.celery_broker_url,
+        ledger_url=where.ledger_url,
+        gateway_url=where.gateway_url,
+    )
+
+
+@contextlib.asynccontextmanager
+async def linked(settings: Settings) -> AsyncIterator[Links]:
+    """Connect to broker and ledger.
+
+    Raises:
+        NoBrokerError: ``settings`` name no Redis.
+    """
+    from broker.transports.redis import connect
+    from wallet.transports.http import HttpLedger
+
+    if settings.redis_url is None or settings.celery_broker_url is None:
+        raise NoBrokerError("no Redis is configured")
+    broker = await connect(settings.redis_url, SystemClock())
+    ledger = HttpLedger(settings.ledger_url)
+    try:
+        yield Links(broker, ledger, settings.redis_url, settings.celery_broker_url)
+    finally:
+        await ledger.close()
+        await broker.close()
+
+
+async def run_ledger(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the one sequencer on a SQLite file; end with an error if it must stop by itself."""
+    from api.ledger_http import serve
+    from wallet.keys import agent_signer
+    from wallet.service import Sequencer
+    from wallet.stores.sqlite import SqliteStore
+    from wallet.transactions import dev_genesis
+
+    clock = SystemClock()
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    operator = agent_signer(settings.data_dir / OPERATOR_KEY)
+    sequencer = await Sequencer.open(
+        SqliteStore(settings.data_dir / LEDGER_FILE),
+        genesis=dev_genesis(operator.did, clock.now_ms()),
+        operator=operator,
+        clock=clock,
+        ids=RandomIds(),
+    )
+    address = settings.ledger
+    async with sequencer:
+        serving = serve(sequencer, address.host, address.port, log=sequencer.log)
+        await _until(stop, serving, sequencer.stopped())
+
+
+async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
+    """Run one HTTP gateway."""
+    from agents.courier import Courier
+    from api.http.app import create_app
+    from api.http.parts import GatewayParts
+    from api.http.server import serve
+    from broker.transports.redis.wire import Wire
+
+    ids = RandomIds()
+    async with linked(settings) as links:
+        wire = Wire(links.redis_url)
+        courier = Courier(links.broker.mailbox, SystemClock(), consumer=f"gateway-{ids.new()}")
+        parts = GatewayParts(
+            ledger=links.ledger,
+            broker=links.broker,
+            courier=courier,
+            wire=wire,
+            clock=SystemClock(),
+            ids=ids,
+            ledger_url=settings.ledger_url,
+        )
+        try:
+            address = settings.http
+            await serve(create_app(parts), host=address.host, port=address.port, stop=stop)
+        finally:
+            await wire.close()
+
+
+async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Event) -> None:
+    """Run the agents of ``files``, or without any the deployments."""
+    from agents.deployments import Deployments
+    from agents.host import HeavyWork, World
+    from agents.host import run_host as run
+    from agents.stores.redis import RedisMarks, RedisRecords
+    from api.worker import CeleryQueue
+    from broker.transports.redis.wire import Wire
+
+    settings = located(settings)
+    clock, ids = SystemClock(), RandomIds()
+    async with linked(settings) as links:
+        wire, queue = Wire(links.redis_url), CeleryQueue(links.celery_broker_url)
+        world = World(
+            broker=links.broker,
+            ledger=links.ledger,
+            clock=clock,
+            ids=ids,
+            data_dir=settings.data_dir,
+            faucet=NETWORK.endswith(":dev"),
+            deployments=Deployments(RedisRecords(wire), links.broker.mailbox, clock, ids),
+            heavy=HeavyWork(work_key(settings), queue, RedisMarks(wire)),
+        )
+        try:
+            await run(world, stop, files)
+        finally:
+            queue.close()
+            await wire.close()
+
+
+def run_worker(settings: Settings, processes: int) -> None:
+    """Run one Celery worker with beat until SIGTERM."""
+    from api.worker import run_worker as run
+
+    settings = located(settings)
+    assert settings.redis_url is not None
+    assert settings.celery_broker_url is not None
+    run(
+        settings.celery_broker_url,
+        settings.redis_url,
+        work_key(settings),
+        processes=processes,
+        data_dir=settings.data_dir,
+        beat=True,
+    )
+
+
+def work_key(settings: Settings) -> WorkKey:
+    """Return the key that seals heavy jobs: the configured one, else that of the data folder."""
+    from agents.work import WorkKey
+
+    if settings.work_key is not None:
+        return WorkKey(unb64(settings.work_key))
+    return WorkKey.at(settings.data_dir)
+
+
+async def _until(stop: asyncio.Event, *jobs: Awaitable[None]) -> None:
+    """Run ``jobs`` until ``stop`` is set or one of them ends; its error is raised."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    waiting = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({*tasks, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in (*tasks, waiting):
+            task.cancel()
+        await asyncio.gather(*tasks, waiting, return_exceptions=True)

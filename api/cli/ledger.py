@@ -1,0 +1,119 @@
+"""``rahba ledger``: run the sequencer, or verify a ledger without believing it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from api.cli.output import asynchronous, json_option, print_json
+from api.settings import Settings
+from rahba.money import format_rhb
+
+if TYPE_CHECKING:
+    from wallet.audit import Report
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def ledger(context: click.Context) -> None:
+    """Run the ledger (without a subcommand), or verify one."""
+    if context.invoked_subcommand is None:
+        _run()
+
+
+@ledger.command()
+@click.argument("place", required=False)
+@click.option("--vkey", help="The log's verifier key that you trust (default: what it says).")
+@click.option(
+    "--older",
+    type=click.File("r", encoding="utf-8"),
+    help="A checkpoint saved earlier: the log must extend it.",
+)
+@json_option
+@asynchronous
+async def verify(place: str | None, vkey: str | None, older: TextIO | None, *, as_json: bool) -> None:
+    """Verify every signature, every state and the tree of a ledger.
+
+    PLACE is a SQLite file, a data folder, or the http address of a ledger; by default the ledger
+    of RAHBA_DATA. Exits with 1 if anything is wrong.
+    """
+    note = older.read() if older else None
+    report = await _audit(place, vkey, note, quiet=as_json)
+    if as_json:
+        print_json(
+            {
+                "ok": report.ok,
+                "entries": report.entries,
+                "covered": report.covered,
+                "transactions": report.transactions,
+                "accounts": report.accounts,
+                "supply_fals": str(report.supply),
+                "root": report.root,
+                "checkpoint_ok": report.checkpoint_ok,
+                "problems": [
+                    {"seq": problem.seq, "code": problem.code, "detail": problem.detail}
+                    for problem in report.problems
+                ],
+            }
+        )
+    else:
+        _print(report)
+    if not report.ok:
+        sys.exit(1)
+
+
+@asynchronous
+async def _run() -> None:
+    from api.bootstrap import run_ledger
+    from api.cli.process import set_up_service, until_signalled
+
+    settings = set_up_service()
+    async with until_signalled() as stop:
+        await run_ledger(settings, stop)
+
+
+async def _audit(place: str | None, vkey: str | None, older: str | None, *, quiet: bool) -> Report:
+    from api.bootstrap import LEDGER_FILE
+    from wallet.audit import audit_entries, audit_ledger
+    from wallet.stores.readonly import ReadOnlyLog
+    from wallet.transports.http import HttpLedger
+
+    def progress(done: int) -> None:
+        if not quiet and sys.stderr.isatty():
+            click.echo(f"\r{done:>10} entries", nl=False, err=True)
+
+    if place is not None and place.startswith(("http://", "https://")):
+        remote = HttpLedger(place)
+        try:
+            return await audit_ledger(remote, vkey=vkey, older=older, progress=progress)
+        finally:
+            await remote.close()
+    path = Path(place) if place else _default_folder()
+    with ReadOnlyLog(path / LEDGER_FILE if path.is_dir() else path) as log:
+        return audit_entries(log, log.checkpoint, vkey=vkey, older=older, progress=progress)
+
+
+def _default_folder() -> Path:
+    from api.bootstrap import LEDGER_FILE
+
+    data_dir = Settings.read(os.environ).data_dir
+    folders = (data_dir, data_dir / "demo")
+    return next((folder for folder in folders if (folder / LEDGER_FILE).exists()), data_dir)
+
+
+def _print(report: Report) -> None:
+    click.echo(
+        f"{report.entries} entries, {report.transactions} transactions, {report.accounts} accounts"
+    )
+    click.echo(f"supply      {format_rhb(report.supply)} RHB issued, exactly what accounts own")
+    click.echo(f"root        {report.root} over {report.covered} entries")
+    click.echo(f"checkpoint  {'signed by the operator' if report.checkpoint_ok else 'NOT VALID'}")
+    for problem in report.problems:
+        where = "log" if problem.seq is None else f"entry {problem.seq}"
+        click.secho(f"{where}: {problem.detail} [{problem.code}]", fg="red")
+    if report.ok:
+        click.secho("everything verifies", fg="green")

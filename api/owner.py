@@ -1,0 +1,67 @@
+"""The owner of a local market: a wallet with faucet money and an API key to spend it with.
+
+Made once a data folder: ``owner.key`` (the seed, mode 0600) and ``api-key`` (mode 0600). On a
+network without faucet the wallet stays empty until somebody pays into it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from api.keys import find_key, issue_key, parse_token
+from api.market import Whereabouts
+from api.settings import Settings
+from broker.transports.redis.wire import Wire
+from rahba.clock import SystemClock
+from rahba.ids import RandomIds
+from rahba.money import FALS_PER_RHB
+from wallet.account import Wallet
+from wallet.keys import agent_signer
+from wallet.ports import Ledger
+from wallet.transports.http import HttpLedger
+
+KEY_FILE: Final = "owner.key"
+TOKEN_FILE: Final = "api-key"  # noqa: S105  # the name of a file
+FAUCET_FALS: Final = 1_000 * FALS_PER_RHB
+BUDGET_FALS: Final = 500 * FALS_PER_RHB
+VALID_MS: Final = 30 * 24 * 3600 * 1000
+
+
+def owner_wallet(data_dir: Path, ledger: Ledger) -> Wallet:
+    """Return the owner's wallet, making its key the first time."""
+    signer = agent_signer(data_dir / KEY_FILE)
+    return Wallet(ledger, signer, clock=SystemClock(), ids=RandomIds())
+
+
+async def prepare_owner(settings: Settings, where: Whereabouts) -> str:
+    """Return the owner's API key; the first time, fund the wallet and issue one.
+
+    A key whose record the broker has lost is replaced by a fresh one.
+    """
+    ledger, wire = HttpLedger(where.ledger_url), Wire(where.redis_url)
+    try:
+        path = settings.data_dir / TOKEN_FILE
+        if path.exists():
+            token = path.read_text("ascii").strip()
+            if await find_key(wire, parse_token(token).hash) is not None:
+                return token
+        wallet = owner_wallet(settings.data_dir, ledger)
+        known = await ledger.account(wallet.account)
+        if known is None or known.available < BUDGET_FALS:
+            await wallet.faucet(FAUCET_FALS)
+        expires_ms = SystemClock().now_ms() + VALID_MS
+        token = await issue_key(wallet, wire, BUDGET_FALS, "owner", expires_ms)
+        _write_private(path, token)
+        return token
+    finally:
+        await wire.close()
+        await ledger.close()
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(text + "\n")
