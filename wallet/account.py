@@ -84,6 +84,11 @@ class Wallet:
         self._validity_ms = validity_ms
         self._genesis: Genesis | None = None
 
+    @property
+    def ledger(self) -> Ledger:
+        """Return the ledger that the account is on."""
+        return self._ledger
+
     async def transfer(self, to: str, amount: int) -> Answer:
         """Pay ``amount`` fals to ``to``."""
         return await self.send(await self.sign_transfer(to, amount))
