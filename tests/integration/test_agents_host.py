@@ -1,0 +1,234 @@
+"""Agents on a host, with a real broker and a real ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from agents import Agent, Job
+from agents.deployments import Deployments
+from agents.errors import SellerFailedError
+from agents.stores.memory import MemoryRecords
+from tests.fixtures.hosting import CLOCK, IDS, Souk
+
+pytestmark = pytest.mark.redis
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "translator.py"
+
+
+def echo_agent() -> Agent:
+    agent = Agent("parrot")
+
+    @agent.offer("text.echo", price="0.002", floor="0.001", latency_ms=100)
+    def echo(text: str, times: int = 1) -> str:
+        return " ".join([text] * times)
+
+    return agent
+
+
+async def test_the_five_line_agent_is_bought_from_and_paid(souk: Souk) -> None:
+    async with souk.host(EXAMPLE) as host:
+        (member,) = host.members
+        deal = await souk.buy("text.translate", {"text": "hello market"})
+        assert deal.output == "bonjour marché"
+        assert deal.seller == member.did
+        assert deal.receipt_verified
+        assert await souk.settled(deal.thread) == "settled"
+        assert deal.paid_fals == deal.agreed_fals > 0
+
+
+@pytest.mark.parametrize("mode", ["posted", "tender", "bargain"])
+async def test_an_agent_sells_in_every_mode(souk: Souk, mode: str) -> None:
+    async with souk.hosting(echo_agent()) as member:
+        before = (await souk.account(member.did)).posted
+        deal = await souk.buy("text.echo", {"text": "salam", "times": 2}, mode=mode)
+        assert deal.output == "salam salam"
+        assert deal.mode == mode
+        assert await souk.settled(deal.thread) == "settled"
+        assert 1_000_000 <= deal.agreed_fals <= 2_000_000
+        after = (await souk.account(member.did)).posted
+        assert after - before == deal.agreed_fals - 1_000
+
+
+async def test_a_job_that_raises_is_not_paid_and_its_hold_is_released(souk: Souk) -> None:
+    agent = Agent("broken")
+
+    @agent.offer("text.break", price="0.002")
+    def broken(text: str) -> str:
+        raise RuntimeError("secret detail")
+
+    async with souk.hosting(agent):
+        before = await souk.account(souk.wallet.account)
+        with pytest.raises(SellerFailedError) as caught:
+            await souk.buy("text.break", {"text": "x"})
+        assert caught.value.facts["seller_code"] == "job_failed"
+        assert "secret" not in caught.value.message
+        after = await souk.account(souk.wallet.account)
+        assert (after.held, before.posted - after.posted) == (0, 1_000)
+        assert "capture" not in await souk.types_logged()
+
+
+async def test_a_job_that_hangs_ends_at_its_deadline_and_its_hold_is_released(
+    souk: Souk,
+) -> None:
+    agent = Agent("slow", capacity=1, backlog=0)
+
+    @agent.offer("text.hang", price="0.002", latency_ms=100)
+    def hang(text: str) -> str:
+        time.sleep(3)
+        return text
+
+    async with souk.hosting(agent) as member:
+        with pytest.raises(SellerFailedError) as caught:
+            await souk.buy("text.hang", {"text": "x"}, within_ms=1_500)
+        assert caught.value.facts["seller_code"] == "deadline_exceeded"
+        assert (await souk.account(souk.wallet.account)).held == 0
+        assert not member.seller.bench.free  # the thread still hangs: the agent says it is busy
+        with pytest.raises(SellerFailedError) as caught:
+            await souk.buy("text.hang", {"text": "x"}, mode="posted", within_ms=1_000)
+        assert caught.value.facts["seller_code"] == "busy"
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ({"text": "x", "volume": 11}, "bad_arguments"),
+        ({}, "bad_arguments"),
+        ({"text": "x", "times": "many"}, "bad_arguments"),
+    ],
+)
+async def test_arguments_that_do_not_fit_are_refused_before_any_work(
+    souk: Souk, args: dict[str, object], code: str
+) -> None:
+    async with souk.hosting(echo_agent()):
+        with pytest.raises(SellerFailedError) as caught:
+            await souk.buy("text.echo", args)
+        assert caught.value.facts["seller_code"] == code
+        assert (await souk.account(souk.wallet.account)).held == 0
+
+
+async def test_an_order_delivered_twice_is_worked_on_and_paid_once(souk: Souk) -> None:
+    agent, runs = Agent("counter"), []
+
+    @agent.offer("text.count", price="0.002")
+    async def count(text: str) -> int:
+        runs.append(text)
+        await asyncio.sleep(0.3)
+        return len(runs)
+
+    async with souk.hosting(agent) as member:
+        buying = asyncio.create_task(souk.buy("text.count", {"text": "a"}, mode="posted"))
+        while not runs:
+            await asyncio.sleep(0.01)
+        (group,) = await souk.broker.threads.recent(limit=1)
+        (view,) = await souk.broker.threads.group(group)
+        await souk.broker.mailbox.send(member.did, view.transcript[0])
+        deal = await buying
+        await souk.broker.mailbox.send(member.did, view.transcript[0])
+        assert await souk.settled(deal.thread) == "settled"
+        await asyncio.sleep(0.3)
+        assert runs == ["a"]
+        assert (await souk.types_logged()).count("capture") == 1
+
+
+async def test_a_host_that_is_cut_off_mid_job_does_it_again_after_its_restart_and_is_paid_once(
+    souk: Souk,
+) -> None:
+    agent, runs = Agent("resumer"), []
+
+    @agent.offer("text.resume", price="0.002")
+    async def resume(text: str) -> int:
+        runs.append(text)
+        await asyncio.sleep(60 if len(runs) == 1 else 0)
+        return len(runs)
+
+    async with souk.host() as first:
+        await first.add(agent, source_of(agent))
+        buying = asyncio.create_task(
+            souk.buy("text.resume", {"text": "a"}, mode="posted", within_ms=20_000)
+        )
+        while not runs:
+            await asyncio.sleep(0.01)
+        await cut_off(first)
+    async with souk.host() as second:
+        await second.add(agent, source_of(agent))
+        deal = await buying
+        assert deal.output == 2
+        assert await souk.settled(deal.thread) == "settled"
+        assert (await souk.types_logged()).count("capture") == 1
+
+
+async def test_a_job_buys_from_others_within_its_purse(souk: Souk) -> None:
+    agent = Agent("middleman")
+
+    @agent.offer("text.resell", price="0.01")
+    async def resell(text: str, job: Job) -> str:
+        job.progress(0.5)
+        bought = await job.call("text.echo", text=text, times=3)
+        return f"{bought} for {job.purse.spent}"
+
+    async with souk.host() as host:
+        await host.add(echo_agent(), source_of(echo_agent()))
+        await host.add(agent, source_of(agent))
+        deal = await souk.buy("text.resell", {"text": "ah"})
+        words, _, spent = deal.output.partition(" for ")
+        assert words == "ah ah ah"
+        assert 1_000_000 <= int(spent) <= 2_000_000
+
+
+async def test_a_dead_host_s_agents_disappear_within_their_lease_and_a_stopped_one_s_at_once(
+    souk: Souk,
+) -> None:
+    async with souk.hosting(echo_agent()) as member:
+        assert await souk.broker.directory.get(member.did) is not None
+    assert await souk.broker.directory.get(member.did) is None
+
+
+async def test_a_deployment_runs_and_stops_when_asked(souk: Souk) -> None:
+    deployments = Deployments(MemoryRecords(), souk.broker.mailbox, CLOCK, IDS)
+    async with souk.host(deployments=deployments) as host:
+        made = await deployments.deploy("keywords", "finder", {})
+        await reached(deployments, made.id, "running")
+        (member,) = host.members
+        assert (await deployments.get(made.id)).agent == member.did
+        await deployments.stop(made.id)
+        await reached(deployments, made.id, "stopped")
+        assert host.members == []
+        assert await souk.broker.directory.get(member.did) is None
+
+
+async def test_a_host_takes_its_deployments_again_under_their_old_keys(souk: Souk) -> None:
+    deployments = Deployments(MemoryRecords(), souk.broker.mailbox, CLOCK, IDS)
+    async with souk.host(deployments=deployments):
+        made = await deployments.deploy("keywords", "finder", {})
+        before = await reached(deployments, made.id, "running")
+    async with souk.host(deployments=deployments) as host:
+        while not host.members:
+            await asyncio.sleep(0.05)
+        assert host.members[0].did == before.agent
+
+
+def source_of(agent: Agent):
+    from agents.source import Source
+
+    return Source("file", "none.py", agent.name)
+
+
+async def reached(deployments: Deployments, deployment_id: str, state: str):
+    for _ in range(200):
+        record = await deployments.get(deployment_id)
+        if record.state == state:
+            return record
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"still {record}")
+
+
+async def cut_off(host) -> None:
+    """Stop a host as if its process had been killed: nothing is acknowledged or said."""
+    for task in [*host._courier._loops, *host._courier._tasks]:
+        task.cancel()
+    await asyncio.gather(*host._courier._loops, *host._courier._tasks, return_exceptions=True)
+    host._courier._loops = []
