@@ -35,7 +35,9 @@ def ledger(context: click.Context) -> None:
 )
 @json_option
 @asynchronous
-async def verify(place: str | None, vkey: str | None, older: TextIO | None, *, as_json: bool) -> None:
+async def verify(
+    place: str | None, vkey: str | None, older: TextIO | None, *, as_json: bool
+) -> None:
     """Verify every signature, every state and the tree of a ledger.
 
     PLACE is a SQLite file, a data folder, or the http address of a ledger; by default the ledger
