@@ -33,12 +33,14 @@ from rahba.envelope import Signer
 from rahba.errors import BadInputError, BadSignatureError, LocalError
 from rahba.ids import Ids, RandomIds
 from wallet.account import Wallet
+from wallet.keys import new_seed
 from wallet.transactions import Spending
 
 SESSION_TYPES: Final[tuple[Spending, ...]] = ("hold", "release")
 MAX_LABEL_CHARS: Final = 64
 _TOKEN: Final = re.compile(r"rhb_([a-z0-9]{1,16})_([a-z2-7]{32})", re.ASCII)
 _INDEX: Final = "{k}:index"
+_SECRET_BYTES: Final = 20
 _KEPT_MS: Final = 30 * 24 * 3600 * 1000
 
 
@@ -121,7 +123,7 @@ class Box:
 
     def seal(self, plain: bytes, ids: Ids) -> str:
         """Return base64 of nonce and sealed bytes."""
-        nonce = hashlib.sha256((ids.new() + ids.new()).encode()).digest()[:24]
+        nonce = new_seed(ids)[: bindings.crypto_secretbox_NONCEBYTES]
         return b64(nonce + bindings.crypto_secretbox(plain, nonce, self._key))
 
     def open(self, sealed: str) -> bytes:
@@ -132,7 +134,11 @@ class Box:
         """
         raw = unb64(sealed)
         try:
-            return bindings.crypto_secretbox_open(raw[24:], raw[:24], self._key)
+            return bindings.crypto_secretbox_open(
+                raw[bindings.crypto_secretbox_NONCEBYTES :],
+                raw[: bindings.crypto_secretbox_NONCEBYTES],
+                self._key,
+            )
         except (exceptions.CryptoError, exceptions.ValueError, ValueError) as error:
             raise BadSignatureError("the sealed bytes do not open under this key") from error
 
@@ -174,8 +180,8 @@ async def issue_key(
         raise BadInputError("a label has 1 to 64 characters", limit=MAX_LABEL_CHARS)
     if expires_ms <= clock.now_ms():
         raise BadInputError("the key would be past its time already", expires=expires_ms)
-    seed = hashlib.sha256((ids.new() + ids.new()).encode()).digest()  # 1
-    secret = hashlib.sha256((ids.new() + ids.new()).encode()).digest()[:20]
+    seed = new_seed(ids)  # 1
+    secret = new_seed(ids)[:_SECRET_BYTES]
     token = parse_token(f"rhb_{network}_{b32encode(secret).decode().lower()}")
     record = KeyRecord(
         hash=token.hash,
