@@ -44,6 +44,7 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 MAX_WAITING: Final = 4_096
 MAX_IN_FLIGHT: Final = 4
 _PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+_SHORTEST_S: Final = 0.1
 _TRY_AGAIN: Final = frozenset({502, 503, 504})
 
 
@@ -93,7 +94,7 @@ class HttpLedger:
             raise BadInputError("a ledger's address looks like http://127.0.0.1:8701")
         self._url = url.rstrip("/")
         self._patience_s = patience_s
-        self._timeout = aiohttp.ClientTimeout(total=attempt_s)
+        self._attempt_s = attempt_s
         self._session: aiohttp.ClientSession | None = None
         self._room = asyncio.Semaphore(MAX_WAITING)
         self._jobs: deque[_Job] = deque()
@@ -263,7 +264,8 @@ class HttpLedger:
         attempt = 0
         while True:
             try:
-                status, answer = await self._attempt(method, path, body)
+                limit_s = min(self._attempt_s, max(give_up - loop.time(), _SHORTEST_S))
+                status, answer = await self._attempt(method, path, body, limit_s)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 reason: Exception = error
             else:
@@ -280,13 +282,21 @@ class HttpLedger:
             await asyncio.sleep(pause_s)
             attempt += 1
 
-    async def _attempt(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    async def _attempt(
+        self, method: str, path: str, body: bytes | None, limit_s: float
+    ) -> tuple[int, bytes]:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=4 * MAX_IN_FLIGHT)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+            self._session = aiohttp.ClientSession(connector=connector)
         headers = {"content-type": "application/x-ndjson"} if body is not None else None
+        timeout = aiohttp.ClientTimeout(total=limit_s)
         async with self._session.request(
-            method, self._url + path, data=body, headers=headers, allow_redirects=False
+            method,
+            self._url + path,
+            data=body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
         ) as reply:
             chunks = bytearray()
             async for chunk in reply.content.iter_any():
