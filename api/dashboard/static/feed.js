@@ -12,7 +12,7 @@ import { batch, signal } from "@preact/signals-core";
 
 export const ROWS = 60;
 const DRAW_EVERY_MS = 100;
-const BACKLOG_MS = 600_000;
+const PAST = 500;
 /** @type {import("@preact/signals-core").Signal<MarketEvent[]>} newest first */
 export const events = signal([]);
 export const paused = signal(false);
@@ -77,11 +77,10 @@ export function resume() {
   });
 }
 
-/** Opens the stream: from the last event seen, or from ten minutes ago. */
+/** Opens the stream: after the last event seen, or with the newest of the past. */
 export function connect() {
   if (source) return;
-  const after = lastId || `${Date.now() - BACKLOG_MS}-0`;
-  source = new EventSource(`/v1/feed?after=${after}`);
+  source = new EventSource(`/v1/feed?${lastId ? `last_event_id=${lastId}` : `tail=${PAST}`}`);
   source.onopen = () => {
     batch(() => {
       state.value = "live";
