@@ -81,9 +81,12 @@ async def bargain(parleys: list[Parley], request: Request, yardstick: Yardstick)
 
 def _move(parley: Parley, request: Request, elsewhere: int | None) -> Say | Commit | None:
     desk = parley.desk
+    chosen = request.want.strategy
+    if isinstance(chosen, str):
+        chosen = make_strategy(chosen, seed=_seed(parley, request))
     policy = BuyerPolicy(
         mandate=request.mandate,
-        strategy=make_strategy(request.want.strategy, seed=_seed(parley, request)),
+        strategy=chosen,
         offer_ttl_ms=max(request.deadline - desk.clock.now_ms(), 1),
         elsewhere_fals=elsewhere,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agents.negotiation.mandate import Privacy, Weights
+from agents.strategies import Strategy
 from rahba.errors import BadInputError
 from rahba.ids import check_id, check_skill
 from rahba.messages import Mode
@@ -42,7 +43,7 @@ class Want:
     parties: tuple[str, ...] | None = None
     depth: int = 0
     parent: str | None = None
-    strategy: str = "best"
+    strategy: str | Strategy = "best"
     max_sellers: int = 8
     window_ms: int = 2_000
     turn_ms: int = 3_000

@@ -26,7 +26,7 @@ from agents.negotiation.guard import admit, authorise
 from agents.negotiation.mandate import Mandate
 from agents.negotiation.talk import Phase, Side, Talk
 from agents.strategies import Bid, Decision, Strategy, Take, View, price_ladder
-from rahba.errors import RahbaError
+from rahba.errors import BadInputError, RahbaError
 from rahba.messages import Body, Counter, Failure, Issues, Offer, Order, Quote, Refuse, Reject
 from rahba.money import parse_fals, wire_fals
 
@@ -135,30 +135,35 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
     assert talk.cfp is not None
     if talk.cfp.mode != "bargain":
         return Stay()
-    ask, now_ms = talk.asks[-1], moment.now_ms
+    ask, mandate, now_ms = talk.asks[-1], policy.mandate, moment.now_ms
     try:
-        admit(ask, skill=policy.mandate.skill, now_ms=now_ms)
-        affordable = min(ask.issues.price_fals, policy.mandate.limit_fals)
-        bid = _offer(ask, affordable, policy.mandate, policy.offer_ttl_ms, moment)
-        authorise(bid, policy.mandate, party=talk.seller, now_ms=now_ms)
-    except (OfferInadmissibleError, MandateExceededError) as error:
+        admit(ask, skill=mandate.skill, now_ms=now_ms)
+        match _decide(policy.strategy, talk, "buyer", **_buyer_range(talk, policy)):
+            case Take():
+                authorise(ask, mandate, party=talk.seller, now_ms=now_ms)
+                return Commit(ask)
+            case Bid((int(price),)):
+                bid = _offer(ask, price, mandate, policy.offer_ttl_ms, moment)
+                authorise(bid, mandate, party=talk.seller, now_ms=now_ms)
+                return Say(Counter(bid))
+            case _:
+                return Say(Reject("no_deal"))
+    except (BadInputError, OfferInadmissibleError, MandateExceededError) as error:
         return Say(Reject(error.code))
+
+
+def _buyer_range(talk: Talk, policy: BuyerPolicy) -> dict[str, int]:
+    """Return the price to hope for and the last acceptable one.
+
+    It never pays more than the first ask, its limit, or what is as good elsewhere.
+    """
     first = talk.asks[0].issues.price_fals
     ceilings = [first, policy.mandate.limit_fals]
     if policy.elsewhere_fals is not None:
         ceilings.append(max(policy.elsewhere_fals, 0))
     reserve = min(ceilings)
-    opening = min(max(first * OPENING_BID_PERCENT // 100, min(first, 1)), reserve)
-    match _decide(policy.strategy, talk, "buyer", best=opening, reserve=reserve):
-        case Take():
-            authorise(ask, policy.mandate, party=talk.seller, now_ms=now_ms)
-            return Commit(ask)
-        case Bid((int(price),)):
-            bid = _offer(ask, price, policy.mandate, policy.offer_ttl_ms, moment)
-            authorise(bid, policy.mandate, party=talk.seller, now_ms=now_ms)
-            return Say(Counter(bid))
-        case _:
-            return Say(Reject("no_deal"))
+    hoped = max(first * OPENING_BID_PERCENT // 100, min(first, 1))
+    return {"best": min(hoped, reserve), "reserve": reserve}
 
 
 def _order_agreed(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:

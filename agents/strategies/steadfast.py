@@ -1,7 +1,9 @@
 """The house's best: hold out, give the other side what it likes, never lose a deal at the end.
 
 1. Target: a Boulware curve (e = 0.10) from the best outcome down to a quarter of the own range.
-2. Bid: among the outcomes just above the target, the one that the other side seems to like most.
+2. Bid: of the outcomes from the target up to 40 % of the range above it, the one that the other
+   side seems to like most. (A narrow band saves a little in long games and wastes much in short
+   ones: at 6 rounds the distance from the Pareto frontier was .070 with 5 %, .027 with 40 %.)
 3. Take anything at least as good as the own next bid.
 4. Last call: before the very last bid, anything not worse than no deal is taken; if the standing
    bid is worse than that, the last bid goes down to the reserve, since no deal is worth no more.
@@ -22,7 +24,7 @@ class Steadfast:
 
     exponent: float = 0.10
     concede_to: float = 0.25
-    band: float = 0.05
+    band: float = 0.40
     last_bid: float = 0.0
 
     def propose(self, view: View) -> Decision:
@@ -43,4 +45,4 @@ class Steadfast:
         width = (view.preferences.best - view.preferences.reserve) * self.band
         band = [pair for pair in reachable if pair[0] <= nearest + width]
         likes = liking(view.theirs)
-        return Bid(max(band, key=lambda pair: (likes(pair[1]), -pair[0]))[1])  # 2
+        return Bid(max(band, key=lambda pair: (likes(pair[1]), pair[0]))[1])  # 2
