@@ -2,13 +2,11 @@
 
 from agents import Agent
 
-WORDS = {
-    "fr": {"hello": "bonjour", "market": "marché"},
-    "es": {"hello": "hola", "market": "mercado"},
-}
 agent = Agent("translator")
+FRENCH = {"good": "bon", "morning": "matin", "market": "marché", "open": "ouvert"}
 
 
 @agent.offer("text.translate", price="0.002", floor="0.0012")
-async def translate(text: str, to: str = "fr") -> str:
-    return " ".join(WORDS[to].get(word, word) for word in text.split())
+async def translate(text: str) -> str:
+    """Translate word by word into French."""
+    return " ".join(FRENCH.get(word, word) for word in text.split())

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from agents import Agent, Job
-from agents.deployments import Deployments
+from agents.deployments import Deployment, Deployments
 from agents.errors import SellerFailedError
+from agents.host import Host
 from agents.stores.memory import MemoryRecords
-from tests.fixtures.hosting import CLOCK, IDS, Souk
+from tests.fixtures.hosting import CLOCK, IDS, Souk, source_of, until
 
 pytestmark = pytest.mark.redis
 
@@ -32,8 +33,8 @@ def echo_agent() -> Agent:
 async def test_the_five_line_agent_is_bought_from_and_paid(souk: Souk) -> None:
     async with souk.host(EXAMPLE) as host:
         (member,) = host.members
-        deal = await souk.buy("text.translate", {"text": "hello market"})
-        assert deal.output == "bonjour marché"
+        deal = await souk.buy("text.translate", {"text": "good morning market"})
+        assert deal.output == "bon matin marché"
         assert deal.seller == member.did
         assert deal.receipt_verified
         assert await souk.settled(deal.thread) == "settled"
@@ -121,8 +122,7 @@ async def test_an_order_delivered_twice_is_worked_on_and_paid_once(souk: Souk) -
 
     async with souk.hosting(agent) as member:
         buying = asyncio.create_task(souk.buy("text.count", {"text": "a"}, mode="posted"))
-        while not runs:
-            await asyncio.sleep(0.01)
+        await until(lambda: runs)
         (group,) = await souk.broker.threads.recent(limit=1)
         (view,) = await souk.broker.threads.group(group)
         await souk.broker.mailbox.send(member.did, view.transcript[0])
@@ -150,8 +150,7 @@ async def test_a_host_that_is_cut_off_mid_job_does_it_again_after_its_restart_an
         buying = asyncio.create_task(
             souk.buy("text.resume", {"text": "a"}, mode="posted", within_ms=20_000)
         )
-        while not runs:
-            await asyncio.sleep(0.01)
+        await until(lambda: runs)
         await cut_off(first)
     async with souk.host() as second:
         await second.add(agent, source_of(agent))
@@ -206,18 +205,11 @@ async def test_a_host_takes_its_deployments_again_under_their_old_keys(souk: Sou
         made = await deployments.deploy("keywords", "finder", {})
         before = await reached(deployments, made.id, "running")
     async with souk.host(deployments=deployments) as host:
-        while not host.members:
-            await asyncio.sleep(0.05)
+        await until(lambda: host.members)
         assert host.members[0].did == before.agent
 
 
-def source_of(agent: Agent):
-    from agents.source import Source
-
-    return Source("file", "none.py", agent.name)
-
-
-async def reached(deployments: Deployments, deployment_id: str, state: str):
+async def reached(deployments: Deployments, deployment_id: str, state: str) -> Deployment:
     for _ in range(200):
         record = await deployments.get(deployment_id)
         if record.state == state:
@@ -226,7 +218,7 @@ async def reached(deployments: Deployments, deployment_id: str, state: str):
     raise AssertionError(f"still {record}")
 
 
-async def cut_off(host) -> None:
+async def cut_off(host: Host) -> None:
     """Stop a host as if its process had been killed: nothing is acknowledged or said."""
     for task in [*host._courier._loops, *host._courier._tasks]:
         task.cancel()
