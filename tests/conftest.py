@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.gateway", "tests.fixtures.hosting"]
+pytest_plugins = [
+    "tests.fixtures.broker",
+    "tests.fixtures.wallet",
+    "tests.fixtures.gateway",
+    "tests.fixtures.hosting",
+]
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
