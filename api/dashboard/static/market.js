@@ -28,6 +28,8 @@ const MINUTE_MS = 60_000;
 
 /** @type {import("@preact/signals-core").Signal<Map<string, Talk>>} */
 const talks = signal(new Map());
+/** @type {Map<string, string>} which request a thread belongs to */
+const groups = new Map();
 /** @type {import("@preact/signals-core").Signal<{at: number, skill: string, paid: bigint}[]>} */
 const deals = signal([]);
 const loaded = signal(false);
@@ -38,18 +40,20 @@ const ENDINGS = { accepted: "agreed", held: "held", delivered: "delivered", sett
 /** @param {MarketEvent} event */
 function note(event) {
   const { kind, data } = event;
-  if (!data.group && kind !== "settled") return;
+  const group = data.group ?? groups.get(data.thread);
+  if (!group) return;
+  if (data.thread) groups.set(data.thread, group);
   const all = new Map(talks.value);
-  const talk = all.get(data.group) ?? {
-    group: data.group,
+  const talk = all.get(group) ?? {
+    group,
     skill: data.skill ?? "",
     mode: data.mode ?? "",
     buyer: data.buyer ?? "",
     prices: [],
     state: "open",
   };
-  const price = kind === "offer" || kind === "accepted" ? [BigInt(data.price)] : [];
-  all.set(data.group, {
+  const price = data.price === undefined ? [] : [BigInt(data.price)]; // sealed quotes have none
+  all.set(group, {
     ...talk,
     skill: talk.skill || data.skill || "",
     mode: talk.mode || data.mode || "",
@@ -57,6 +61,7 @@ function note(event) {
     state: ENDINGS[kind] ?? talk.state,
   });
   while (all.size > KEPT_TALKS) all.delete(all.keys().next().value ?? "");
+  if (groups.size > 10 * KEPT_TALKS) groups.clear();
   batch(() => {
     talks.value = all;
     if (kind === "settled") {
@@ -82,6 +87,11 @@ function sentence({ kind, data }) {
       return html`<b>${nameOf(data.buyer)}</b> asks ${data.sellers.length} for ${link} (${data.mode})`;
     case "offer":
       return html`<b>${nameOf(data.from)}</b> offers
+        <a href="/negotiations/${data.group}"
+          >${data.price === undefined ? "a sealed price" : `${rhb(data.price)} RHB`}</a
+        >`;
+    case "offer.revealed":
+      return html`the sealed offer of <b>${nameOf(data.from)}</b> was
         <a href="/negotiations/${data.group}">${rhb(data.price)} RHB</a>`;
     case "accepted":
       return html`<b>${nameOf(data.buyer)}</b> and <b>${nameOf(data.seller)}</b> agree on ${link} for
