@@ -119,16 +119,23 @@ export function offerCurve(points, deal, { axis, hovered, onhover }) {
   `;
 }
 
-/** @param {bigint[]} prices @param {boolean} agreed */
-export function miniCurve(prices, agreed) {
-  if (prices.length === 0) return html`<span class="muted">no offer yet</span>`;
-  const numbers = prices.map(Number);
+/**
+ * @param {{side: "buyer" | "seller", price: bigint}[]} offers in the order they were made
+ * @param {boolean} agreed
+ */
+export function miniCurve(offers, agreed) {
+  if (offers.length === 0) return html`<span class="muted">no offer yet</span>`;
+  const numbers = offers.map((offer) => Number(offer.price));
   const toX = scale(0, Math.max(1, numbers.length - 1), 3, 93);
   const toY = scale(Math.min(...numbers), Math.max(...numbers), 21, 4);
   const points = numbers.map((price, place) => ({ x: toX(place), y: toY(price) }));
   const last = points[points.length - 1];
+  const lines = ["buyer", "seller"].map((side) => ({
+    side,
+    points: points.filter((_, place) => offers[place].side === side),
+  }));
   return html`<svg class="mini" viewBox="0 0 96 24" aria-hidden="true">
-    <path class="line seller" d=${stepped(points)} />
+    ${lines.map((line) => svg`<path class="line ${line.side}" d=${stepped(line.points)} />`)}
     ${svg`<circle class=${agreed ? "agreed" : "open"} cx=${last.x} cy=${last.y} r="3" />`}
   </svg>`;
 }

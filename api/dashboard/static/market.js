@@ -18,7 +18,7 @@ import { SignalElement } from "./signals.js";
  * @property {string} skill
  * @property {string} mode
  * @property {string} buyer
- * @property {bigint[]} prices
+ * @property {{side: "buyer" | "seller", price: bigint}[]} prices
  * @property {string} state
  */
 
@@ -52,7 +52,8 @@ function note(event) {
     prices: [],
     state: "open",
   };
-  const price = data.price === undefined ? [] : [BigInt(data.price)]; // sealed quotes have none
+  const side = /** @type {"buyer" | "seller"} */ (data.side ?? "seller");
+  const price = data.price === undefined ? [] : [{ side, price: BigInt(data.price) }]; // or sealed
   all.set(group, {
     ...talk,
     skill: talk.skill || data.skill || "",
@@ -262,7 +263,7 @@ class Market extends SignalElement {
           ${paused.value ? `Resume (${waiting.value} new)` : "Pause"}
         </button>
       </div>
-      <ol>
+      <ol class="scroll" tabindex="0" aria-label="Events, newest first">
         ${events.value
           .slice(0, ROWS)
           .map((event) => html`<li data-id=${event.id} class=${event.kind.replace(".", "-")}>
