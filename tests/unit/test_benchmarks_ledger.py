@@ -1,0 +1,39 @@
+"""The ledger's benchmark measures real work, and its rows are honest."""
+
+from __future__ import annotations
+
+import orjson
+
+from benchmarks import ledger
+from benchmarks.rows import row
+
+
+def test_a_target_is_met_by_the_ratio_and_only_then() -> None:
+    assert row("x", 6.0, "1/s", reference=10.0, target=0.6).met is True
+    assert row("x", 5.9, "1/s", reference=10.0, target=0.6).met is False
+    assert row("x", 2.0, "ms", reference=1.0, target=2.0, at_most=True).met is True
+    assert row("x", 2.1, "ms", reference=1.0, target=2.0, at_most=True).met is False
+    assert row("x", 9.0, "s", target=10.0, at_most=True).met is True
+    assert row("x", 9.0, "s").met is None
+
+
+def test_a_row_is_plain_data() -> None:
+    plain = row("x", 1 / 3, "1/s", reference=3.0, target=0.6).plain()
+    assert plain == {
+        "name": "x",
+        "value": 0.3333,
+        "unit": "1/s",
+        "reference": 3.0,
+        "ratio": 0.1111,
+        "target": 0.6,
+        "met": False,
+    }
+
+
+def test_a_small_run_of_the_ledgers_benchmark_gives_every_row() -> None:
+    size = ledger.Size(rounds=1, transfers=250, batches=2, singles=5, leaves=1_000)
+    rows = ledger.run(size)
+    assert len({item.name for item in rows}) == 7
+    assert all(item.value > 0 for item in rows)
+    assert sum(item.target is not None for item in rows) == 2
+    assert orjson.dumps([item.plain() for item in rows])
