@@ -42,6 +42,7 @@ BUILT_IN: Final[dict[str, str]] = {
     "web-to-markdown": "agents.templates.web_to_markdown:WebToMarkdown",
     "data-analyst": "agents.templates.data_analyst:DataAnalyst",
     "code-format": "agents.templates.code_format:CodeFormat",
+    "concierge": "agents.templates.concierge:Concierge",
 }
 
 _log: Final = logging.getLogger(__name__)

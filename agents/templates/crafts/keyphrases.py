@@ -27,6 +27,7 @@ from agents.templates.crafts.tongues import detect, stop_words
 MAX_LIMIT: Final = 50
 _MAX_PHRASE_WORDS: Final = 4
 _LEAST_CHARS: Final = 3
+_CHANCE: Final = 0.4  # three words side by side once: more likely a sentence than a term
 _COMMON_SHARE: Final = 1 / 3
 _COMMON_LEAST: Final = 6
 _PART: Final = re.compile("[^\\W\\d_]+(?:['\u2019-][^\\W\\d_]+)*|\\d+|[^\\w\\s]")
@@ -93,10 +94,14 @@ def _scores(counts: Counter[Phrase]) -> dict[Phrase, float]:
         for word in phrase:
             frequency[word] += count
             degree[word] += count * len(phrase)
+    worth = {
+        word: degree[word] / frequency[word] * math.log2(1 + frequency[word]) for word in degree
+    }
     return {
         phrase: math.log2(1 + count)
-        * sum(degree[word] / frequency[word] * math.log2(1 + frequency[word]) for word in phrase)
+        * sum(worth[word] for word in phrase)
         / math.sqrt(len(phrase))
+        * (_CHANCE if count == 1 and len(phrase) > 2 else 1.0)
         for phrase, count in counts.items()
     }
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 from agents.templates.crafts.refusals import NothingToDoError, TooComplexError, UnreadableError
 
 MAX_TITLE_CHARS: Final = 300
+_MARGIN_SHARE: Final = 0.75
 
 
 def read_pdf(content: str, max_pages: int, max_chars: int) -> dict[str, Any]:
@@ -95,7 +96,13 @@ def _decoded(content: str) -> bytes:
 
 
 def _tidied(text: str) -> str:
-    """Join the lines of a paragraph; keep the empty line between two."""
-    lines = [line.strip() for line in text.replace("\0", "").splitlines()]
-    paragraphs = "\n".join(lines).split("\n\n")
-    return "\n\n".join(" ".join(part.split("\n")).strip() for part in paragraphs if part.strip())
+    """Join the lines of a paragraph; one that ends well before the margin ends its paragraph."""
+    lines = [" ".join(line.split()) for line in text.replace("\0", "").splitlines()]
+    margin = max(map(len, lines), default=0) * _MARGIN_SHARE
+    paragraphs: list[list[str]] = [[]]
+    for line in lines:
+        if line:
+            paragraphs[-1].append(line)
+        if len(line) < margin:
+            paragraphs.append([])
+    return "\n\n".join(" ".join(part) for part in paragraphs if part)

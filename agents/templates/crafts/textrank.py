@@ -29,6 +29,7 @@ TOLERANCE: Final = 1e-6
 _COMMON_SHARE: Final = 0.3
 _COMMON_LEAST: Final = 12
 _LEAST_WORDS: Final = 3
+_FULL_WORDS: Final = 7  # a sentence with fewer telling words says too little to stand alone
 
 Weights = dict[str, float]
 Edges = list[dict[int, float]]
@@ -70,7 +71,10 @@ def summary(text: str, settings: Settings, stop_words: Collection[str] = ()) -> 
     weights = _overlap(bags) if settings.similarity == "overlap" else _tf_idf(bags)
     edges = _edges(weights, settings.similarity)
     ranks, iterations = rank(edges, settings.damping, settings.max_iterations)
-    leading = [value * (1 + settings.lead / (1 + place)) for place, value in enumerate(ranks)]
+    leading = [
+        value * (1 + settings.lead / (1 + place)) * min(1.0, bag.total() / _FULL_WORDS)
+        for place, (value, bag) in enumerate(zip(ranks, bags, strict=True))
+    ]
     wanted = min(settings.max_sentences, max(1, math.ceil(len(candidates) * settings.ratio)))
     places = sorted(_choose(leading, edges, wanted, settings.novelty))
     chosen = tuple(candidates[place] for place in places)
