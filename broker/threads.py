@@ -141,10 +141,9 @@ class ThreadDesk(Threads):
         ruled = await self._store.say(message.thread, said, raw)  # 3
         if ruled.ruling.verdict == "OK":  # 4
             await self._index(message.thread, said, ruled.header)
-            await asyncio.gather(
-                self._mailbox.send(message.to, raw),
-                *(self._feed.publish(*event) for event in told(message.thread, said, ruled.header)),
-            )
+            for event in told(message.thread, said, ruled.header):
+                await self._feed.publish(*event)
+            await self._mailbox.send(message.to, raw)
         elif ruled.deliver:  # what a crash may have left undone the first time
             if opening is not None or said.type == "accept":
                 (header,) = await self._store.headers([message.thread])

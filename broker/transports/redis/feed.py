@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from typing import Final
 
-import msgspec
 from hiredis import ReplyError
 from typing_extensions import override
 
-from broker.errors import BadCursorError
+from broker.events import MAX_EVENTS, check_event_id, encode_event
 from broker.ports import Feed
 from broker.transports.redis.wire import Line, Reply, Wire
 from rahba.clock import Clock
 from rahba.encoding import Json
-from rahba.errors import TooLargeError
 from rahba.messages import Event, read_event
 
 KEY: Final = "{feed}"
-MAX_EVENTS: Final = 10_000
-MAX_EVENT_BYTES: Final = 16 * 1024
 BATCH: Final = 256
 BLOCK_MS: Final = 5_000
 RETRY_SECONDS: Final = 0.2
-_EVENT_ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
-
-
-def check_event_id(text: str) -> str:
-    """Return ``text`` if it has the form of an event id."""
-    if _EVENT_ID.fullmatch(text) is None:
-        raise BadCursorError(f"not an event id: {text[:64]!r}")
-    return text
-
-
-def encode_event(kind: str, data: dict[str, Json], ts: int) -> bytes:
-    """Encode an event within the limit of one."""
-    raw = msgspec.json.encode(Event(kind=kind, ts=ts, data=data))
-    if len(raw) > MAX_EVENT_BYTES:
-        raise TooLargeError("event too large", size_bytes=len(raw), limit_bytes=MAX_EVENT_BYTES)
-    return raw
 
 
 class RedisFeed(Feed):
@@ -87,7 +66,7 @@ class RedisFeed(Feed):
                     yield wanted
         finally:
             if line is not None:
-                line.close()
+                await line.aclose()
 
     @override
     async def tail(self, limit: int) -> list[tuple[str, Event]]:

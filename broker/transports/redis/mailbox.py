@@ -163,9 +163,7 @@ class RedisMailboxReader(MailboxReader):
         self._closed = True
         self._changed.set()
         if self._line is not None:
-            self._line.close()
-        if self._reading is not None:
-            await asyncio.gather(self._reading, return_exceptions=True)
+            await self._line.aclose()
 
     async def _finish(self, action: str, deliveries: Sequence[Delivery], reason: str = "") -> None:
         by_owner: dict[str, list[Delivery]] = {}
@@ -215,10 +213,9 @@ class RedisMailboxReader(MailboxReader):
         if self._fresh:
             fresh = list(self._fresh)
             await asyncio.gather(*(self._make_group(owner) for owner in fresh))
-            taken = await self._claim(fresh, "own")
             for owner in fresh:
                 self._fresh.pop(owner, None)
-            return taken
+            return await self._claim(fresh, "own")
         if loop.time() >= self._next_sweep:
             self._next_sweep = loop.time() + self._limits.lease_ms / 3000
             return await self._claim(list(self._owners), "stale")

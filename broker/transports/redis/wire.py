@@ -93,6 +93,7 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.TimerHandle | None = None
+        self._gone: asyncio.Future[None] = self._loop.create_future()
         self.closed = False
 
     @classmethod
@@ -150,7 +151,14 @@ class Line(asyncio.Protocol):
         """Drop the connection; calls in flight fail."""
         if self._transport is not None:
             self._transport.abort()
+        elif not self._gone.done():
+            self._gone.set_result(None)
         self._lose(None)
+
+    async def aclose(self) -> None:
+        """Drop the connection and wait until the socket is closed."""
+        self.close()
+        await self._gone
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -168,6 +176,7 @@ class Line(asyncio.Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(exc)
+        self._gone.set_result(None)
 
     def _answer(self, reply: Reply) -> None:
         _, future = self._expected.popleft()
@@ -282,7 +291,7 @@ class Wire:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
         if self._line is not None:
-            self._line.close()
+            await self._line.aclose()
 
     async def _open(self) -> Line:
         if self._closed:

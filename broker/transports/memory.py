@@ -1,0 +1,409 @@
+"""The broker in one process's memory: the same rules and limits, by the given clock.
+
+For simulations and quick tests. Nothing survives the process; several tasks of one loop may use
+it. Every change is made without awaiting in between, so each is atomic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from typing_extensions import override
+
+from broker.bundle import Broker
+from broker.directory import CardDirectory, CardStore, Entry, Put
+from broker.errors import LeaseLostError, MailboxFullError
+from broker.events import MAX_EVENTS, check_event_id, encode_event
+from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
+from broker.ports import Delivery, Feed, Mailbox, MailboxReader, Ruling, Verdict
+from broker.thread import Decision, Ending, Said, ThreadRecord, header_of, rule, rule_ending
+from broker.threads import MAX_GROUP, Ruled, ThreadDesk, ThreadStore
+from rahba.clock import Clock
+from rahba.encoding import Json
+from rahba.errors import TooLargeError
+from rahba.messages import Card, Event, read_event
+
+POLL_SECONDS: Final = 0.005
+
+
+def connect(clock: Clock, *, limits: MailboxLimits | None = None) -> Broker:
+    """Return a broker of one's own, empty."""
+    feed = MemoryFeed(clock)
+    mailbox = MemoryMailbox(clock, limits or MailboxLimits())
+    directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock)
+    threads = ThreadDesk(
+        MemoryThreadStore(clock), mailbox=mailbox, directory=directory, feed=feed, clock=clock
+    )
+    return Broker(directory, mailbox, threads, feed, _nothing)
+
+
+async def _nothing() -> None:
+    """Have nothing to close."""
+
+
+@dataclass(slots=True)
+class _Listed:
+    card: Card
+    raw: bytes
+    digest: str
+    lease_until_ms: int
+
+
+class MemoryCardStore(CardStore):
+    """Cards and leases in dictionaries."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Judge leases by ``clock``."""
+        self._clock = clock
+        self._listed: dict[str, _Listed] = {}
+        self._left: dict[str, int] = {}
+
+    @override
+    async def put(self, card: Card, raw: bytes, digest: str) -> Put:
+        now_ms, before = self._clock.now_ms(), self._listed.get(card.agent)
+        floor = self._left.get(card.agent, -1)
+        if card.issued <= floor or (before is not None and card.issued < before.card.issued):
+            return Put("stale", 0)
+        lease_until_ms = now_ms + card.ttl_ms
+        self._listed[card.agent] = _Listed(card, raw, digest, lease_until_ms)
+        if before is None:
+            return Put("new", lease_until_ms)
+        if before.lease_until_ms <= now_ms:
+            return Put("returned", lease_until_ms)
+        return Put("same" if before.digest == digest else "changed", lease_until_ms)
+
+    @override
+    async def touch(self, agents: Sequence[str]) -> list[str]:
+        now_ms, gone = self._clock.now_ms(), []
+        for agent in agents:
+            listed = self._listed.get(agent)
+            if listed is None or listed.lease_until_ms <= now_ms:
+                gone.append(agent)
+            else:
+                listed.lease_until_ms = now_ms + listed.card.ttl_ms
+        return gone
+
+    @override
+    async def drop(self, agent: str) -> bool:
+        listed = self._listed.pop(agent, None)
+        if listed is not None:
+            self._left[agent] = listed.card.issued
+        return listed is not None
+
+    @override
+    async def live(self, *, skill: str | None, agent: str | None) -> list[Entry]:
+        now_ms = self._clock.now_ms()
+        return [
+            Entry(name, listed.digest, listed.lease_until_ms)
+            for name, listed in self._listed.items()
+            if listed.lease_until_ms > now_ms
+            and (agent is None or name == agent)
+            and (skill is None or agent is not None or listed.card.skill(skill) is not None)
+        ]
+
+    @override
+    async def cards(self, agents: Sequence[str]) -> list[bytes | None]:
+        found = [self._listed.get(agent) for agent in agents]
+        return [listed.raw if listed is not None else None for listed in found]
+
+    @override
+    async def sweep(self) -> list[str]:
+        now_ms = self._clock.now_ms()
+        gone = [name for name, listed in self._listed.items() if listed.lease_until_ms <= now_ms]
+        for agent in gone:
+            del self._listed[agent]
+        return gone
+
+
+class MemoryThreadStore(ThreadStore):
+    """Threads as the pure rules leave them."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Judge by ``clock``."""
+        self._clock = clock
+        self._records: dict[str, ThreadRecord] = {}
+        self._logs: dict[str, list[bytes]] = {}
+        self._groups: dict[str, tuple[str, list[str]]] = {}
+        self._opened: dict[str, int] = {}
+        self._deals: dict[str, str] = {}
+
+    def record(self, thread: str) -> ThreadRecord | None:
+        """Return a thread as the rules see it."""
+        return self._records.get(thread)
+
+    @override
+    async def say(self, thread: str, said: Said, raw: bytes) -> Ruled:
+        now_ms = self._clock.now_ms()
+        decision = rule(self._records.get(thread), said, now_ms)
+        if decision.verdict == "OK":
+            self._logs.setdefault(thread, []).append(raw)
+        return self._keep(thread, decision, now_ms)
+
+    @override
+    async def end(self, thread: str, ending: Ending) -> Ruled:
+        now_ms = self._clock.now_ms()
+        return self._keep(thread, rule_ending(self._records.get(thread), ending, now_ms), now_ms)
+
+    @override
+    async def join(self, group: str, buyer: str, thread: str) -> Verdict:
+        owner, members = self._groups.setdefault(group, (buyer, []))
+        if owner != buyer:
+            return "NOT_PARTY"
+        if thread not in members:
+            if len(members) >= MAX_GROUP:
+                return "ROUND_LIMIT"
+            members.append(thread)
+        return "OK"
+
+    @override
+    async def note_group(self, group: str, opened_ms: int) -> None:
+        self._opened.setdefault(group, opened_ms)
+
+    @override
+    async def note_deal(self, agreement: str, thread: str) -> None:
+        self._deals[agreement] = thread
+
+    @override
+    async def headers(self, threads: Sequence[str]) -> list[dict[str, str]]:
+        records = [self._records.get(thread) for thread in threads]
+        return [header_of(record) if record is not None else {} for record in records]
+
+    @override
+    async def transcripts(self, threads: Sequence[str]) -> list[tuple[bytes, ...]]:
+        return [tuple(self._logs.get(thread, ())) for thread in threads]
+
+    @override
+    async def members(self, group: str) -> list[str]:
+        return list(self._groups.get(group, ("", []))[1])
+
+    @override
+    async def recent(self, limit: int, before_ms: int | None) -> list[str]:
+        groups = [
+            (opened_ms, group)
+            for group, opened_ms in self._opened.items()
+            if before_ms is None or opened_ms < before_ms
+        ]
+        return [group for _, group in sorted(groups, reverse=True)[:limit]]
+
+    @override
+    async def deal(self, agreement: str) -> str | None:
+        return self._deals.get(agreement)
+
+    def _keep(self, thread: str, decision: Decision, now_ms: int) -> Ruled:
+        record = decision.record
+        if record is not None:
+            self._records[thread] = record
+        state = record.state if record is not None else "closed"
+        header = header_of(record) if record is not None and decision.verdict == "OK" else {}
+        ruling = Ruling(decision.verdict, state, now_ms, decision.first)
+        return Ruled(ruling, decision.deliver, header)
+
+
+@dataclass(slots=True)
+class _Letter:
+    raw: bytes
+    consumer: str | None = None
+    token: int = 0
+    leased_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Box:
+    letters: dict[str, _Letter] = field(default_factory=dict)
+    dead: list[tuple[bytes, str]] = field(default_factory=list)
+
+    def bury(self, entry: str, reason: str) -> None:
+        """Move a letter to the dead ones."""
+        self.dead.append((self.letters.pop(entry).raw, reason))
+        del self.dead[:-MAX_DEAD]
+
+
+class MemoryMailbox(Mailbox):
+    """Mailboxes in dictionaries, in order of arrival."""
+
+    def __init__(self, clock: Clock, limits: MailboxLimits) -> None:
+        """Judge leases by ``clock``."""
+        self.clock = clock
+        self.limits = limits
+        self.boxes: dict[str, _Box] = {}
+        self._count = 0
+
+    @override
+    async def send(self, owner: str, raw: bytes) -> None:
+        check_message(raw, self.limits)
+        box = self.boxes.setdefault(check_owner(owner), _Box())
+        if len(box.letters) >= self.limits.depth:
+            raise MailboxFullError("the mailbox is full", owner=owner, depth=self.limits.depth)
+        self._count += 1
+        box.letters[f"{self._count}-0"] = _Letter(raw)
+
+    @override
+    async def send_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        sent = await asyncio.gather(
+            *(self.send(owner, raw) for owner, raw in items), return_exceptions=True
+        )
+        for outcome in sent:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    @override
+    def receive(self, owners: Sequence[str], *, consumer: str) -> MemoryMailboxReader:
+        return MemoryMailboxReader(self, owners, check_owner(consumer))
+
+    @override
+    async def depth(self, owner: str) -> int:
+        return len(self.boxes.get(check_owner(owner), _Box()).letters)
+
+    @override
+    async def dead(self, owner: str, *, limit: int = 100) -> list[tuple[bytes, str]]:
+        dead = self.boxes.get(check_owner(owner), _Box()).dead
+        return dead[::-1][: min(limit, MAX_DEAD)]
+
+
+class MemoryMailboxReader(MailboxReader):
+    """One consumer over any number of mailboxes."""
+
+    def __init__(self, mailbox: MemoryMailbox, owners: Iterable[str], consumer: str) -> None:
+        """Take from ``mailbox`` under the name ``consumer``."""
+        self._mailbox = mailbox
+        self._consumer = consumer
+        self._owners: dict[str, None] = {}
+        self._in_hand: set[tuple[str, str]] = set()
+        self._closed = False
+        for owner in owners:
+            self.add(owner)
+
+    @override
+    def add(self, owner: str) -> None:
+        if len(self._owners) >= MAX_OWNERS:
+            raise TooLargeError("too many mailboxes for one reader", limit=MAX_OWNERS)
+        self._owners.setdefault(check_owner(owner))
+
+    @override
+    def discard(self, owner: str) -> None:
+        self._owners.pop(owner, None)
+
+    @override
+    async def next(self, *, wait_ms: int) -> list[Delivery]:
+        deadline = asyncio.get_running_loop().time() + wait_ms / 1000
+        while not self._closed:
+            taken = [delivery for owner in list(self._owners) for delivery in self._take(owner)]
+            if taken or asyncio.get_running_loop().time() >= deadline:
+                return taken
+            await asyncio.sleep(POLL_SECONDS)
+        return []
+
+    @override
+    async def done(self, deliveries: Sequence[Delivery]) -> None:
+        self._finish(deliveries, lambda box, entry: box.letters.pop(entry))
+
+    @override
+    async def extend(self, deliveries: Sequence[Delivery]) -> None:
+        now_ms = self._mailbox.clock.now_ms()
+        lost = self._finish(deliveries, lambda box, entry: _renew(box.letters[entry], now_ms))
+        if lost:
+            raise LeaseLostError("it was acknowledged before", first=lost[0].entry)
+
+    @override
+    async def bury(self, delivery: Delivery, reason: str) -> None:
+        self._finish([delivery], lambda box, entry: box.bury(entry, reason[:200]))
+
+    @override
+    async def close(self) -> None:
+        self._closed = True
+
+    def _take(self, owner: str) -> list[Delivery]:
+        box, now_ms = self._mailbox.boxes.get(owner), self._mailbox.clock.now_ms()
+        if box is None:
+            return []
+        limits = self._mailbox.limits
+        free = [
+            entry
+            for entry, letter in box.letters.items()
+            if letter.consumer is None
+            or now_ms - letter.leased_ms >= limits.lease_ms
+            or (letter.consumer == self._consumer and (owner, entry) not in self._in_hand)
+        ]
+        taken = []
+        for entry in islice(free, limits.batch):
+            letter = box.letters[entry]
+            if letter.token >= limits.deliveries:
+                box.bury(entry, "undeliverable")
+                continue
+            letter.consumer, letter.leased_ms = self._consumer, now_ms
+            letter.token += 1
+            self._in_hand.add((owner, entry))
+            taken.append(Delivery(owner, entry, letter.token, letter.raw))
+        return taken
+
+    def _finish(
+        self, deliveries: Sequence[Delivery], act: Callable[[_Box, str], object]
+    ) -> list[Delivery]:
+        """Act on what is still ours; return what is gone; raise if somebody else has some."""
+        gone, lost = [], []
+        for one in deliveries:
+            box = self._mailbox.boxes.get(one.owner, _Box())
+            letter = box.letters.get(one.entry)
+            if letter is None:
+                gone.append(one)
+            elif (letter.consumer, letter.token) == (self._consumer, one.token):
+                act(box, one.entry)
+                if one.entry in box.letters:
+                    continue
+            else:
+                lost.append(one)
+            self._in_hand.discard((one.owner, one.entry))
+        if lost:
+            raise LeaseLostError(
+                "somebody else took it over", entries=len(lost), first=lost[0].entry
+            )
+        return gone
+
+
+def _renew(letter: _Letter, now_ms: int) -> None:
+    letter.leased_ms = now_ms
+
+
+class MemoryFeed(Feed):
+    """The newest events in a list."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Date events by ``clock``."""
+        self._clock = clock
+        self._events: list[tuple[int, Event]] = []
+        self._count = 0
+
+    @override
+    async def publish(self, kind: str, data: dict[str, Json]) -> str:
+        raw = encode_event(kind, data, self._clock.now_ms())
+        self._count += 1
+        self._events.append((self._count, read_event(raw)))
+        del self._events[:-MAX_EVENTS]
+        return f"{self._count}-0"
+
+    @override
+    async def subscribe(
+        self, *, after: str | None, kinds: frozenset[str] | None = None
+    ) -> AsyncIterator[list[tuple[str, Event]]]:
+        seen = int(check_event_id(after).split("-")[0]) if after is not None else self._count
+        while True:
+            new = [item for item in self._events[-(self._count - seen) :] if item[0] > seen]
+            seen = self._count
+            wanted = [
+                (f"{number}-0", event)
+                for number, event in new
+                if kinds is None or event.kind in kinds
+            ]
+            if wanted:
+                yield wanted
+            else:
+                await asyncio.sleep(POLL_SECONDS)
+
+    @override
+    async def tail(self, limit: int) -> list[tuple[str, Event]]:
+        count = max(1, min(limit, MAX_EVENTS))
+        return [(f"{number}-0", event) for number, event in self._events[-count:]]
