@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.wallet",
     "tests.fixtures.gateway",
     "tests.fixtures.hosting",
+    "tests.fixtures.trading",
 ]
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
