@@ -104,9 +104,16 @@ def test_a_full_memory_store_takes_all_or_nothing() -> None:
 def test_a_full_disk_takes_all_or_nothing(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "ledger.db", max_pages=40)
     done = 0
-    with pytest.raises(StoreError, match="full"):
-        for done in range(0, 1_000, 4):
+
+    def fill() -> None:
+        nonlocal done
+        while done < 1_000:
             store.append([entry(seq, size=400) for seq in range(done, done + 4)], [], str(done))
+            done += 4
+
+    with pytest.raises(StoreError, match="full"):
+        fill()
+    assert store.size() == done
     store.close()
     store = SqliteStore(tmp_path / "ledger.db")
     assert store.size() == done > 0

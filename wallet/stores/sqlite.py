@@ -87,7 +87,7 @@ class SqliteStore:
     ) -> None:
         if entries:
             size = _number(writer, "SELECT ifnull(max(seq) + 1, 0) FROM entries")
-            if entries[0].seq != size or entries[-1].seq != size + len(entries) - 1:
+            if [entry.seq for entry in entries] != list(range(size, size + len(entries))):
                 raise StoreError("entries follow each other without a gap", size=size)
             writer.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", entries)
             writer.execute("DELETE FROM verdicts WHERE until < ?", (entries[-1].log_time,))
