@@ -106,6 +106,8 @@ class Template(ABC):
             raise BadConfigError(
                 f"{self.name}: {place or 'config'}: {problems[0]['msg']}"[:400], field=place
             ) from error
+        except BadInputError as error:  # a validator of the model refused by a type of ours
+            raise BadConfigError(f"{self.name}: {error.message}"[:400], field="") from error
 
     def make(self, settings: object, name: str) -> Agent:
         """Check ``settings`` and build the agent."""
