@@ -203,5 +203,5 @@ def _items(body: bytes) -> list[bytes]:
     """Take an array apart without touching the bytes of its items: they are what was signed."""
     try:
         return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInputError(f"not a JSON array: {error}") from error

@@ -1,0 +1,108 @@
+"""A gateway that dies leaves no call behind: whoever asks next finds out what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import orjson
+import pytest
+
+from api.http.call_records import CallRecord, CallRecords
+from tests.fixtures.gateway import CLOCK, Site, parts_of, serving
+
+WANTED = {
+    "skill": "text.slow",
+    "input": {"text": "still here", "ms": 600},
+    "budget": "5000000",
+    "mode": "posted",
+}
+
+
+async def left_behind(site: Site, wanted: dict[str, object], *, after_ms: int) -> str:
+    """Place a call at a gateway of its own and stop that gateway while the call runs."""
+    parts = parts_of(site.parts.ledger, site.parts.broker, site.parts.wire)
+    async with serving(parts) as url:
+        other = Site(url, parts, site.owner, site.token, site.web)
+        sent = {"prefer": "respond-async", "idempotency-key": "kept"}
+        answer = await other.ask("POST", "/v1/calls", json=wanted, headers=sent)
+        assert answer.status == 202
+        await asyncio.sleep(after_ms / 1000)
+    for name in await parts.wire.call("KEYS", "{gw:*"):
+        await parts.wire.call("DEL", name)
+    return str(answer.json["id"])
+
+
+async def test_a_result_delivered_after_the_gateway_died_is_still_handed_out(stall: Site) -> None:
+    call_id = await left_behind(stall, WANTED, after_ms=200)
+    for _ in range(60):
+        call = (await stall.ask("GET", f"/v1/calls/{call_id}")).json
+        if call["state"] in {"settled", "failed"}:
+            break
+        await asyncio.sleep(0.1)
+    assert call["state"] == "settled", call
+    assert call["output"] == "still here"
+    assert call["receipt_verified"]
+    assert call["paid_fals"] == call["agreed_fals"] == "2000000"
+    sent = {"idempotency-key": "kept"}
+    again = await stall.ask("POST", "/v1/calls", json=WANTED, headers=sent)
+    assert (again.status, again.json) == (200, call)
+    talks = (await stall.ask("GET", "/v1/negotiations")).json["negotiations"]
+    assert len(talks) == 1
+
+
+async def test_a_call_that_never_reached_a_seller_ends_as_interrupted(stall: Site) -> None:
+    call_id = "c" * 32
+    records = CallRecords(stall.parts.wire, kept_s=600)
+    made = (await stall.call({"prefer": "respond-async"})).json
+    kept = await records.read(made["id"])
+    record = CallRecord(
+        id=call_id,
+        key=kept.key,
+        account=kept.account,
+        group="d" * 32,
+        gateway="gone",
+        skill="text.echo",
+        agent=None,
+        mode=None,
+        budget="1",
+        deadline=CLOCK.now_ms() + 60_000,
+        request="",
+        created=CLOCK.now_ms(),
+        state="running",
+    )
+    assert await records.create(record)
+    call = (await stall.ask("GET", f"/v1/calls/{call_id}")).json
+    assert (call["state"], call["problem"]["code"]) == ("failed", "interrupted")
+    assert call == (await stall.ask("GET", f"/v1/calls/{call_id}")).json
+
+
+async def test_the_end_of_a_call_is_written_once(stall: Site) -> None:
+    made = (await stall.call()).json
+    records = CallRecords(stall.parts.wire, kept_s=600)
+    record = await records.read(made["id"])
+    assert not await records.write(record)
+    assert not await records.create(record)
+
+
+async def test_events_of_a_call_run_elsewhere_tell_its_end(stall: Site) -> None:
+    made = (await stall.call()).json
+    parts = parts_of(stall.parts.ledger, stall.parts.broker, stall.parts.wire)
+    async with serving(parts) as url:
+        other = Site(url, parts, stall.owner, stall.token, stall.web)
+        told = await other.ask("GET", f"/v1/calls/{made['id']}/events")
+    line = next(part for part in told.body.split(b"\n") if part.startswith(b"data: "))
+    event = orjson.loads(line.removeprefix(b"data: "))
+    assert (event["kind"], event["data"]) == ("settled", made)
+
+
+async def test_a_gateway_answers_only_when_broker_and_ledger_do(
+    stall: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone() -> None:
+        raise ConnectionError
+
+    with contextlib.suppress(AttributeError):
+        monkeypatch.setattr(stall.ledger, "supply", gone)
+    ready = await stall.ask("GET", "/readyz")
+    assert (ready.status, ready.json["status"], ready.json["broker"]) == (503, "not ready", "ok")
