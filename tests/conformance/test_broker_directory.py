@@ -131,10 +131,9 @@ async def test_a_card_that_does_not_verify_is_not_listed(stand: Stand) -> None:
         "no skill name": (signed_card(owner, now_ms, skill="Not A Skill"), BadInputError),
         "no card": (b"{}", BadInputError),
     }
-    for name, (raw, error) in forged.items():
+    for raw, error in forged.values():
         with pytest.raises(error):
             await stand.broker.directory.publish(raw)
-            pytest.fail(name)
     assert (await stand.broker.directory.find(Query())).listings == ()
     assert await events(stand) == []
 

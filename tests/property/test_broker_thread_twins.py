@@ -29,6 +29,7 @@ from rahba.ids import RandomIds
 
 TYPES = sorted({kind for _, _, kind in STEPS} | {"cfp"})
 FAR = 9_000_000_000_000
+NOW = 1_700_000_000_000
 PARTIES = ["buyer", "seller", "stranger"]
 DIGESTS = ["d1", "d2", "d3"]
 
@@ -68,38 +69,6 @@ endings = st.builds(
 )
 
 
-@st.composite
-def plausible(draw: st.DrawFn) -> list[Said | Ending]:
-    """Draw a course that goes by the rules most of the time, so that deep states are reached."""
-    course: list[Said | Ending] = []
-    seqs = {"buyer": 0, "seller": 0}
-    mode = draw(st.sampled_from(["bargain", "bargain", "tender"]))
-    moves = [("buyer", "cfp"), ("seller", "quote"), ("buyer", "counter"), ("seller", "counter"),
-             ("buyer", "accept"), ("seller", "accept"), ("buyer", "order"), ("seller", "result"),
-             ("buyer", "withdraw"), ("seller", "failure"), ("buyer", "not_understood")]  # fmt: skip
-    script = [0, 1, *draw(st.lists(st.integers(1, len(moves) - 1), max_size=14))]
-    for number, move in enumerate(script):
-        who, kind = moves[move]
-        one = Said(
-            id=f"m{number}", digest="d1", sender=who, to="seller" if who == "buyer" else "buyer",
-            type=kind, seq=seqs[who] + 1, reply_by=FAR, group="group", skill="text.a", mode=mode,
-            rounds=3, deadline=FAR, offer=draw(st.sampled_from(["o1", "o1", "o1", "o2"])),
-            valid_until=FAR, price="5", makes="a1", agreement="a1", hold="hold",
-            ordered=kind == "order" or (kind == "accept" and who == "buyer"),
-        )  # fmt: skip
-        spoiled = draw(st.integers(0, 9))
-        if spoiled == 0:
-            one = replace(one, **draw(spoils))
-        course.append(one)
-        if draw(st.integers(0, 9)) == 0:
-            course.append(draw(endings))
-        if draw(st.integers(0, 9)) == 0:
-            course.append(one)
-        # Count on as an honest side would if this was heard; a wrong guess is a wrong sequence.
-        seqs[who] += draw(st.sampled_from([1, 1, 1, 1, 0]))
-    return course
-
-
 spoils = st.fixed_dictionaries(
     {},
     optional={
@@ -116,6 +85,67 @@ spoils = st.fixed_dictionaries(
         "opening": st.booleans(),
     },
 )
+
+
+def opening(**fields: object) -> Said:
+    values: dict[str, object] = {
+        "id": "m0", "digest": "d", "sender": "buyer", "to": "seller", "type": "cfp", "seq": 1,
+        "reply_by": FAR, "skill": "text.a", "mode": "bargain", "rounds": 20, "deadline": FAR,
+    }  # fmt: skip
+    return Said(**(values | fields))  # type: ignore[arg-type]
+
+
+@st.composite
+def plausible(draw: st.DrawFn) -> list[Said | Ending]:
+    """Draw a course that mostly goes by the rules, so that deep states are reached and left."""
+    course: list[Said | Ending] = [opening(mode=draw(st.sampled_from(["bargain", "tender"])))]
+    record = rule(None, opening(mode=course[0].mode), NOW).record  # type: ignore[union-attr]
+    for number in range(draw(st.integers(2, 14))):
+        assert record is not None
+        chance = draw(st.integers(0, 19))
+        step: Said | Ending
+        if chance < 2 and len(course) > 1:
+            step = draw(st.sampled_from(course))
+        elif chance < 5:
+            step = draw(endings)
+        else:
+            step = draw(next_step(record, number))
+            if chance < 9:
+                step = replace(step, **draw(spoils))
+        course.append(step)
+        judge = rule if isinstance(step, Said) else rule_ending
+        record = judge(record, step, NOW).record  # type: ignore[arg-type]
+    return course
+
+
+@st.composite
+def next_step(draw: st.DrawFn, record: ThreadRecord, number: int) -> Said:
+    """Draw a message that the table allows now, or any when it allows none."""
+    allowed = [(who, kind) for state, who, kind in STEPS if state == record.state]
+    who, kind = draw(st.sampled_from(sorted(allowed) or [("buyer", "accept")]))
+    if kind in {"quote", "counter"}:
+        who = record.turn
+    standing = record.side("seller" if who == "buyer" else "buyer")
+    own = record.side(who)
+    taken = own.offer if kind == "withdraw" else standing.offer
+    return opening(
+        id=f"m{number}",
+        sender=who,
+        to="seller" if who == "buyer" else "buyer",
+        type=kind,
+        seq=own.seq + 1,
+        mode=record.mode,
+        reply_by=draw(st.sampled_from([FAR, FAR, FAR, 0])) if kind == "counter" else FAR,
+        offer=f"o{number}" if kind in {"quote", "counter"} else taken,
+        valid_until=draw(st.sampled_from([FAR, FAR, FAR, 0])),
+        price=str(number),
+        makes=f"a{number}",
+        agreement=standing.makes if kind == "accept" else record.agreement,
+        ordered=kind == "order" or (kind == "accept" and who == "buyer"),
+        deadline=draw(st.sampled_from([FAR, FAR, FAR, 0])) if kind == "order" else FAR,
+        hold="hold",
+        code=f"code{number}",
+    )
 
 
 class Script:
@@ -250,6 +280,38 @@ def test_every_step_of_the_table_is_reached_alike(script: Script) -> None:
         course: list[Said | Ending] = [*way, one(who, kind, seq)]
         check(script, course)
         assert script.run(course)[-1][0:3:2] == ("OK", after), (state, who, kind)
+
+
+def test_the_limits_are_reached_alike(script: Script) -> None:
+    check(script, [opening()] * 12)
+    chatter = [opening(id=f"c{n}", type="not_understood", seq=n) for n in range(2, 36)]
+    check(script, [opening(), *chatter])
+    refused = [opening(id=f"r{n}", type="quote", seq=9) for n in range(140)]
+    check(script, [opening(), *refused, *refused[125:], chatter[0]])
+    offers = [
+        opening(id=f"o{n}", sender=who, to=to, type="counter", seq=n + first, rounds=20)
+        for n in range(1, 23)
+        for who, to, first in (("seller", "buyer", 0), ("buyer", "seller", 1))
+    ]
+    named = [replace(one, id=f"{one.sender}{one.seq}") for one in offers]
+    check(script, [opening(), *named])
+
+
+def test_times_are_judged_to_the_millisecond_alike(script: Script) -> None:
+    """Deadlines a little ahead of the server's clock pass while the course is run."""
+    (answer,) = script.run([opening()])
+    now_ms = int(str(answer[-2]))
+    for ahead in range(0, 40, 4):
+        end = now_ms + ahead
+        quote = opening(
+            id="q", sender="seller", to="buyer", type="quote", offer="o", valid_until=end, makes="a"
+        )
+        accept = opening(
+            id="a", type="accept", seq=2, offer="o", ordered=True, agreement="a", deadline=end + 9
+        )
+        expired = Ending(kind="expired")
+        check(script, [opening(reply_by=end), *[quote] * 3, *[accept] * 3, *[expired] * 3])
+        now_ms = int(str(script.run([opening()])[0][-2]))
 
 
 def test_the_stored_fields_are_the_records_fields() -> None:
