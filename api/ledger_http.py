@@ -203,6 +203,7 @@ class LedgerApp:
     # -- reads -----------------------------------------------------------------------------
 
     async def _health(self, _: Query) -> Reply:
+        await self._ledger.supply()  # fails once the ledger had to stop
         return Reply(b'{"status":"ok"}', headers={"cache-control": "no-store"})
 
     async def _chain(self, _: Query) -> Reply:

@@ -21,8 +21,10 @@ from rahba.ids import RandomIds
 from wallet.audit import audit_ledger
 from wallet.merkle import MerkleLog, OutOfRangeError, leaf_hash, verify_consistency
 from wallet.note import open_checkpoint
+from wallet.ports import Store
 from wallet.proof import open_receipt, verify_proof
 from wallet.service import Sequencer
+from wallet.stores.memory import MemoryStore
 from wallet.stores.sqlite import SqliteStore
 from wallet.tiles import Tile, split_bundle, split_hashes, tile_path
 from wallet.transactions import (
@@ -96,11 +98,11 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def served(path: Path) -> AsyncIterator[House]:
+async def served(store: Store) -> AsyncIterator[House]:
     genesis = dev_genesis(OPERATOR.did, CLOCK.now_ms())
     async with (
         await Sequencer.open(
-            SqliteStore(path), genesis=genesis, operator=OPERATOR, clock=CLOCK, ids=IDS
+            store, genesis=genesis, operator=OPERATOR, clock=CLOCK, ids=IDS
         ) as sequencer,
         aiohttp.ClientSession() as web,
     ):
@@ -120,7 +122,7 @@ async def served(path: Path) -> AsyncIterator[House]:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with served(tmp_path / "ledger.db") as house:
+    async with served(SqliteStore(tmp_path / "ledger.db")) as house:
         yield house
 
 
@@ -408,6 +410,18 @@ async def test_questions_beyond_the_log_are_typed_errors_in_the_client(house: Ho
         await house.ledger.consistency(1, 999_999)
     with pytest.raises(BadInputError):
         await house.ledger.entries(-1, 5)
+
+
+async def test_a_ledger_whose_disk_is_full_is_unhealthy_and_loses_no_answer() -> None:
+    async with served(MemoryStore(limit=6)) as house:
+        async with HttpLedger(house.url, patience_s=0.5) as ledger:
+            assert (await ledger.submit(house.faucet(ALICE))).ok
+            with pytest.raises(LedgerUnreachableError):
+                await ledger.submit_many([house.transfer(ALICE, BOB.did, 1) for _ in range(9)])
+        async with house.web.get(f"{house.url}/healthz") as reply:
+            problem = orjson.loads(await reply.read())
+            assert (reply.status, problem["code"]) == (503, "ledger_unavailable")
+            assert reply.headers["retry-after"] == "1"
 
 
 async def test_an_unreachable_ledger_is_told_after_patience_is_over() -> None:
