@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,7 @@ import msgspec
 import pytest
 
 from agents import Agent
+from agents.courier import Letter
 from agents.errors import NoDealError, SellerFailedError
 from agents.member import Member
 from agents.negotiation import build_agreement, pack_input, seal_goods, sign_agreement
@@ -70,6 +73,17 @@ class Attempt:
 
     async def send(self, **changes: Any) -> ThreadView:
         """Post the accept with its order, but for ``changes``; returns the thread at rest."""
+        await self.post(**changes)
+        await self.souk.settled(self.thread)
+        return await self.view()
+
+    async def view(self) -> ThreadView:
+        view = await self.souk.broker.threads.get(self.thread)
+        assert view is not None
+        return view
+
+    async def post(self, **changes: Any) -> Letter:
+        """Post the accept with its order, but for ``changes``; returns what the seller gets."""
         order = msgspec.structs.replace(self.order, **changes)
         message = Message(
             id=IDS.new(),
@@ -82,12 +96,10 @@ class Attempt:
             reply_by=CLOCK.now_ms() + 30_000,
             body=Accept(self.posted.digest(), order.signature, order, opening=self.cfp),
         )
-        ruling = await self.souk.broker.threads.post(seal_message(message, self.signer))
+        raw = seal_message(message, self.signer)
+        ruling = await self.souk.broker.threads.post(raw)
         assert ruling.ok, ruling
-        await self.souk.settled(self.thread)
-        view = await self.souk.broker.threads.get(self.thread)
-        assert view is not None
-        return view
+        return Letter(self.member.did, message, raw, 1)
 
 
 async def attempt(souk: Souk, member: Member, *, deadline_ms: int = 5_000) -> Attempt:
@@ -297,3 +309,106 @@ async def test_fifty_buyers_at_once_each_get_their_own_answer(souk: Souk) -> Non
         for deal in deals:
             assert await souk.settled(deal.thread) == "settled"
         assert (await souk.types_logged()).count("capture") == 50
+
+
+class CutOffError(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def cut(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let the process end once, just before or just after a call takes effect."""
+
+    def plan(target: object, name: str, *, after: bool) -> None:
+        real, cuts = getattr(target, name), [1]
+
+        async def call(*args: Any, **named: Any) -> Any:
+            if not cuts:
+                return await real(*args, **named)
+            cuts.clear()
+            if after:
+                await real(*args, **named)
+            raise CutOffError
+
+        monkeypatch.setattr(target, name, call)
+
+    return plan
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", ["post", "capture", "settle"])
+async def test_wherever_a_delivery_is_cut_off_it_is_finished_and_paid_once(
+    souk: Souk, cut: Callable[..., None], step: str, after: bool
+) -> None:
+    agent, sold = grocer()
+    async with souk.aside(agent) as member:
+        made = await attempt(souk, member)
+        letter = await made.post(hold=await made.hold())
+        target = member.seller._till if step == "capture" else souk.broker.threads
+        cut(target, step, after=after)
+        with pytest.raises(CutOffError):
+            await member.seller.handle(letter)
+        await member.seller.handle(letter)
+        view = await made.view()
+        assert (view.state, view.facts["paid"]) == ("settled", str(PRICE))
+        tx = await souk.ledger.transaction(view.facts["tx"])
+        assert tx is not None
+        assert tx.payload["type"] == "capture"
+        assert len(sold) == (2 if (step, after) == ("post", False) else 1)
+        await member.seller.handle(letter)
+        assert (await souk.types_logged()).count("capture") == 1
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", ["release", "post"])
+async def test_wherever_a_refusal_is_cut_off_the_money_goes_back_and_the_buyer_is_told(
+    souk: Souk, cut: Callable[..., None], step: str, after: bool
+) -> None:
+    agent, _ = grocer(max_input_bytes=10)
+    async with souk.aside(agent) as member:
+        made = await attempt(souk, member)
+        letter = await made.post(hold=await made.hold())
+        cut(member.seller._till if step == "release" else souk.broker.threads, step, after=after)
+        with pytest.raises(CutOffError):
+            await member.seller.handle(letter)
+        await member.seller.handle(letter)
+        view = await made.view()
+        assert view.state == "failed"
+        assert isinstance(open_message(view.transcript[-1], me=None, now_ms=0).body, Failure)
+        assert (await souk.account(CUSTOMER.did)).held == 0
+        assert (await souk.types_logged()).count("release") == 1
+
+
+async def test_a_result_after_the_deadline_is_not_paid_and_the_hold_goes_back(souk: Souk) -> None:
+    agent = Agent("late")
+
+    @agent.offer("food.sell", price="0.002")
+    async def sell(text: str) -> str:
+        return text
+
+    async with souk.aside(agent) as member:
+        made = await attempt(souk, member, deadline_ms=900)
+        letter = await made.post(hold=await made.hold())
+        real = member.seller._result
+
+        def held_up(*args: Any) -> Any:
+            time.sleep(1)
+            return real(*args)
+
+        member.seller._result = held_up  # type: ignore[method-assign]
+        await member.seller.handle(letter)
+        assert (await made.view()).state == "failed"
+        assert (await souk.account(CUSTOMER.did)).held == 0
+        assert "capture" not in await souk.types_logged()
+
+
+async def test_letters_of_unknown_threads_and_of_other_sellers_change_nothing(souk: Souk) -> None:
+    agent, sold = grocer()
+    async with souk.hosting(agent, key="other") as other, souk.aside(agent) as member:
+        made = await attempt(souk, other)
+        letter = await made.post(hold=await made.hold())
+        await member.seller.handle(letter)
+        stray = msgspec.structs.replace(letter.message, thread=IDS.new())
+        await member.seller.handle(Letter(member.did, stray, letter.raw, 1))
+        assert await souk.settled(made.thread) == "settled"
+    assert sold == ["figs"]
