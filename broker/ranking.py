@@ -148,7 +148,7 @@ def _bag_of(document: str) -> tuple[Counter[str], int]:
 
 
 def _stem(word: str) -> str:
-    for ending in ("ies", "es", "s", "ing", "ers", "er", "ed", "e"):
+    for ending in ("ies", "ing", "ers", "es", "ed", "er", "s", "y", "e"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]
     return word

@@ -122,7 +122,9 @@ def plausible(draw: st.DrawFn) -> list[Said | Ending]:
 def next_step(draw: st.DrawFn, record: ThreadRecord, number: int) -> Said:
     """Draw a message that the table allows now, or any when it allows none."""
     allowed = [(who, kind) for state, who, kind in STEPS if state == record.state]
-    who, kind = draw(st.sampled_from(sorted(allowed) or [("buyer", "accept")]))
+    offers = [move for move in allowed if move[1] in {"quote", "counter"}]
+    moves = sorted(allowed) + 4 * offers or [("buyer", "accept")]
+    who, kind = draw(st.sampled_from(moves))
     if kind in {"quote", "counter"}:
         who = record.turn
     standing = record.side("seller" if who == "buyer" else "buyer")
@@ -312,6 +314,41 @@ def test_times_are_judged_to_the_millisecond_alike(script: Script) -> None:
         expired = Ending(kind="expired")
         check(script, [opening(reply_by=end), *[quote] * 3, *[accept] * 3, *[expired] * 3])
         now_ms = int(str(script.run([opening()])[0][-2]))
+
+
+def reply(**fields: object) -> Said:
+    return opening(**({"sender": "seller", "to": "buyer"} | fields))
+
+
+def test_a_long_bargain_and_what_must_not_follow_it_are_judged_alike(script: Script) -> None:
+    quote = reply(id="s1", type="quote", offer="o1", valid_until=FAR, price="9", makes="a1")
+    offers = [
+        quote,
+        opening(id="b2", type="counter", seq=2, offer="o2", valid_until=FAR, price="3", makes="a2"),
+        reply(id="s2", type="counter", seq=2, offer="o3", valid_until=FAR, price="8", makes="a3"),
+    ]
+    take = {"type": "accept", "ordered": True, "seq": 3, "offer": "o3", "agreement": "a3"}
+    late_order = opening(id="b3", deadline=1, **take)
+    other_agreement = opening(id="b4", **(take | {"agreement": "a1"}))
+    accept = opening(id="b5", hold="h", **take)
+    result = reply(id="s3", type="result", seq=3, agreement="a3", receipt="r")
+    paid, otherwise = (Ending(kind="settled", paid="8", tx=tx) for tx in ("t1", "t2"))
+    course = [opening(), *offers, late_order, other_agreement, accept, result, paid, otherwise]
+    check(script, [*course, paid, Ending(kind="failed")])
+    verdicts = [answer[0] for answer in script.run([*course])]
+    assert verdicts == ["OK"] * 4 + ["LATE", "OFFER_CHANGED", "OK", "OK", "OK", "CLOSED"]
+    check(script, [opening(), *offers, accept, Ending(kind="expired"), Ending(kind="failed")])
+    # The window: the quote is late by the buyer's reply_by although its own is far.
+    check(script, [opening(reply_by=4_000_000_000_000), quote])
+
+
+def test_a_quote_after_the_window_is_late_alike(script: Script) -> None:
+    (answer,) = script.run([opening()])
+    soon = int(str(answer[-2])) + 30
+    late = [reply(id=f"s{n}", type="quote", offer="o", valid_until=FAR, seq=9) for n in range(99)]
+    last = reply(id="last", type="quote", offer="o", valid_until=FAR)
+    course = [opening(reply_by=soon), *late, *late, last]
+    check(script, course)
 
 
 def test_the_stored_fields_are_the_records_fields() -> None:
