@@ -86,6 +86,11 @@ class DeploymentStore(Protocol):
 class WorkMarks(Protocol):
     """Who works on which heavy job, and what came of it; see :class:`agents.stores.redis`."""
 
+    @property
+    def lease_ms(self) -> int:
+        """Return how long a lease lasts unless it is renewed."""
+        ...
+
     async def take(self, agreement: str, holder: str) -> bool:
         """Take an order under a lease; false while another holder's lease lasts."""
         ...

@@ -13,11 +13,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -27,6 +28,7 @@ from nacl.secret import SecretBox
 from nacl.utils import random as random_bytes
 
 from agents.agent import Agent
+from agents.courier import BACKOFF_S
 from agents.job import Job, Terms
 from agents.perform import (
     Done,
@@ -54,7 +56,6 @@ MAX_TASK_BYTES: Final = 2 * 1024 * 1024
 PATIENCE_MS: Final = 30_000
 GRACE_S: Final = 5.0
 _POLL_S: Final = 0.5
-_RENEW_S: Final = 1.0
 
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
@@ -287,10 +288,10 @@ class Workshop:
         renewing = asyncio.create_task(self._renew(agreement, holder))
         try:
             result = self._key.seal_outcome(await self._attempt(task, bench))
-            await self._marks.keep(agreement, result)
+            await _patiently(lambda: self._marks.keep(agreement, result))
         finally:
             renewing.cancel()
-        await self._mailbox.send(task.reply_to, result)
+        await _patiently(lambda: self._mailbox.send(task.reply_to, result))
         await self._marks.leave(agreement)
         await bench.idle()  # work that hangs ends with its process, by the task's hard limit
         return "done"
@@ -309,5 +310,16 @@ class Workshop:
 
     async def _renew(self, agreement: str, holder: str) -> None:
         while True:
-            await asyncio.sleep(_RENEW_S)
-            _ = await self._marks.renew(agreement, holder)
+            await asyncio.sleep(self._marks.lease_ms / 4_000)
+            with contextlib.suppress(BrokerUnreachableError):
+                _ = await self._marks.renew(agreement, holder)
+
+
+async def _patiently(call: Callable[[], Awaitable[None]]) -> None:
+    """Repeat a call while the broker is away for some seconds: the work is done already."""
+    for pause_s in BACKOFF_S:
+        try:
+            return await call()
+        except BrokerUnreachableError:
+            await asyncio.sleep(pause_s)
+    return await call()

@@ -64,6 +64,11 @@ class RedisMarks:
         self._wire = wire
         self._lease_ms = lease_ms
 
+    @property
+    def lease_ms(self) -> int:
+        """Return how long a lease lasts unless it is renewed."""
+        return self._lease_ms
+
     async def take(self, agreement: str, holder: str) -> bool:
         """Take an order under a lease; false while another holder's lease lasts."""
         key = f"{{w:{agreement}}}:lease"

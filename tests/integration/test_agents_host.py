@@ -13,21 +13,11 @@ from agents.deployments import Deployment, Deployments
 from agents.errors import SellerFailedError
 from agents.host import Host
 from agents.stores.memory import MemoryRecords
-from tests.fixtures.hosting import CLOCK, IDS, Souk, source_of, until
+from tests.fixtures.hosting import CLOCK, IDS, Souk, echo_agent, source_of, until
 
 pytestmark = pytest.mark.redis
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "translator.py"
-
-
-def echo_agent() -> Agent:
-    agent = Agent("parrot")
-
-    @agent.offer("text.echo", price="0.002", floor="0.001", latency_ms=100)
-    def echo(text: str, times: int = 1) -> str:
-        return " ".join([text] * times)
-
-    return agent
 
 
 async def test_the_five_line_agent_is_bought_from_and_paid(souk: Souk) -> None:
