@@ -18,6 +18,7 @@ import orjson
 from rahba.errors import RahbaError
 
 P = ParamSpec("P")
+_PLAIN_WIDTH = 180
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print data, not prose.")
 
@@ -41,7 +42,8 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> No
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
-    Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
+    width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+    Console(width=width, highlight=False).print(table)
 
 
 def asynchronous(function: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:

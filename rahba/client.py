@@ -1,0 +1,288 @@
+"""The market from outside: a client of the gateway's HTTP surface.
+
+* Every write carries an idempotency key and is repeated with growing pauses when the connection
+  breaks or the gateway is busy: a repeated call is never paid twice.
+* A problem document becomes a :class:`MarketProblemError` with the market's own code and hint.
+* Amounts are integers of fals here and strings on the wire; documents are returned as they come.
+
+    async with Market("http://127.0.0.1:8700", api_key) as market:
+        call = await market.call({"text": "…"}, skill="text.summarise", budget_fals=5_000_000)
+        print(call["output"], call["paid_fals"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import Any, Final, Self
+
+import aiohttp
+import orjson
+
+from rahba.errors import RahbaError, RemoteError, TooLargeError
+from rahba.ids import Ids, RandomIds
+from rahba.messages import Mode
+from rahba.money import wire_fals
+
+Document = dict[str, Any]
+
+MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
+MAX_EVENT_BYTES: Final = 256 * 1024
+_PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
+_BUSY: Final = frozenset({429, 502, 503, 504})
+_ENDED: Final = frozenset({"settled", "failed"})
+_DEFAULT_DEADLINE_MS: Final = 30_000
+_READ_WITHIN_S: Final = 10.0
+
+
+class MarketUnreachableError(RemoteError):
+    """The gateway did not answer in time."""
+
+    code = "market_unreachable"
+    retryable = True
+    hint = "is `rahba up` running? RAHBA_URL names another gateway"
+
+
+class MarketProblemError(RemoteError):
+    """The market refused or failed; ``code``, ``hint`` and ``facts`` are the market's."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        """Take over a problem document (RFC 9457)."""
+        super().__init__(str(problem.get("detail") or problem.get("title") or status))
+        self.status = status
+        self.code = str(problem.get("code") or "problem")  # type: ignore[misc]  # the market's own
+        self.hint = str(problem.get("hint") or "")  # type: ignore[misc]
+        self.retryable = bool(problem.get("retryable", status in _BUSY))  # type: ignore[misc]
+        self.problem = dict(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    body: bytes | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Market:
+    """One gateway, seen with one API key; use as an async context manager."""
+
+    def __init__(self, url: str, api_key: str | None = None, *, ids: Ids | None = None) -> None:
+        """Name the gateway; reading needs no key, buying and deploying do."""
+        self._url = url.rstrip("/")
+        self._headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._ids = ids or RandomIds()
+        self._web: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the connection pool."""
+        self._web = aiohttp.ClientSession(self._url, headers=self._headers)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        if self._web is not None:
+            await self._web.close()
+
+    async def call(
+        self,
+        args: Mapping[str, Any],
+        *,
+        budget_fals: int,
+        skill: str | None = None,
+        agent: str | None = None,
+        mode: Mode | None = None,
+        deadline_ms: int = _DEFAULT_DEADLINE_MS,
+        key: str | None = None,
+    ) -> Document:
+        """Buy a skill and wait until the call has ended: ``state`` settled, or the problem raised.
+
+        ``key`` is the idempotency key: the same key gives the same answer, bought once.
+        """
+        body: Document = {
+            "input": dict(args),
+            "budget": wire_fals(budget_fals),
+            "deadline_ms": deadline_ms,
+        }
+        body |= {"skill": skill} if skill else {"agent": agent}
+        body |= {"mode": mode} if mode else {}
+        call = await self._send("POST", "/v1/calls", body, key=key, within_ms=deadline_ms + 30_000)
+        while call["state"] not in _ENDED:
+            await asyncio.sleep(0.25)
+            call = await self._read(f"/v1/calls/{call['id']}")
+        if call.get("problem"):
+            raise MarketProblemError(int(call["problem"]["status"]), call["problem"])
+        return call
+
+    async def templates(self) -> list[Document]:
+        """Return what can be deployed."""
+        found: list[Document] = (await self._read("/v1/templates"))["templates"]
+        return found
+
+    async def deploy(self, template: str, name: str, config: Mapping[str, Any]) -> Document:
+        """Deploy an agent; returns its record, ``pending`` at first."""
+        body = {"template": template, "name": name, "config": dict(config)}
+        return await self._send("POST", "/v1/deployments", body)
+
+    async def running(self, deployment: str) -> Document:
+        """Wait until a deployment runs.
+
+        Raises:
+            MarketProblemError: it failed, or was stopped.
+        """
+        while True:
+            record = await self._read(f"/v1/deployments/{deployment}")
+            if record["state"] == "running":
+                return record
+            if record["state"] != "pending":
+                detail = record.get("error") or f"the deployment is {record['state']}"
+                raise MarketProblemError(409, {"code": "deployment_failed", "detail": detail})
+            await asyncio.sleep(0.1)
+
+    async def deployments(self) -> list[Document]:
+        """Return every deployment, oldest first."""
+        found: list[Document] = (await self._read("/v1/deployments"))["deployments"]
+        return found
+
+    async def stop(self, deployment: str) -> Document:
+        """Stop a deployment."""
+        return await self._send("DELETE", f"/v1/deployments/{deployment}", None)
+
+    def agents(self, **filters: str) -> AsyncIterator[Document]:
+        """Yield the agents on the market, best first; ``skill``, ``q``, ``max_price`` narrow."""
+        return self._pages("/v1/agents", "agents", filters)
+
+    def negotiations(self) -> AsyncIterator[Document]:
+        """Yield the negotiations, newest first."""
+        return self._pages("/v1/negotiations", "negotiations", {})
+
+    async def deal(self, digest: str) -> Document:
+        """Return a deal: agreement, signatures, receipt, payment and its proof."""
+        return await self._read(f"/v1/deals/{digest}")
+
+    async def supply(self) -> Document:
+        """Return the supply equation."""
+        return await self._read("/v1/supply")
+
+    async def log_key(self) -> str:
+        """Return the verifier key of the ledger's log; pin it."""
+        answer = await self._answer(_Request("GET", "/v1/log/key"), _READ_WITHIN_S)
+        return answer.decode("ascii").strip()
+
+    async def feed(
+        self, *, tail: int = 0, kinds: str | None = None, after: str | None = None
+    ) -> AsyncIterator[Document]:
+        """Yield events for ever; after a broken connection, from the one after the last."""
+        last, beginning = after, {"tail": str(tail)}
+        while True:
+            query = ({"last_event_id": last} if last else beginning) | (
+                {"kinds": kinds} if kinds else {}
+            )
+            try:
+                async for event in self._events(query):
+                    last = event["id"]
+                    yield event
+            except (aiohttp.ClientError, TimeoutError):
+                pass  # the gateway comes back, and the last id knows where we were
+            await asyncio.sleep(0.5)
+
+    async def _events(self, query: Mapping[str, str]) -> AsyncIterator[Document]:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=40)
+        web = self._session()
+        async with web.get(
+            "/v1/feed", params=query, timeout=timeout, read_bufsize=MAX_EVENT_BYTES
+        ) as reply:
+            if reply.status != 200:
+                raise _problem(reply.status, await reply.content.read(MAX_EVENT_BYTES))
+            async for line in reply.content:
+                if line.startswith(b"data: "):
+                    yield orjson.loads(line[6:])
+
+    async def _pages(
+        self, path: str, member: str, filters: Mapping[str, str]
+    ) -> AsyncIterator[Document]:
+        query = dict(filters) | {"limit": "100"}
+        while True:
+            page = await self._read(path, query)
+            for item in page[member]:
+                yield item
+            if not page.get("next_cursor"):
+                return
+            query["cursor"] = page["next_cursor"]
+
+    async def _read(self, path: str, query: Mapping[str, str] | None = None) -> Document:
+        answer = await self._answer(_Request("GET", path, query=query or {}), _READ_WITHIN_S)
+        document: Document = orjson.loads(answer)
+        return document
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        *,
+        key: str | None = None,
+        within_ms: int = 20_000,
+    ) -> Document:
+        headers = {"idempotency-key": key or self._ids.new(), "content-type": "application/json"}
+        raw = None if body is None else orjson.dumps(body)
+        request = _Request(method, path, raw, headers=headers)
+        document: Document = orjson.loads(await self._answer(request, within_ms / 1000))
+        return document
+
+    async def _answer(self, request: _Request, within_s: float) -> bytes:
+        """Ask until there is an answer that stands, for at most ``within_s``."""
+        trouble: RahbaError | None = None
+        try:
+            async with asyncio.timeout(within_s):
+                for pause_s in chain(_PAUSES_S, repeat(_PAUSES_S[-1])):
+                    try:
+                        return await self._once(request)
+                    except (aiohttp.ClientError, MarketProblemError) as error:
+                        trouble = _worth_another_try(error)
+                    await asyncio.sleep(pause_s)
+        except TimeoutError:
+            pass
+        raise trouble or MarketUnreachableError(f"{self._url} did not answer in time")
+
+    async def _once(self, request: _Request) -> bytes:
+        async with self._session().request(
+            request.method,
+            request.path,
+            data=request.body,
+            params=request.query,
+            headers=request.headers,
+        ) as reply:
+            answer = bytearray()
+            async for chunk in reply.content.iter_any():
+                answer += chunk
+                if len(answer) > MAX_ANSWER_BYTES:
+                    raise TooLargeError("the answer is too large", limit=MAX_ANSWER_BYTES)
+            if reply.status >= 400:
+                raise _problem(reply.status, bytes(answer))
+            return bytes(answer)
+
+    def _session(self) -> aiohttp.ClientSession:
+        assert self._web is not None, "use `async with Market(...)`"
+        return self._web
+
+
+def _problem(status: int, raw: bytes) -> MarketProblemError:
+    try:
+        problem = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        problem = {}
+    return MarketProblemError(status, problem if isinstance(problem, dict) else {})
+
+
+def _worth_another_try(error: Exception) -> RahbaError:
+    """Return what to say when time runs out; raise what trying again cannot mend."""
+    if not isinstance(error, MarketProblemError):
+        return MarketUnreachableError(f"the gateway did not answer: {error}")
+    # A call that ended badly is the answer, whatever its status: the same key gives it again.
+    if error.code == "in_progress" or (error.retryable and "call" not in error.problem):
+        return error
+    raise error
