@@ -19,11 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from agents.agent import Agent
-from agents.courier import BACKOFF_S, Letter
+from agents.courier import Letter
 from agents.errors import OutOfPlaceError
 from agents.job import Job, Purse, Terms
 from agents.negotiation import (
@@ -41,13 +40,13 @@ from agents.negotiation import (
     sign_agreement,
 )
 from agents.order import MAX_DEADLINE_MS, MIN_GRACE_MS, Commission, check_hold, examine
+from agents.patience import patiently
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Progress, Purchaser, Till
 from agents.shelf import find_posted, seller_policy
 from agents.source import Source
 from agents.work import WorkDesk
 from broker import Broker
-from broker.errors import BrokerUnreachableError
 from broker.ports import Ruling, ThreadView
 from rahba.clock import Clock
 from rahba.encoding import b64, sha256_hex, unb64
@@ -111,7 +110,7 @@ class Seller:
 
     async def handle(self, letter: Letter) -> None:
         """Do what is due in the letter's thread; returns when the effects are durable."""
-        view = await self._broker.threads.get(letter.message.thread)
+        view = await patiently(lambda: self._broker.threads.get(letter.message.thread))
         if view is None or view.seller != self.signer.did:
             return
         match view.state:
@@ -184,7 +183,7 @@ class Seller:
         try:
             commission = examine(line.talk, self.agent, self.signer, now_ms=self._clock.now_ms())
             hold_id = commission.order.hold
-            hold = None if hold_id is None else await self._till.look(hold_id)
+            hold = None if hold_id is None else await self._look(hold_id)
             _ = check_hold(commission, hold, now_ms=self._clock.now_ms())
             done = await self._work(commission)
         except RahbaError as error:
@@ -268,9 +267,9 @@ class Seller:
                 )
             except PaymentRefusedError as error:
                 _log.warning("delivered but not paid in %s: %s", view.id, error)
-                _ = await self._retried(lambda: self._broker.threads.close(view.id, "failed"))
+                _ = await patiently(lambda: self._broker.threads.close(view.id, "failed"))
                 return
-        _ = await self._retried(lambda: self._broker.threads.settle(view.id, paid=price, tx=tx))
+        _ = await patiently(lambda: self._broker.threads.settle(view.id, paid=price, tx=tx))
 
     async def _fail(self, view: ThreadView, line: Line, error: RahbaError) -> None:
         await self._give_back(view)
@@ -282,16 +281,19 @@ class Seller:
         )
         ruling = await self._post(line, failure)
         if not ruling.ok:
-            _ = await self._retried(lambda: self._broker.threads.close(view.id, "failed"))
+            _ = await patiently(lambda: self._broker.threads.close(view.id, "failed"))
 
     async def _abandon(self, view: ThreadView) -> None:
         await self._give_back(view)
-        _ = await self._retried(lambda: self._broker.threads.close(view.id, "failed"))
+        _ = await patiently(lambda: self._broker.threads.close(view.id, "failed"))
+
+    async def _look(self, hold_id: str) -> HoldView | None:
+        return await patiently(lambda: self._till.look(hold_id))
 
     async def _give_back(self, view: ThreadView) -> None:
         """Release this deal's hold. One that is bound to another deal is not ours to release."""
         hold_id, agreement = view.facts.get("hold"), view.facts.get("agreement")
-        hold: HoldView | None = await self._till.look(hold_id) if hold_id else None
+        hold = await self._look(hold_id) if hold_id else None
         if hold is None or hold.status != "open":
             return
         if hold.payee == self.signer.did and hold.agreement == agreement:
@@ -318,19 +320,10 @@ class Seller:
 
     async def _post(self, line: Line, body: Body) -> Ruling:
         raw = line.write(body, reply_by=self._clock.now_ms() + REPLY_MS)
-        ruling = await self._retried(lambda: self._broker.threads.post(raw))
+        ruling = await patiently(lambda: self._broker.threads.post(raw))
         if ruling.ok:
             line.said(body, raw)
         return ruling
-
-    async def _retried(self, call: Callable[[], Awaitable[Ruling]]) -> Ruling:
-        """Repeat a call to the broker while it is away; after some seconds the letter must wait."""
-        for pause_s in BACKOFF_S:
-            try:
-                return await call()
-            except BrokerUnreachableError:
-                await asyncio.sleep(pause_s)
-        return await call()
 
     def _tell(self, news: Progress) -> None:
         now_ms = self._clock.now_ms()

@@ -18,7 +18,7 @@ import hashlib
 import hmac
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,8 +28,8 @@ from nacl.secret import SecretBox
 from nacl.utils import random as random_bytes
 
 from agents.agent import Agent
-from agents.courier import BACKOFF_S
 from agents.job import Job, Terms
+from agents.patience import patiently
 from agents.perform import (
     Done,
     JobDeadlineError,
@@ -288,10 +288,10 @@ class Workshop:
         renewing = asyncio.create_task(self._renew(agreement, holder))
         try:
             result = self._key.seal_outcome(await self._attempt(task, bench))
-            await _patiently(lambda: self._marks.keep(agreement, result))
+            await patiently(lambda: self._marks.keep(agreement, result))
         finally:
             renewing.cancel()
-        await _patiently(lambda: self._mailbox.send(task.reply_to, result))
+        await patiently(lambda: self._mailbox.send(task.reply_to, result))
         await self._marks.leave(agreement)
         await bench.idle()  # work that hangs ends with its process, by the task's hard limit
         return "done"
@@ -313,13 +313,3 @@ class Workshop:
             await asyncio.sleep(self._marks.lease_ms / 4_000)
             with contextlib.suppress(BrokerUnreachableError):
                 _ = await self._marks.renew(agreement, holder)
-
-
-async def _patiently(call: Callable[[], Awaitable[None]]) -> None:
-    """Repeat a call while the broker is away for some seconds: the work is done already."""
-    for pause_s in BACKOFF_S:
-        try:
-            return await call()
-        except BrokerUnreachableError:
-            await asyncio.sleep(pause_s)
-    return await call()

@@ -21,6 +21,7 @@ from agents.work import WorkKey
 from api.ledger_http import serve
 from api.settings import next_database
 from api.worker import CeleryQueue, make_app
+from broker.ports import Query
 from broker.transports.redis.wire import Wire
 from tests.fixtures.hosting import Souk, until
 from tests.fixtures.market import free_port
@@ -92,6 +93,12 @@ def worker(souk: Souk, redis_url: str) -> contextlib.AbstractContextManager[obje
     return process("-m", "api.worker", next_database(redis_url), redis_url, str(souk.data_dir))
 
 
+async def listed(souk: Souk, skill: str) -> None:
+    async with asyncio.timeout(20):
+        while not (await souk.broker.directory.find(Query(skill=skill))).listings:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 async def test_a_worker_does_a_heavy_job_and_its_seller_is_paid(
     heavy_souk: Souk, redis_url: str, tmp_path: Path
 ) -> None:
@@ -137,10 +144,12 @@ async def test_without_any_worker_a_heavy_job_fails_at_its_deadline_and_the_hold
     assert "capture" not in await heavy_souk.types_logged()
 
 
-async def test_a_host_killed_mid_job_does_it_again_when_it_is_back_and_is_paid_once(
-    souk: Souk, redis_url: str, tmp_path: Path
-) -> None:
-    mill, port, stop = Mill(tmp_path, "inline"), free_port(), asyncio.Event()
+@contextlib.asynccontextmanager
+async def running_host(
+    souk: Souk, redis_url: str, mill: Mill
+) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """Run `rahba host` in a process, with the ledger of this one."""
+    port = free_port()
     serving = asyncio.create_task(serve(souk.ledger, "127.0.0.1", port, log=souk.ledger.log))
     env = {
         "RAHBA_DATA": str(souk.data_dir),
@@ -149,21 +158,26 @@ async def test_a_host_killed_mid_job_does_it_again_when_it_is_back_and_is_paid_o
         "RAHBA_LEDGER_URL": f"http://127.0.0.1:{port}",
     }
     try:
-        with process("-m", "api.cli", "host", str(mill.path), env=env) as first:
-            await listed(souk, "text.grind")
-            args = {"text": "corn", "nap": 60, "naps": 1}
-            buying = asyncio.create_task(
-                souk.buy("text.grind", args, within_ms=40_000, mode="posted")
-            )
-            await until(lambda: mill.runs == 1)
-            kill(first)
-        with process("-m", "api.cli", "host", str(mill.path), env=env):
-            deal = await buying
-            assert await souk.settled(deal.thread) == "settled"
+        with process("-m", "api.cli", "host", str(mill.path), env=env) as running:
+            yield running
     finally:
-        stop.set()
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_host_killed_mid_job_does_it_again_when_it_is_back_and_is_paid_once(
+    souk: Souk, redis_url: str, tmp_path: Path
+) -> None:
+    mill = Mill(tmp_path, "inline")
+    async with running_host(souk, redis_url, mill) as first:
+        await listed(souk, "text.grind")
+        args = {"text": "corn", "nap": 60, "naps": 1}
+        buying = asyncio.create_task(souk.buy("text.grind", args, within_ms=40_000, mode="posted"))
+        await until(lambda: mill.runs == 1)
+        kill(first)
+    async with running_host(souk, redis_url, mill):
+        deal = await buying
+        assert await souk.settled(deal.thread) == "settled"
     assert deal.output == "CORN"
     assert mill.runs == 2
     assert (await souk.types_logged()).count("capture") == 1
@@ -177,9 +191,32 @@ def test_tasks_are_json_and_nothing_is_kept_in_a_result_backend() -> None:
     assert app.conf.worker_prefetch_multiplier == 1
 
 
-async def listed(souk: Souk, skill: str) -> None:
-    from broker.ports import Query
+@pytest.mark.long
+async def test_a_heavy_job_that_hangs_ends_with_its_process_and_the_worker_goes_on(
+    heavy_souk: Souk, redis_url: str, tmp_path: Path
+) -> None:
+    mill = Mill(tmp_path, "worker")
+    with worker(heavy_souk, redis_url):
+        async with heavy_souk.host(mill.path):
+            with pytest.raises(SellerFailedError) as caught:
+                await heavy_souk.buy("text.grind", {"text": "a", "nap": 600}, within_ms=6_000)
+            assert caught.value.facts["seller_code"] == "deadline_exceeded"
+            deal = await heavy_souk.buy("text.grind", {"text": "b"}, within_ms=30_000)
+            assert deal.output == "B"
 
-    async with asyncio.timeout(20):
-        while not (await souk.broker.directory.find(Query(skill=skill))).listings:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+async def test_a_host_that_is_asked_to_stop_finishes_its_job_and_leaves_the_market(
+    souk: Souk, redis_url: str, tmp_path: Path
+) -> None:
+    mill = Mill(tmp_path, "inline")
+    async with running_host(souk, redis_url, mill) as host:
+        await listed(souk, "text.grind")
+        buying = asyncio.create_task(
+            souk.buy("text.grind", {"text": "corn", "nap": 1}, mode="posted")
+        )
+        await until(lambda: mill.runs == 1)
+        host.send_signal(signal.SIGTERM)
+        assert (await buying).output == "CORN"
+        assert await asyncio.to_thread(host.wait, 15) == 0
+        page = await souk.broker.directory.find(Query(skill="text.grind"))
+        assert page.listings == ()
