@@ -12,14 +12,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
+import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Lifespan
 
 from api.http.dashboard import Dashboard
 from api.http.frame import Frame
@@ -29,6 +30,8 @@ from api.http.parts import GatewayParts
 from api.http.problems import plain_problem, problem_of
 from api.http.routes import calls, ledger, market, process, talks
 from rahba.errors import RahbaError
+
+API_VERSION: Final = "1"
 
 _log: Final = logging.getLogger(__name__)
 _BY_STATUS: Final = {
@@ -42,7 +45,10 @@ _BY_STATUS: Final = {
 
 
 def create_app(parts: GatewayParts) -> FastAPI:
-    """Build the application; it does nothing before its lifespan begins."""
+    """Build the application; it does nothing before its lifespan begins.
+
+    A gateway belongs to the event loop that runs it: call this inside the loop.
+    """
     gateway = Gateway(parts)
 
     @contextlib.asynccontextmanager
@@ -50,8 +56,20 @@ def create_app(parts: GatewayParts) -> FastAPI:
         async with gateway.running():
             yield
 
+    app = routed(lifespan)
+    app.state.gateway = gateway
+    app.router.routes.extend(Dashboard(parts.settings.dashboard_dir).routes())
+    app.add_middleware(Frame, settings=parts.settings, metrics=gateway.metrics)
+    app.add_exception_handler(RahbaError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(RequestValidationError, _on_form)
+    app.add_exception_handler(Exception, _on_defect)
+    return app
+
+
+def routed(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """Return an application with the API's routes, and nothing behind them yet."""
     app = FastAPI(
-        title="Rahba gateway",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -59,18 +77,19 @@ def create_app(parts: GatewayParts) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False},
     )
-    app.state.gateway = gateway
     app.router.routes.extend(calls.ROUTES)
     for router in (market.router, talks.router, ledger.router, process.router):
         app.include_router(router)
-    app.router.routes.extend(Dashboard(parts.settings.dashboard_dir).routes())
-    app.add_middleware(Frame, settings=parts.settings, metrics=gateway.metrics)
-    app.add_exception_handler(RahbaError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(RequestValidationError, _on_form)
-    app.add_exception_handler(Exception, _on_defect)
     app.openapi = _Openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def write_openapi() -> bytes:
+    """Return the OpenAPI document as ``docs/openapi.json`` holds it."""
+    return orjson.dumps(
+        routed().openapi(),
+        option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE,
+    )
 
 
 class _Openapi:
@@ -82,15 +101,8 @@ class _Openapi:
 
     def __call__(self) -> dict[str, Any]:
         if self._made is None:
-            self._made = openapi_of(self._app, version=_version())
+            self._made = openapi_of(self._app, version=API_VERSION)
         return self._made
-
-
-def _version() -> str:
-    try:
-        return version("rahba")
-    except PackageNotFoundError:
-        return "0"
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

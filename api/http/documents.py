@@ -5,10 +5,21 @@ No answer passes through them at run time; a test reads real answers with them i
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+# The form of ids is told here and checked by the kernel, whose errors say more.
+Id = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{32}$"})]
+Digest = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
+Did = Annotated[str, Path(json_schema_extra={"pattern": "^did:key:z[1-9A-HJ-NP-Za-km-z]{47}$"})]
+Account = Annotated[
+    str, Path(json_schema_extra={"pattern": "^(issuance|fees|did:key:z[1-9A-HJ-NP-Za-km-z]{47})$"})
+]
+Code = Annotated[str, Path(json_schema_extra={"pattern": "^[a-z_]{1,64}$"})]
+Tile = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-zA-Z./]{1,128}$"})]
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -314,6 +325,10 @@ class AnswerDocument(Document):
     seq: int | None
     code: str | None
     detail: str
+
+
+class SubmittedDocument(RootModel[AnswerDocument | list[AnswerDocument]]):
+    """One answer, or as many as there were transactions, in their order."""
 
 
 class TransactionDocument(Document):

@@ -73,7 +73,7 @@ def _call_paths() -> dict[str, Any]:
         "summary": "Call Events",
         "operationId": "call_events",
         "parameters": [_CALL_ID, _header("Last-Event-ID", "go on after this event")],
-        "responses": stream_answers() | _plain(answers(CallDocument, 401, 403, 404, 422, 429)),
+        "responses": _plain(stream_answers() | answers(CallDocument, 401, 403, 404, 422, 429)),
     }
     return {
         "/v1/calls": {"post": post},

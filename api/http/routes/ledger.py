@@ -15,13 +15,16 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import PlainTextResponse
 
 from api.http.documents import (
+    Account,
     AccountDocument,
-    AnswerDocument,
     ChainDocument,
     ConsistencyDocument,
+    Digest,
     HoldDocument,
     InclusionDocument,
+    SubmittedDocument,
     SupplyDocument,
+    Tile,
     TransactionDocument,
     answers,
     plain_answers,
@@ -56,7 +59,7 @@ _MAX_TILE_BYTES: Final = 16 * 1024 * 1024
 
 
 @router.get("/accounts/{account}", responses=answers(AccountDocument, 200, 404, 422))
-async def read_account(request: Request, account: str) -> Response:
+async def read_account(request: Request, account: Account) -> Response:
     """Return an account's balance, what is held of it, and its lanes."""
     if account not in _SYSTEM:
         key_of(account)
@@ -68,7 +71,7 @@ async def read_account(request: Request, account: str) -> Response:
 
 @router.post(
     "/transactions",
-    responses=answers(AnswerDocument, 200, 402, 409, 413, 415, 422, 503),
+    responses=answers(SubmittedDocument, 200, 402, 409, 413, 415, 422, 503),
     openapi_extra=transactions_body(),
 )
 async def submit(request: Request) -> Response:
@@ -94,7 +97,7 @@ async def submit(request: Request) -> Response:
 
 
 @router.get("/transactions/{transaction}", responses=answers(TransactionDocument, 200, 404, 422))
-async def read_transaction(request: Request, transaction: str) -> Response:
+async def read_transaction(request: Request, transaction: Digest) -> Response:
     """Return a logged transaction: its place, its exact bytes, what it says."""
     view = await gateway_of(request).parts.ledger.transaction(check_digest(transaction))
     if view is None:
@@ -103,7 +106,7 @@ async def read_transaction(request: Request, transaction: str) -> Response:
 
 
 @router.get("/holds/{hold}", responses=answers(HoldDocument, 200, 404, 422))
-async def read_hold(request: Request, hold: str) -> Response:
+async def read_hold(request: Request, hold: Digest) -> Response:
     """Return a hold by the id of its transaction."""
     view = await gateway_of(request).parts.ledger.hold(check_digest(hold))
     if view is None:
@@ -163,7 +166,7 @@ async def prove_consistency(
 @router.get(
     "/log/tile/{tile:path}", responses=plain_answers(200, 404, kind="application/octet-stream")
 )
-async def read_tile(request: Request, tile: str) -> Response:
+async def read_tile(request: Request, tile: Tile) -> Response:
     """Return a tile of the log (C2SP tlog-tiles), as the ledger's own door serves it."""
     gateway = gateway_of(request)
     parts = tile.split("/")

@@ -18,6 +18,8 @@ from api.http.documents import (
     AgentPage,
     DeploymentDocument,
     DeploymentPage,
+    Did,
+    Id,
     TemplatePage,
     answers,
     body_of,
@@ -111,7 +113,7 @@ async def list_deployments(request: Request) -> Response:
     responses=answers(DeploymentDocument, 200, 404, 422),
     tags=["deploy"],
 )
-async def read_deployment(request: Request, deployment: str) -> Response:
+async def read_deployment(request: Request, deployment: Id) -> Response:
     """Return one deployment."""
     record = await gateway_of(request).deployments().get(deployment)
     return Reply(msgspec.to_builtins(record))
@@ -124,7 +126,7 @@ async def read_deployment(request: Request, deployment: str) -> Response:
     openapi_extra={"security": [{"key": []}]},
     tags=["deploy"],
 )
-async def stop_deployment(request: Request, deployment: str) -> Response:
+async def stop_deployment(request: Request, deployment: Id) -> Response:
     """Ask for a deployment to be stopped; asking again changes nothing."""
     gateway = gateway_of(request)
     principal, headers = await gateway.spender(request)
@@ -163,7 +165,7 @@ async def list_agents(  # noqa: PLR0917  # one argument a query field
 
 
 @router.get("/agents/{agent}", responses=answers(AgentDocument, 200, 404, 422), tags=["market"])
-async def read_agent(request: Request, agent: str) -> Response:
+async def read_agent(request: Request, agent: Did) -> Response:
     """Return one agent on the market with its signed card."""
     key_of(agent)
     listing = await gateway_of(request).parts.broker.directory.get(agent)

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from api.http.documents import (
+    Code,
     HealthDocument,
     ProblemKindDocument,
     ReadyDocument,
@@ -48,7 +49,7 @@ async def metrics(request: Request) -> Response:
 
 
 @router.get("/problems/{code}", responses=answers(ProblemKindDocument, 200, 404))
-async def explain_problem(code: str) -> Response:
+async def explain_problem(code: Code) -> Response:
     """Explain a problem by the code at the end of its ``type``."""
     kind = KINDS.get(code)
     if kind is None:

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.http.documents import (
     DealDocument,
+    Digest,
+    Id,
     NegotiationDocument,
     NegotiationPage,
     answers,
@@ -57,7 +59,7 @@ async def list_negotiations(
     "/negotiations/{group}", responses=answers(NegotiationDocument, 200, 404, 422), tags=["market"]
 )
 async def read_negotiation(
-    request: Request, group: str, raw: Annotated[int, Query(ge=0, le=1)] = 0
+    request: Request, group: Id, raw: Annotated[int, Query(ge=0, le=1)] = 0
 ) -> Response:
     """Return every thread of one negotiation; ``raw=1`` adds the signed bytes (base64)."""
     threads = await gateway_of(request).parts.broker.threads.group(check_id(group))
@@ -67,7 +69,7 @@ async def read_negotiation(
 
 
 @router.get("/deals/{digest}", responses=answers(DealDocument, 200, 404, 422), tags=["market"])
-async def read_deal(request: Request, digest: str) -> Response:
+async def read_deal(request: Request, digest: Digest) -> Response:
     """Return a deal with all that proves it: signatures, receipt, hold, capture, inclusion."""
     gateway = gateway_of(request)
     view = await gateway.parts.broker.threads.deal(check_digest(digest))

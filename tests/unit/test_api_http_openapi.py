@@ -1,0 +1,32 @@
+"""The OpenAPI document in the repository is the one that the code makes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import orjson
+
+from api.http.app import write_openapi
+from api.http.routes import calls, ledger, market, process, talks
+
+FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def test_the_openapi_file_is_current() -> None:
+    assert FILE.read_bytes() == write_openapi(), "write it: python -m api.http > docs/openapi.json"
+
+
+def test_every_reference_leads_somewhere() -> None:
+    text = FILE.read_text("utf-8")
+    schemas = orjson.loads(text)["components"]["schemas"]
+    assert set(re.findall(r'"#/components/schemas/([^"]+)"', text)) == set(schemas)
+
+
+def test_every_route_of_the_api_is_described() -> None:
+    described = set(orjson.loads(FILE.read_bytes())["paths"])
+    served = {route.path for route in calls.ROUTES}
+    for module in (ledger, market, process, talks):
+        served |= {route.path for route in module.router.routes}
+    assert len(served) > 25
+    assert {path.replace("{tile:path}", "{tile}") for path in served} == described
