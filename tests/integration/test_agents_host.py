@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
+from pydantic import BaseModel
 
 from agents import Agent, Job
-from agents.deployments import Deployment, Deployments
+from agents.deployments import Deployment, Deployments, write_deployment
 from agents.errors import SellerFailedError
-from agents.host import Host
+from agents.host import Host, HostRunningError, name_for, open_host
 from agents.stores.memory import MemoryRecords
+from agents.template import SelfTestError, Template, TemplateConfig, registry
+from broker.ports import Query
 from tests.fixtures.hosting import CLOCK, IDS, Souk, echo_agent, source_of, until
 
 pytestmark = pytest.mark.redis
@@ -214,3 +218,87 @@ async def cut_off(host: Host) -> None:
         task.cancel()
     await asyncio.gather(*host._courier._loops, *host._courier._tasks, return_exceptions=True)
     host._courier._loops = []
+
+
+class Ailment(TemplateConfig):
+    ailment: str
+
+
+class Sickly(Template):
+    """Fails in the way that its settings ask for."""
+
+    name: ClassVar[str] = "sickly"
+    title: ClassVar[str] = "Sickly"
+    description: ClassVar[str] = "Fails its self-test."
+    Config: ClassVar[type[BaseModel]] = Ailment
+
+    def build(self, config: Any, name: str) -> Agent:
+        if config.ailment == "no agent":
+            raise RuntimeError("no agent today")
+        agent = echo_agent()
+        agent.description = config.ailment
+        return agent
+
+    async def self_test(self, agent: Agent) -> None:
+        if agent.description == "raises":
+            raise ValueError("not well")
+        if agent.description == "hangs":
+            await asyncio.sleep(60)
+        raise SelfTestError("wrong result")
+
+
+@pytest.mark.parametrize("ailment", ["raises", "hangs", "wrong"])
+async def test_a_deployment_that_fails_its_self_test_says_so_and_is_never_listed(
+    souk: Souk, monkeypatch: pytest.MonkeyPatch, ailment: str
+) -> None:
+    monkeypatch.setitem(registry(), "sickly", Sickly())
+    monkeypatch.setattr("agents.host.SELF_TEST_S", 0.2)
+    deployments = Deployments(MemoryRecords(), souk.broker.mailbox, CLOCK, IDS)
+    async with souk.host(deployments=deployments) as host:
+        made = await deployments.deploy("sickly", "sick", {"ailment": ailment})
+        failed = await reached(deployments, made.id, "failed")
+        assert failed.error is not None
+        assert failed.error.startswith("self_test_failed")
+        assert host.members == []
+        assert (await souk.broker.directory.find(Query(skill="text.echo"))).listings == ()
+        well = await deployments.deploy("keywords", "well", {})
+        await reached(deployments, well.id, "running")
+
+
+async def test_a_deployment_whose_word_got_lost_is_taken_all_the_same(
+    souk: Souk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.host.ORPHAN_MS", 100)
+    store = MemoryRecords()
+    deployments = Deployments(store, souk.broker.mailbox, CLOCK, IDS)
+    async with souk.host(deployments=deployments):
+        record = Deployment(IDS.new(), "keywords", "lost", {}, "pending", CLOCK.now_ms())
+        await store.put(record.id, write_deployment(record))
+        await reached(deployments, record.id, "running")
+
+
+async def test_one_process_at_a_time_runs_a_host(souk: Souk) -> None:
+    async with souk.host():
+        with pytest.raises(HostRunningError), open_host(souk.world(), "test"):
+            pass
+        with open_host(souk.world(), "another"):
+            pass
+    with open_host(souk.world(), "test"):
+        pass
+
+
+async def test_an_agent_whose_lease_was_lost_is_listed_again(
+    souk: Souk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.host.HEARTBEAT_S", 0.1)
+    async with souk.hosting(echo_agent()) as member:
+        await souk.broker.directory.remove(member.did)
+        async with asyncio.timeout(5):
+            while await souk.broker.directory.get(member.did) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+def test_hosts_of_other_files_have_other_names(tmp_path: Path) -> None:
+    one, two = tmp_path / "a.py", tmp_path / "b.py"
+    assert len({name_for([]), name_for([one]), name_for([two]), name_for([one, two])}) == 4
+    assert name_for([one, two])[2:] == name_for([two, one])[2:]

@@ -27,6 +27,7 @@ from rahba.messages import (
     Message,
     Offer,
     Order,
+    Refuse,
     open_message,
     seal_message,
 )
@@ -412,3 +413,44 @@ async def test_letters_of_unknown_threads_and_of_other_sellers_change_nothing(so
         await member.seller.handle(Letter(member.did, stray, letter.raw, 1))
         assert await souk.settled(made.thread) == "settled"
     assert sold == ["figs"]
+
+
+async def test_a_seller_may_take_the_buyer_s_counter_and_works_when_the_order_comes(
+    souk: Souk,
+) -> None:
+    agent, sold = grocer(strategy="boulware")
+    async with souk.hosting(agent):
+        deal = await souk.buy(
+            "food.sell", {"text": "figs"}, mode="bargain", strategy="conceder", rounds=8
+        )
+        assert await souk.settled(deal.thread) == "settled"
+        view = await souk.broker.threads.get(deal.thread)
+    assert view is not None
+    said = [open_message(raw, me=None, now_ms=0) for raw in view.transcript]
+    assert [message.type for message in said[-3:]] == ["accept", "order", "result"]
+    assert said[-3].sender == deal.seller
+    assert 1_000_000 <= deal.agreed_fals < PRICE
+    assert (sold, deal.rounds > 1) == (["figs"], True)
+
+
+async def test_a_skill_that_the_agent_does_not_sell_is_refused_when_asked_for(souk: Souk) -> None:
+    agent, _ = grocer()
+    async with souk.hosting(agent) as member:
+        made = await attempt(souk, member)
+        cfp = msgspec.structs.replace(made.cfp, skill="food.steal", mode="bargain", rounds=2)
+        message = Message(
+            id=IDS.new(),
+            thread=made.thread,
+            seq=1,
+            prev=None,
+            sender=CUSTOMER.did,
+            to=member.did,
+            ts=CLOCK.now_ms(),
+            reply_by=CLOCK.now_ms() + 30_000,
+            body=cfp,
+        )
+        assert (await souk.broker.threads.post(seal_message(message, CUSTOMER))).ok
+        assert await souk.settled(made.thread) == "closed"
+        answer = open_message((await made.view()).transcript[-1], me=None, now_ms=0).body
+        assert isinstance(answer, Refuse)
+        assert answer.code == "unknown_skill"
