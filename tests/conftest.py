@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.gateway",
     "tests.fixtures.hosting",
     "tests.fixtures.trading",
+    "tests.fixtures.market",
 ]
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")

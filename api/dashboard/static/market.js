@@ -8,7 +8,7 @@ import { miniCurve } from "./curve.js";
 import { ROWS, events, listen, paused, resume, waiting } from "./feed.js";
 import { clock, rhb, short } from "./format.js";
 import { checkHead, head } from "./ledger.js";
-import { nameOf, names, refreshNames } from "./names.js";
+import { nameOf, online, refreshNames } from "./names.js";
 import { SignalElement } from "./signals.js";
 
 /** @typedef {import("./feed.js").MarketEvent} MarketEvent */
@@ -32,7 +32,6 @@ const talks = signal(new Map());
 const groups = new Map();
 /** @type {import("@preact/signals-core").Signal<{at: number, skill: string, paid: bigint}[]>} */
 const deals = signal([]);
-const loaded = signal(false);
 const trouble = signal("");
 /** @type {Record<string, string>} */
 const ENDINGS = { accepted: "agreed", held: "held", delivered: "delivered", settled: "settled", failed: "failed" };
@@ -137,7 +136,7 @@ class PriceChart extends SignalElement {
     const colour = getComputedStyle(this).getPropertyValue("--accent").trim();
     this.#plot ??= new uPlot(
       {
-        width: 150,
+        width: innerWidth < 480 ? 80 : 150,
         height: 36,
         cursor: { show: false },
         legend: { show: false },
@@ -163,14 +162,8 @@ class Market extends SignalElement {
 
   connectedCallback() {
     super.connectedCallback();
-    const look = () =>
-      Promise.all([refreshNames(), checkHead()])
-        .then(() => {
-          loaded.value = true;
-        })
-        .catch(() => undefined); // the header already says that the gateway is away
-    look();
-    this.#timer = setInterval(look, 5000);
+    checkHead();
+    this.#timer = setInterval(checkHead, 5000);
   }
 
   disconnectedCallback() {
@@ -190,9 +183,9 @@ class Market extends SignalElement {
           "idempotency-key": `dashboard-${name}-${crypto.randomUUID()}`,
         },
         body: JSON.stringify({ template: name, name, config: {} }),
-      });
-      if (!answer.ok) {
-        const problem = await answer.json();
+      }).catch(() => null);
+      if (!answer?.ok) {
+        const problem = answer ? await answer.json() : { detail: "the gateway does not answer" };
         trouble.value = problem.detail ?? problem.title;
         return;
       }
@@ -207,7 +200,7 @@ class Market extends SignalElement {
     const open = [...talks.value.values()].filter((talk) => talk.state === "open").length;
     const top = head.value;
     const figures = [
-      ["agents online", names.value.size],
+      ["agents online", online.value ?? "–"],
       ["open negotiations", open],
       ["deals a minute", recent.length],
       [`settled in ${deals.value.length} deals`, `${rhb(value)} RHB`],
@@ -316,7 +309,7 @@ class Market extends SignalElement {
   }
 
   render() {
-    const bare = loaded.value && names.value.size === 0 && events.value.length === 0;
+    const bare = online.value === 0 && talks.value.size === 0;
     return html`
       <h1>The market</h1>
       ${this.#strip()}

@@ -1,7 +1,7 @@
 // @ts-check
 /** Names of agents: a did is shown by the name on its card, where the directory knows it. */
 
-import { signal } from "@preact/signals-core";
+import { batch, signal } from "@preact/signals-core";
 import { short } from "./format.js";
 
 /** @type {import("@preact/signals-core").Signal<Map<string, string>>} */
@@ -12,13 +12,18 @@ export function nameOf(did) {
   return names.value.get(did) ?? `buyer …${short(did)}`;
 }
 
-/** Reads the directory once more. */
+/** How many agents are listed now; unknown before the first look. */
+export const online = signal(/** @type {number | null} */ (null));
+
+/** Reads the directory once more; while the gateway is away everything stays as it was. */
 export async function refreshNames() {
-  const answer = await fetch("/v1/agents?limit=100");
-  if (!answer.ok) return 0;
+  const answer = await fetch("/v1/agents?limit=100").catch(() => null);
+  if (!answer?.ok) return;
   const { agents } = await answer.json();
   const fresh = new Map(names.value);
   for (const agent of agents) fresh.set(agent.id, agent.name);
-  names.value = fresh;
-  return agents.length;
+  batch(() => {
+    names.value = fresh;
+    online.value = agents.length;
+  });
 }

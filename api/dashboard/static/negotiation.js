@@ -85,7 +85,8 @@ class Negotiation extends SignalElement {
   }
 
   #winner() {
-    return this.talk.threads.find((/** @type {any} */ thread) => thread.agreement);
+    const { agreement, threads } = this.talk;
+    return agreement && threads.find((/** @type {any} */ thread) => thread.agreement === agreement);
   }
 
   #sentence() {
