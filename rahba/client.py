@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -21,9 +22,17 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
-from rahba.errors import RahbaError, RemoteError, TooLargeError
+from rahba.encoding import decode_as, sha256_hex, unb64
+from rahba.envelope import verify
+from rahba.errors import (
+    BadInputError,
+    BadSignatureError,
+    RahbaError,
+    RemoteError,
+    TooLargeError,
+)
 from rahba.ids import Ids, RandomIds
-from rahba.messages import Mode
+from rahba.messages import AGREEMENT_TYPE, Agreement, Mode, Receipt, open_receipt
 from rahba.money import wire_fals
 
 Document = dict[str, Any]
@@ -32,7 +41,10 @@ MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
 MAX_EVENT_BYTES: Final = 256 * 1024
 _PAUSES_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
 _BUSY: Final = frozenset({429, 502, 503, 504})
-_ENDED: Final = frozenset({"settled", "failed"})
+_OVER: Final = frozenset({"settled", "failed"})
+_DONE: Final = _OVER | {"delivered"}
+_SETTLING_POLLS: Final = 20
+_POLL_S: Final = 0.25
 _DEFAULT_DEADLINE_MS: Final = 30_000
 _READ_WITHIN_S: Final = 10.0
 
@@ -98,7 +110,9 @@ class Market:
         deadline_ms: int = _DEFAULT_DEADLINE_MS,
         key: str | None = None,
     ) -> Document:
-        """Buy a skill and wait until the call has ended: ``state`` settled, or the problem raised.
+        """Buy a skill and wait for the result; a call that failed raises its problem.
+
+        ``state`` is settled, or delivered if the seller has not taken its money yet.
 
         ``key`` is the idempotency key: the same key gives the same answer, bought once.
         """
@@ -110,12 +124,27 @@ class Market:
         body |= {"skill": skill} if skill else {"agent": agent}
         body |= {"mode": mode} if mode else {}
         call = await self._send("POST", "/v1/calls", body, key=key, within_ms=deadline_ms + 30_000)
-        while call["state"] not in _ENDED:
-            await asyncio.sleep(0.25)
+        polls = 0
+        while call["state"] not in (_DONE if polls > _SETTLING_POLLS else _OVER):
+            await asyncio.sleep(_POLL_S)
             call = await self._read(f"/v1/calls/{call['id']}")
+            polls = polls + 1 if call["state"] in _DONE else 0
         if call.get("problem"):
             raise MarketProblemError(int(call["problem"]["status"]), call["problem"])
         return call
+
+    async def call_events(self, call: str) -> AsyncIterator[Document]:
+        """Yield the steps of a call, from its first to its end."""
+        last = 0
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                headers = {"last-event-id": str(last)}
+                async for event in self._events(f"/v1/calls/{call}/events", {}, headers):
+                    last = int(event["id"])
+                    yield event
+                    if event["kind"] in _DONE and "state" in event["data"]:
+                        return
+            await asyncio.sleep(_POLL_S)
 
     async def templates(self) -> list[Document]:
         """Return what can be deployed."""
@@ -159,6 +188,14 @@ class Market:
         """Yield the negotiations, newest first."""
         return self._pages("/v1/negotiations", "negotiations", {})
 
+    async def agent(self, did: str) -> Document:
+        """Return one agent on the market with its signed card."""
+        return await self._read(f"/v1/agents/{did}")
+
+    async def negotiation(self, group: str, *, raw: bool = False) -> Document:
+        """Return every thread of a negotiation; ``raw`` adds the signed messages (base64)."""
+        return await self._read(f"/v1/negotiations/{group}", {"raw": "1"} if raw else None)
+
     async def deal(self, digest: str) -> Document:
         """Return a deal: agreement, signatures, receipt, payment and its proof."""
         return await self._read(f"/v1/deals/{digest}")
@@ -182,18 +219,20 @@ class Market:
                 {"kinds": kinds} if kinds else {}
             )
             try:
-                async for event in self._events(query):
+                async for event in self._events("/v1/feed", query, {}):
                     last = event["id"]
                     yield event
             except (aiohttp.ClientError, TimeoutError):
                 pass  # the gateway comes back, and the last id knows where we were
             await asyncio.sleep(0.5)
 
-    async def _events(self, query: Mapping[str, str]) -> AsyncIterator[Document]:
+    async def _events(
+        self, path: str, query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> AsyncIterator[Document]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=40)
         web = self._session()
         async with web.get(
-            "/v1/feed", params=query, timeout=timeout, read_bufsize=MAX_EVENT_BYTES
+            path, params=query, headers=headers, timeout=timeout, read_bufsize=MAX_EVENT_BYTES
         ) as reply:
             if reply.status != 200:
                 raise _problem(reply.status, await reply.content.read(MAX_EVENT_BYTES))
@@ -268,6 +307,38 @@ class Market:
     def _session(self) -> aiohttp.ClientSession:
         assert self._web is not None, "use `async with Market(...)`"
         return self._web
+
+
+def verify_deal(deal: Document) -> Receipt:
+    """Check a deal as ``Market.deal`` returned it, without asking anybody; returns its receipt.
+
+    1. The agreement's bytes are those that the deal is named by.
+    2. Both sides signed exactly these bytes.
+    3. The receipt is the seller's own, for this agreement, input and price.
+
+    That the payment is in the ledger's log is for ``wallet.proof`` (or ``rahba ledger verify``).
+
+    Raises:
+        BadSignatureError: a signature or digest does not fit.
+        BadInputError: something that proves the deal is missing or malformed.
+    """
+    try:
+        raw, receipt_raw = unb64(deal["agreement_bytes"]), unb64(deal["receipt"]["envelope"])
+        signed = {side: deal["signatures"][side]["signature"] for side in ("buyer", "seller")}
+        digest = str(deal["digest"])
+    except (KeyError, TypeError) as error:
+        raise BadInputError("the deal lacks its agreement, a signature or the receipt") from error
+    agreement = decode_as(raw, Agreement)
+    if sha256_hex(raw) != digest:  # 1
+        raise BadSignatureError("the agreement is not the one that the deal is named by")
+    verify(agreement.buyer, AGREEMENT_TYPE, raw, signed["buyer"])  # 2
+    verify(agreement.seller, AGREEMENT_TYPE, raw, signed["seller"])
+    receipt = open_receipt(receipt_raw, seller=agreement.seller)  # 3
+    told = (receipt.agreement, receipt.buyer, receipt.input_digest, receipt.price)
+    wanted = (digest, agreement.buyer, agreement.input_digest, agreement.offer.issues.price)
+    if told != wanted:
+        raise BadSignatureError("the receipt is for something else")
+    return receipt
 
 
 def _problem(status: int, raw: bytes) -> MarketProblemError:

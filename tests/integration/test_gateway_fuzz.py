@@ -61,6 +61,6 @@ async def test_no_request_breaks_the_gateway(site: Site) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_no_request_of_many_breaks_the_gateway(stall: Site) -> None:
-    assert await asyncio.to_thread(fuzz, stall, 60) > 2_000
+    assert await asyncio.to_thread(fuzz, stall, 15) > 500
     supply = await stall.ledger.supply()
     assert supply.equal
