@@ -220,16 +220,22 @@ async def audit_ledger(
     older: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Audit a running ledger, near or far, up to its latest checkpoint."""
+    """Audit a running ledger, near or far, up to its latest checkpoint.
+
+    Raises:
+        RahbaError: the ledger cannot be asked, or its checkpoint is not signed by the key: then
+            nothing says how much there is to audit.
+    """
     checkpoint = await ledger.checkpoint()
     key = vkey or await ledger.verifier_key()
     size = open_checkpoint(checkpoint, key).size
     audit = Audit(progress)
     start = 0
     while start < size:
-        page = await ledger.entries(start, min(PAGE, size - start))
+        wanted = min(PAGE, size - start)
+        page = (await ledger.entries(start, wanted))[:wanted]
         if not page:
-            break
+            break  # the report names the first entry that is missing
         entries = [Entry(item.seq, item.raw, _leaf(item.id), item.log_time) for item in page]
         await asyncio.to_thread(_feed_all, audit, entries)
         start += len(page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import apsw
 import pytest
 
 from rahba.envelope import Signer
-from rahba.errors import RahbaError
-from wallet.audit import MAX_PROBLEMS, Report, audit_entries
+from rahba.errors import BadSignatureError, RahbaError
+from wallet.audit import MAX_PROBLEMS, Report, audit_entries, audit_ledger
 from wallet.book import Book
 from wallet.errors import StoreError
 from wallet.machine import apply
 from wallet.merkle import MerkleLog, leaf_hash
 from wallet.note import sign_checkpoint, verifier_key
-from wallet.ports import Entry
+from wallet.ports import Entry, TxView
 from wallet.stores.readonly import ReadOnlyLog
 from wallet.stores.sqlite import SqliteStore
 from wallet.transactions import (
@@ -33,6 +34,7 @@ from wallet.transactions import (
     read,
     seal_transaction,
 )
+from wallet.transports.http import HttpLedger
 
 OPERATOR, ALICE, BOB, THIEF = (Signer(bytes([number]) * 32) for number in range(1, 5))
 START = 1_700_000_000_000
@@ -278,6 +280,59 @@ def test_a_refused_transaction_leaves_no_trace_in_the_replay() -> None:
     poor = read(seal_transaction(Transfer(**log.common(THIEF), to=BOB.did, amount="1"), THIEF))
     assert apply(log.book.state, poor, START + 900).code == "insufficient_funds"
     assert log.book.log.root() == MerkleLog(entry.leaf for entry in ENTRIES).root()
+
+
+def test_a_log_that_cannot_be_read_on_is_named_with_its_place() -> None:
+    def torn() -> Iterator[Entry]:
+        yield from ENTRIES[:4]
+        raise StoreError("the file cannot be read")
+
+    report = audit_entries(torn(), CHECKPOINT, vkey=VKEY)
+    assert (report.problems[0].seq, report.problems[0].code) == (4, "unreadable")
+    assert report.root == ""
+    assert not report.checkpoint_ok
+
+
+def test_a_theft_in_the_open_interval_is_found_by_its_number() -> None:
+    theft = seal_transaction(Transfer(**Writer.begin().common(BOB), to=THIEF.did, amount="1"), BOB)
+    entry = Entry(5, theft, leaf_hash(theft), ENTRIES[5].log_time)
+    report = audit([*ENTRIES[:5], entry], sign(list(ENTRIES[:5])))
+    assert report.problems == ()  # Bob has the money: an honest payment
+    poor = seal_transaction(Transfer(**Writer.begin().common(THIEF), to=BOB.did, amount="1"), THIEF)
+    entry = Entry(5, poor, leaf_hash(poor), ENTRIES[5].log_time)
+    report = audit([*ENTRIES[:5], entry], sign(list(ENTRIES[:5])))
+    assert [problem.seq for problem in report.problems] == [5]
+
+
+class Served(HttpLedger):
+    """A ledger whose answers were written down: what a dishonest server could send."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.served = entries
+
+    async def checkpoint(self) -> str:
+        return CHECKPOINT
+
+    async def verifier_key(self) -> str:
+        return VKEY
+
+    async def entries(self, start: int, limit: int) -> list[TxView]:
+        return [
+            TxView(item.leaf.hex() or "no hex", item.seq, item.raw, item.log_time, {})
+            for item in self.served[start:]  # more than was asked for
+        ]
+
+
+async def test_a_far_ledger_is_judged_by_what_it_sends_alone() -> None:
+    assert (await audit_ledger(Served(list(ENTRIES)))).ok
+    assert (await audit_ledger(Served([*ENTRIES, *ENTRIES]))).ok  # the surplus is not looked at
+    withheld = await audit_ledger(Served(list(ENTRIES[:6])))
+    assert [problem.seq for problem in withheld.problems] == [6]
+    renamed = [*ENTRIES[:6], ENTRIES[6]._replace(leaf=b""), *ENTRIES[7:]]
+    assert [problem.seq for problem in (await audit_ledger(Served(renamed))).problems] == [6]
+    with pytest.raises(BadSignatureError):
+        await audit_ledger(Served(list(ENTRIES)), vkey=verifier_key(GENESIS.origin, THIEF))
 
 
 @pytest.fixture
