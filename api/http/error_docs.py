@@ -44,6 +44,12 @@ def error_classes() -> dict[str, list[type[RahbaError]]]:
     return found
 
 
+def met_over_http(error: type[RahbaError]) -> bool:
+    """Say whether a gateway can raise it; the rest is met on the command line alone."""
+    module = error.__module__
+    return not module.startswith("api.") or module.startswith(("api.http", "api.keys"))
+
+
 def write_docs() -> str:
     """Return the document."""
     classes = error_classes()
@@ -53,7 +59,7 @@ def write_docs() -> str:
         again = "yes" if any(error.retryable for error in known) else ""
         hint = next((error.hint for error in known if error.hint), "")
         meaning = kind.title if kind else inspect.cleandoc(known[0].__doc__ or "").split("\n")[0]
-        status = kind.status if kind else "?"
+        status = kind.status if kind else "–"
         lines.append(f"| `{code}` | {status} | {meaning} | {again} | {hint} |\n")
     return _HEAD + "".join(lines)
 

@@ -51,6 +51,7 @@ KINDS: Final[dict[str, Kind]] = {
     "too_many_calls": Kind(429, "Too many calls of this key are running"),
     "in_progress": Kind(409, "The first request with this Idempotency-Key is still running"),
     "key_reused": Kind(422, "This Idempotency-Key was used for another request"),
+    "market_unreachable": Kind(504, "The gateway did not answer in time"),
     "interrupted": Kind(502, "The call was cut off before a result was in"),
     "unavailable": Kind(503, "A part of the market cannot be reached"),
     "unknown_call": Kind(404, "There is no such call"),
@@ -172,16 +173,6 @@ KINDS: Final[dict[str, Kind]] = {
     "bad_agent_file": Kind(422, "The file declares no agent"),
     "ruff_missing": Kind(500, "A program that the template needs is missing"),
     "host_running": Kind(409, "Another process runs this host"),
-    # processes: met on the command line, never by HTTP clients
-    "already_running": Kind(500, "A market runs in this folder already"),
-    "bad_setting": Kind(500, "A setting is malformed"),
-    "directory_in_use": Kind(500, "Another process uses this folder"),
-    "no_broker": Kind(500, "There is no broker"),
-    "no_market": Kind(500, "No market runs here"),
-    "no_redis": Kind(500, "No Redis server is installed"),
-    "port_taken": Kind(500, "The port is taken"),
-    "redis_start": Kind(500, "The embedded server did not start"),
-    "service_failed": Kind(500, "A process of the market ended"),
 }
 
 
