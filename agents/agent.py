@@ -73,7 +73,7 @@ class OfferSpec:
 class Agent:
     """A name and what it sells. Declared in a module, a template or a test; run by a host."""
 
-    def __init__(  # noqa: PLR0913  # each has a name and a default
+    def __init__(
         self,
         name: str,
         *,
@@ -98,7 +98,7 @@ class Agent:
         self.backlog = 4 * capacity if backlog is None else backlog
         self.offers: dict[str, OfferSpec] = {}
 
-    def offer(  # noqa: PLR0913  # each has a name and a default
+    def offer(
         self,
         skill: str,
         *,

@@ -421,7 +421,7 @@ async def test_a_seller_may_take_the_buyer_s_counter_and_works_when_the_order_co
     agent, sold = grocer(strategy="boulware")
     async with souk.hosting(agent):
         deal = await souk.buy(
-            "food.sell", {"text": "figs"}, mode="bargain", strategy="conceder", rounds=8
+            "food.sell", {"text": "figs"}, mode="bargain", strategy="boulware", rounds=8
         )
         assert await souk.settled(deal.thread) == "settled"
         view = await souk.broker.threads.get(deal.thread)
