@@ -24,7 +24,7 @@ from wallet.merkle import MerkleLog, leaf_hash
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 AXE = Path(__file__).parents[2] / "api/dashboard/node_modules/axe-core/axe.min.js"
-SHOTS = Path(__file__).parents[2] / "test-results"
+SHOTS = Path(__file__).parents[2] / "screenshots"
 SUMMARISERS = {"swift": "0.003", "steady": "0.0034", "thorough": "0.004"}
 TEXT = (
     "The caravan reached the market before dawn. Traders unpacked salt, leather and dates. "
@@ -74,6 +74,12 @@ def violations(page: Page) -> list[str]:
     return [f"{item['id']}: {item['nodes'][0]['html'][:200]}" for item in found]
 
 
+def shoot(page: Page, name: str) -> None:
+    """Keep a picture for a person to look at."""
+    SHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+
+
 def fits(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
@@ -91,8 +97,7 @@ def test_the_market_page_is_readable_for_everybody(
         expect(page.locator("rahba-price-chart canvas").first).to_be_visible()
         assert fits(page)
         assert violations(page) == []
-        SHOTS.mkdir(exist_ok=True)
-        page.screenshot(path=SHOTS / f"market-{scheme}-{width}.png", full_page=True)
+        shoot(page, f"market-{scheme}-{width}")
 
 
 @pytest.mark.parametrize("width", [320, 1280])
@@ -111,7 +116,7 @@ def test_a_negotiation_shows_its_curve_and_every_signature_checked_here(
         assert rows == page.locator("table .badge.good").count() > 4
         assert fits(page)
         assert violations(page) == []
-        page.screenshot(path=SHOTS / f"negotiation-{scheme}-{width}.png", full_page=True)
+        shoot(page, f"negotiation-{scheme}-{width}")
 
 
 def test_a_tender_shows_every_seller(
@@ -124,7 +129,7 @@ def test_a_tender_shows_every_seller(
             expect(page.locator("td.seller", has_text=name).first).to_be_visible()
         page.get_by_role("button", name="by time").click()
         expect(page.get_by_role("button", name="by time")).to_have_attribute("aria-pressed", "true")
-        page.screenshot(path=SHOTS / "tender.png", full_page=True)
+        shoot(page, "tender")
 
 
 def test_one_byte_altered_in_flight_turns_the_badge_red(
@@ -201,7 +206,7 @@ def test_an_empty_market_says_how_to_fill_it_and_a_dead_gateway_is_noticed(
         expect(page.get_by_role("heading", name="No offers yet")).to_be_visible()
         assert market.api_key not in page.url
         assert violations(page) == []
-        page.screenshot(path=SHOTS / "empty.png", full_page=True)
+        shoot(page, "empty")
         page.get_by_role("button", name="Deploy three agents").click()
         expect(page.locator(".feed li.agent-listed")).to_have_count(3, timeout=30_000)
         seen = page.locator(".feed li").count()
