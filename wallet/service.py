@@ -129,13 +129,18 @@ class Sequencer:
     ) -> Self:
         """Replay the store's log, compare it with what it recorded, and start.
 
-        ``genesis`` opens an empty store; a store that has one keeps its own.
+        ``genesis`` opens an empty store; a store that has one keeps its own. The ledger closes
+        the store in the end, also when it cannot be opened.
 
         Raises:
             LedgerCorruptError: the log does not lead to its recorded state; says where.
             WrongGenesisError: the log is another network's or operator's, or there is none.
         """
-        book, note = await asyncio.to_thread(recover, store, genesis, operator)
+        try:
+            book, note = await asyncio.to_thread(recover, store, genesis, operator)
+        except BaseException:
+            store.close()
+            raise
         return cls(store, book, note, operator=operator, clock=clock, ids=ids)
 
     async def __aenter__(self) -> Self:
