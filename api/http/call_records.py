@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -107,9 +108,10 @@ class CallRecords:
         """Write a new call; false if there is one of this id already."""
         place = _place(record.id)
         raw = msgspec.json.encode(record)
-        made = await self._wire.call("HSETNX", place, "record", raw)
-        if made:
-            await self._wire.call("EXPIRE", place, self._kept_s)
+        made, _ = await asyncio.gather(  # both leave in one write
+            self._wire.call("HSETNX", place, "record", raw),
+            self._wire.call("EXPIRE", place, self._kept_s),
+        )
         return bool(made)
 
     async def write(self, record: CallRecord) -> bool:

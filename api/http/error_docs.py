@@ -59,7 +59,7 @@ def write_docs() -> str:
         again = "yes" if any(error.retryable for error in known) else ""
         hint = next((error.hint for error in known if error.hint), "")
         meaning = kind.title if kind else inspect.cleandoc(known[0].__doc__ or "").split("\n")[0]
-        status = kind.status if kind else "–"
+        status = kind.status if kind else "-"
         lines.append(f"| `{code}` | {status} | {meaning} | {again} | {hint} |\n")
     return _HEAD + "".join(lines)
 
