@@ -1,0 +1,126 @@
+"""Key files: readable by their owner only, written whole, never overwritten."""
+
+from __future__ import annotations
+
+import stat
+import threading
+from pathlib import Path
+
+import orjson
+import pytest
+from nacl import pwhash
+
+from rahba.envelope import Signer
+from rahba.ids import RandomIds
+from wallet.errors import KeystoreError
+from wallet.keys import agent_signer, new_seed, open_keystore, save_keystore
+
+QUICK = {"memory": pwhash.argon2id.MEMLIMIT_MIN, "passes": 1}
+SEED = bytes(range(32))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_an_agents_key_is_made_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "agents" / "a" / "key"
+    signer = agent_signer(path)
+    assert agent_signer(path).did == signer.did
+    assert mode(path) == 0o600
+    assert mode(path.parent) == 0o700
+    assert [each.name for each in path.parent.iterdir()] == ["key"]
+    assert len(path.read_bytes()) == 32
+
+
+def test_two_hosts_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
+    path, found = tmp_path / "key", []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        found.append(agent_signer(path).did)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 31, b"x" * 33])
+def test_a_file_that_is_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(KeystoreError, match="32 bytes"):
+        agent_signer(path)
+
+
+@pytest.mark.parametrize("bits", [0o640, 0o604, 0o620, 0o644])
+def test_a_key_that_others_can_read_is_refused(tmp_path: Path, bits: int) -> None:
+    path = tmp_path / "key"
+    agent_signer(path)
+    path.chmod(bits)
+    with pytest.raises(KeystoreError, match="0600"):
+        agent_signer(path)
+
+
+def test_a_locked_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
+    path = tmp_path / "owner.json"
+    save_keystore(path, SEED, "correct horse", **QUICK)
+    assert open_keystore(path, "correct horse").did == Signer(SEED).did
+    assert mode(path) == 0o600
+    assert SEED not in path.read_bytes()
+    for wrong in ("", "correct horse ", "Correct horse"):
+        with pytest.raises(KeystoreError, match="wrong passphrase"):
+            open_keystore(path, wrong)
+
+
+def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "owner.json"
+    save_keystore(path, SEED, "one", **QUICK)
+    before = path.read_bytes()
+    with pytest.raises(KeystoreError, match="never overwritten"):
+        save_keystore(path, new_seed(RandomIds()), "two", **QUICK)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["owner.json"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"memory": 2**40},
+        {"passes": 1_000},
+        {"kdf": "none"},
+        {"salt": "AA=="},
+        {"box": "AA=="},
+        {"did": Signer(bytes(32)).did},
+        {"extra": 1},
+    ],
+)
+def test_a_tampered_keystore_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "owner.json"
+    save_keystore(path, SEED, "one", **QUICK)
+    changed = orjson.loads(path.read_bytes()) | change
+    path.write_bytes(orjson.dumps(changed, option=orjson.OPT_SORT_KEYS))
+    with pytest.raises(KeystoreError):
+        open_keystore(path, "one")
+
+
+def test_a_missing_or_huge_keystore_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "owner.json"
+    with pytest.raises(KeystoreError):
+        open_keystore(path, "one")
+    path.write_bytes(b"x" * 10_000)
+    path.chmod(0o600)
+    with pytest.raises(KeystoreError):
+        open_keystore(path, "one")
+
+
+def test_seeds_are_32_fresh_bytes() -> None:
+    first, second = new_seed(RandomIds()), new_seed(RandomIds())
+    assert len(first) == len(second) == 32
+    assert first != second
