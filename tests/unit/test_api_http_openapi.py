@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
 
+import api.http.__main__
 from api.http.app import write_openapi
 from api.http.routes import calls, ledger, market, process, talks
 
@@ -15,6 +18,17 @@ FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 def test_the_openapi_file_is_current() -> None:
     assert FILE.read_bytes() == write_openapi(), "write it: python -m api.http > docs/openapi.json"
+
+
+def test_the_command_writes_the_same_document() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", api.http.__main__.__name__.removesuffix(".__main__")],
+        capture_output=True,
+        check=True,
+        timeout=30,
+        cwd=FILE.parents[1],
+    )
+    assert done.stdout == write_openapi()
 
 
 def test_every_reference_leads_somewhere() -> None:
