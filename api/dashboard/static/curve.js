@@ -7,7 +7,7 @@
  */
 
 import { html, svg } from "lit";
-import { rhb } from "./format.js";
+import { rhb, span } from "./format.js";
 
 const WIDTH = 640;
 const HEIGHT = 280;
@@ -85,7 +85,7 @@ export function offerCurve(points, deal, { axis, hovered, onhover }) {
       )}
       ${xTicks.map(
         (x) => svg`<text class="tick" x=${toX(x)} y=${HEIGHT - 16} text-anchor="middle"
-          >${axis === "round" ? x : `${(x / 1000).toFixed(1)} s`}</text>`,
+          >${axis === "round" ? x : span(x)}</text>`,
       )}
       <text class="axis" x=${WIDTH - RIGHT} y=${HEIGHT - 3} text-anchor="end">${axis}</text>
       <text class="axis" x="4" y="12">RHB</text>
