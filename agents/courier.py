@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +29,7 @@ from rahba.messages import Message, open_message
 
 _log: Final = logging.getLogger(__name__)
 MAX_WAITING_LETTERS: Final = 128
+MAX_IDLE_OWNERS: Final = 512
 BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -90,7 +91,7 @@ class Courier:
         consumer: str,
         concurrency: int = 64,
         backlog: int = 1_024,
-        lease_ms: int = 30_000,
+        lease_ms: int = 15_000,
         wait_ms: int = 500,
     ) -> None:
         """Read as ``consumer``; nothing is read before :meth:`start`."""
@@ -103,6 +104,7 @@ class Courier:
         self._handlers: dict[str, Handler] = {}
         self._attending: dict[tuple[str, str], Attendance] = {}
         self._owners: dict[str, int] = {}
+        self._idle: OrderedDict[str, None] = OrderedDict()
         self._anybody = asyncio.Event()
         self._chains: dict[tuple[str, str], deque[tuple[Delivery, Letter]]] = {}
         self._at_work: set[Delivery] = set()
@@ -124,7 +126,7 @@ class Courier:
     def dismiss(self, owner: str) -> None:
         """Stop handling an owner's letters; they stay in its mailbox."""
         if self._handlers.pop(owner, None) is not None:
-            self._part(owner)
+            self._part(owner, linger=False)
 
     @contextlib.contextmanager
     def attend(self, owner: str, thread: str) -> Iterator[Attendance]:
@@ -138,7 +140,7 @@ class Courier:
             yield attendance
         finally:
             del self._attending[key]
-            self._part(owner)
+            self._part(owner, linger=True)
 
     # Life.
 
@@ -264,16 +266,27 @@ class Courier:
     def _join(self, owner: str) -> None:
         self._owners[owner] = self._owners.get(owner, 0) + 1
         if self._owners[owner] == 1:
+            self._idle.pop(owner, None)
             self._reader.add(owner)
             self._anybody.set()
 
-    def _part(self, owner: str) -> None:
+    def _part(self, owner: str, *, linger: bool) -> None:
+        """Stop reading for ``owner`` once nobody needs it.
+
+        Who attended may soon attend again, and a mailbox costs more to open than to keep open.
+        """
         self._owners[owner] -= 1
-        if self._owners[owner] == 0:
-            del self._owners[owner]
+        if self._owners[owner]:
+            return
+        del self._owners[owner]
+        if linger:
+            self._idle[owner] = None
+        else:
             self._reader.discard(owner)
-            if not self._owners:
-                self._anybody.clear()
+        if len(self._idle) > MAX_IDLE_OWNERS:
+            self._reader.discard(self._idle.popitem(last=False)[0])
+        if not self._owners and not self._idle:
+            self._anybody.clear()
 
 
 async def _supervised(step: Callable[[], Awaitable[None]]) -> None:

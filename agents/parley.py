@@ -47,6 +47,7 @@ from wallet.ports import Answer, Ledger
 
 _log: Final = logging.getLogger(__name__)
 HOLD_GRACE_MS: Final = 15_000
+_LOOK_EVERY_S: Final = 2.0
 _CLOSING_TRIES: Final = 5
 _CLOSING_PAUSE_S: Final = 0.05
 
@@ -167,10 +168,10 @@ class Parley:
     async def hear(self, *, until: int) -> bool:
         """Note the seller's next message; says whether one came by ``until``."""
         while (left := until - self.desk.clock.now_ms()) > 0:
-            letter = await self.attendance.next(left / 1_000)
-            if letter is None:
-                break
-            if self._note(letter.message.id, letter.raw):
+            letter = await self.attendance.next(min(left / 1_000, _LOOK_EVERY_S))
+            if letter is None and left / 1_000 > _LOOK_EVERY_S and await self.catch_up():
+                return True  # somebody else with this key may have taken the letter
+            if letter is not None and self._note(letter.message.id, letter.raw):
                 return True
         return await self.catch_up()
 
