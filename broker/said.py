@@ -124,6 +124,8 @@ def _accept(
     if accept.opening is not None:
         if accept.opening.mode != "posted" or accept.order is None:
             raise FirstMessageError("accepting a posted offer takes mode posted and an order")
+        if accept.posted is None or accept.posted.digest() != accept.offer:
+            raise FirstMessageError("accepting a posted offer takes the offer itself along")
         found = {**_opening(accept.opening), **found, "opening": True}
         if posted is not None:
             offered = _offer(posted)

@@ -171,13 +171,15 @@ class Accept(Doc, frozen=True, tag_field="type", tag="accept"):
     """Take the standing offer named by its digest; ``signature`` is over the agreement.
 
     A buyer who accepts has secured the money and sends its ``order`` along. For a posted price
-    (no ``cfp`` before it) ``opening`` says what the thread is about.
+    (no ``cfp`` before it) ``opening`` says what the thread is about and ``posted`` repeats the
+    offer from the card, so that the thread tells everything by itself.
     """
 
     offer: str
     signature: str
     order: Order | None = None
     opening: Cfp | None = None
+    posted: Offer | None = None
 
 
 class Job(Doc, frozen=True, tag_field="type", tag="order"):

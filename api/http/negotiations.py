@@ -14,7 +14,7 @@ import msgspec
 
 from agents.negotiation.agreement import agreement_of, check_agreement
 from agents.negotiation.talk import Talk, replay
-from broker.ports import Listing, ThreadState, ThreadView
+from broker.ports import ThreadState, ThreadView
 from rahba.encoding import b64, canonical, sha256_hex, unb64
 from rahba.errors import RahbaError
 from rahba.messages import (
@@ -89,13 +89,10 @@ def negotiation(group: str, threads: list[ThreadView], *, raw: bool) -> Document
     return summary(group, threads) | {"threads": [_thread(view, raw=raw) for view in threads]}
 
 
-def deal(view: ThreadView, listing: Listing | None) -> Document:
-    """Describe what was agreed, who signed it, and what was delivered.
-
-    ``listing`` is the seller's card now: the terms of a posted price are on it, not in the thread.
-    """
+def deal(view: ThreadView) -> Document:
+    """Describe what was agreed, who signed it, and what was delivered."""
     heard = spoken(view)
-    talk = _talk(view, heard, listing)
+    talk = _talk(view, heard)
     agreement = agreement_of(talk, talk.agreed) if talk.agreed and talk.cfp else None
     receipt = _receipt(view, talk)
     return {
@@ -139,18 +136,15 @@ def _opened(raw: bytes) -> Message | None:
         return None
 
 
-def _talk(view: ThreadView, heard: list[Spoken], listing: Listing | None) -> Talk:
+def _talk(view: ThreadView, heard: list[Spoken]) -> Talk:
     messages = [item.message for item in heard if item.message is not None]
-    talk = Talk(view.id, view.buyer, view.seller, posted=_posted(messages, listing))
+    talk = Talk(view.id, view.buyer, view.seller, posted=_posted(messages))
     return replay(talk, messages)
 
 
-def _posted(messages: list[Message], listing: Listing | None) -> Offer | None:
-    if listing is None or not messages or not isinstance(messages[0].body, Accept):
-        return None
-    wanted = messages[0].body.offer
-    offers = [entry.posted for entry in listing.card.skills if entry.posted is not None]
-    return next((offer for offer in offers if offer.digest() == wanted), None)
+def _posted(messages: list[Message]) -> Offer | None:
+    first = messages[0].body if messages else None
+    return first.posted if isinstance(first, Accept) else None
 
 
 def _thread(view: ThreadView, *, raw: bool) -> Document:

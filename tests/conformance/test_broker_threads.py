@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from broker.errors import FirstMessageError
@@ -454,6 +455,14 @@ async def test_a_posted_acceptance_without_an_order_is_refused(stand: Stand, tal
     accept = Accept(offer="a" * 64, signature="", opening=talk.opening(mode="posted"))
     with pytest.raises(FirstMessageError):
         await stand.broker.threads.post(talk.say(talk.buyer, accept))
+
+
+async def test_a_posted_acceptance_without_its_offer_is_refused(stand: Stand, talk: Talk) -> None:
+    posted = offer(5, valid_until=stand.clock.now_ms() + 1_000)
+    for repeated in (None, offer(6, valid_until=stand.clock.now_ms() + 1_000)):
+        accept = msgspec.structs.replace(talk.take_posted(posted), posted=repeated)
+        with pytest.raises(FirstMessageError):
+            await stand.broker.threads.post(talk.say(talk.buyer, accept))
 
 
 async def test_a_free_deal_needs_no_hold(stand: Stand, talk: Talk) -> None:

@@ -95,7 +95,9 @@ class Attempt:
             to=self.member.did,
             ts=CLOCK.now_ms(),
             reply_by=CLOCK.now_ms() + 30_000,
-            body=Accept(self.posted.digest(), order.signature, order, opening=self.cfp),
+            body=Accept(
+                self.posted.digest(), order.signature, order, opening=self.cfp, posted=self.posted
+            ),
         )
         raw = seal_message(message, self.signer)
         ruling = await self.souk.broker.threads.post(raw)

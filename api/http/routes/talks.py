@@ -75,8 +75,7 @@ async def read_deal(request: Request, digest: Digest) -> Response:
     view = await gateway.parts.broker.threads.deal(check_digest(digest))
     if view is None:
         raise UnknownDealError("there is no such deal", digest=digest)
-    listing = await gateway.parts.broker.directory.get(view.seller)
-    return Reply(deal(view, listing) | await _money(gateway, view))
+    return Reply(deal(view) | await _money(gateway, view))
 
 
 @router.get("/feed", responses=stream_answers(), tags=["market"])
