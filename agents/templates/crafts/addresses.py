@@ -13,6 +13,7 @@ that will really be connected to. Both are needed: a public name may resolve to 
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final
 
 from yarl import URL
@@ -24,10 +25,24 @@ _LOWEST_PORT: Final = 1_024
 _WEB_PORTS: Final = (80, 443)
 # Azure's wire server answers on a public address.
 _METADATA: Final = frozenset({ipaddress.ip_address("168.63.129.16")})
-_TRANSLATED: Final = tuple(
-    ipaddress.IPv6Network(network)
-    for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96")
+# What stands for other addresses, and what versions of Python still take for global.
+_NEVER: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "::/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2002::/16",
+        "3fff::/20",
+        "5f00::/16",
+        "fec0::/10",
+    )
 )
+_NUMBER: Final = re.compile(r"\d+|0x[0-9a-f]*", re.ASCII | re.IGNORECASE)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -51,7 +66,20 @@ def check_url(text: str) -> URL:
         raise UnsafeAddressError("a URL with a user or password is refused")
     if port is None or (port not in _WEB_PORTS and port < _LOWEST_PORT):
         raise UnsafeAddressError("no web server's port", port=port)
+    if _is_odd_number(url.host):
+        raise UnsafeAddressError("an address is written with four numbers or in brackets")
     return url
+
+
+def _is_odd_number(host: str) -> bool:
+    """Say whether ``host`` is an address in a spelling that readers of URLs disagree about."""
+    if _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) is None:
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
 
 
 def check_address(text: str, *, allow_loopback: bool = False) -> str:
@@ -77,12 +105,9 @@ def _unmapped(address: Address) -> Address:
 
 
 def _is_public(address: Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address) and any(
-        address in network for network in _TRANSLATED
-    ):
-        return False
     return (
         address.is_global
+        and not any(address in network for network in _NEVER)
         and not address.is_multicast
         and not address.is_reserved
         and address not in _METADATA

@@ -103,6 +103,8 @@ def _quoted(name: str) -> str:
 
 
 def _load(connection: duckdb.DuckDBPyConnection, table: str, kind: str) -> list[str]:
+    if not table.strip():
+        raise UnreadableError("the table is empty")
     path = Path(f"table.{kind}")
     path.write_text(table, encoding="utf-8")
     reader = "read_csv(?, sample_size = -1)" if kind == "csv" else "read_json(?)"
