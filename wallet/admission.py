@@ -14,13 +14,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+import msgspec
+
 from rahba.errors import RahbaError
 from wallet.ports import Answer
-from wallet.transactions import Signed, open_transaction, transaction_id
+from wallet.transactions import (
+    Signed,
+    check_form,
+    check_signatures,
+    read,
+    transaction_id,
+)
 
 MAX_QUEUED: Final = 20_000
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
-MAX_BATCH: Final = 512
+MAX_BATCH: Final = 1_000
 MAX_READY: Final = 2_000
 _IN_PLACE: Final = 2
 
@@ -49,22 +57,17 @@ class Ticket:
             self.done.set_exception(error)
 
 
-class Item:
-    """One submission: its bytes, and after admission what they are or why they are nothing."""
+class Item(msgspec.Struct, eq=False):
+    """One submission: its bytes, and after admission what they are or why they are nothing.
 
-    __slots__ = ("error", "index", "raw", "signed", "ticket")
+    The answer is the ``index``-th of its ticket.
+    """
 
-    def __init__(self, raw: bytes, ticket: Ticket, index: int) -> None:
-        """Remember where the answer belongs."""
-        self.raw = raw
-        self.ticket = ticket
-        self.index = index
-        self.signed: Signed | None = None
-        self.error: RahbaError | None = None
-
-    def settle(self, answer: Answer) -> None:
-        """Hand the answer to the caller."""
-        self.ticket.settle(self.index, answer)
+    raw: bytes
+    ticket: Ticket
+    index: int
+    signed: Signed | None = None
+    error: RahbaError | None = None
 
 
 class Admission:
@@ -90,12 +93,13 @@ class Admission:
     def submit(self, raws: Sequence[bytes]) -> Ticket:
         """Queue the submissions of one call; those that do not fit are answered ``busy``."""
         ticket = Ticket(len(raws), asyncio.get_running_loop().create_future())
+        queue = self._queue
         for index, raw in enumerate(raws):
-            if len(self._queue) >= MAX_QUEUED or self._queued_bytes >= MAX_QUEUED_BYTES:
+            if len(queue) >= MAX_QUEUED or self._queued_bytes >= MAX_QUEUED_BYTES:
                 busy = Answer("retry", transaction_id(raw), code="busy", detail="the queue is full")
                 ticket.settle(index, busy)
             else:
-                self._queue.append(Item(raw, ticket, index))
+                queue.append(Item(raw, ticket, index))
                 self._queued_bytes += len(raw)
         self._arrived.set()
         return ticket
@@ -144,8 +148,17 @@ class Admission:
 
 
 def _admit(items: list[Item], chain: str) -> None:
+    """Take all apart, then verify all: two threads get less in each other's way like this."""
     for item in items:
         try:
-            item.signed = open_transaction(item.raw, chain)
+            signed = read(item.raw)
+            check_form(signed, chain)
+            item.signed = signed
         except RahbaError as error:
             item.error = error
+    for item in items:
+        if item.signed is not None:
+            try:
+                check_signatures(item.signed)
+            except RahbaError as error:
+                item.signed, item.error = None, error

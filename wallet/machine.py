@@ -21,8 +21,9 @@ deposits and bonds, I7 their claims.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
 
 from rahba.money import MAX_FALS
 from wallet.errors import (
@@ -84,12 +85,8 @@ class Outcome(NamedTuple):
 LOGGED: Final = Outcome("logged")
 
 
-class Posting(NamedTuple):
-    """``amount`` moves from ``debit`` to ``credit``."""
-
-    debit: str
-    credit: str
-    amount: int
+Posting = tuple[str, str, int]
+"""``(debit, credit, amount)``: the amount moves from the first to the second."""
 
 
 class Draw(NamedTuple):
@@ -100,8 +97,7 @@ class Draw(NamedTuple):
     freed: int
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """What a transaction will do, and nothing else.
 
     ``spend`` is what a session's limits count, ``payees`` to whom; ``parties`` see it in their
@@ -117,8 +113,7 @@ class Plan:
     parties: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """What a compiler may know: the state to read, who acts, when, and by which transaction."""
 
     state: State
@@ -199,7 +194,7 @@ def _add_fee(state: State, tx: AnyTx, plan: Plan) -> int:
     if fee < state.fee and not isinstance(tx, Release):
         raise FeeTooLowError(f"the fee is {state.fee} fals")
     if fee:
-        plan.postings.append(Posting(tx.fee_payer or tx.account, FEES, fee))
+        plan.postings.append((tx.fee_payer or tx.account, FEES, fee))
     return fee if tx.fee_payer is None else 0
 
 
@@ -240,10 +235,10 @@ def _carry_out(state: State, tx: AnyTx, plan: Plan, leaf: bytes) -> dict[str, Ac
     touched = {tx.account: account}
     _count(state, account, tx)
     for debit, credit, amount in plan.postings:
-        state.post(debit, -amount)
-        state.post(credit, amount)
-        touched[debit] = state.accounts[debit]
-        touched[credit] = state.accounts[credit]
+        payer = touched[debit] = state.register(debit)
+        payee = touched[credit] = state.register(credit)
+        state.post(payer, -amount)
+        state.post(payee, amount)
     if plan.issues:
         state.issue(plan.issues, state.log_time)
     if isinstance(plan.hold, Draw):
@@ -256,8 +251,7 @@ def _carry_out(state: State, tx: AnyTx, plan: Plan, leaf: bytes) -> dict[str, Ac
         del account.sessions[plan.session]
     for name in plan.parties:
         touched[name] = state.register(name)
-    for item in touched.values():
-        state.touch(item, leaf)
+    state.touch(touched, leaf)
     return touched
 
 
@@ -284,12 +278,12 @@ def _check_invariants(state: State, touched: dict[str, Account], session: Sessio
 
 def _transfer(tx: Transfer, _context: Context) -> Plan:
     amount = int(tx.amount)
-    return Plan([Posting(tx.account, tx.to, amount)], amount, (tx.to,))
+    return Plan([(tx.account, tx.to, amount)], amount, (tx.to,))
 
 
 def _batch(tx: Batch, _context: Context) -> Plan:
-    postings = [Posting(tx.account, item.to, int(item.amount)) for item in tx.items]
-    total = sum(posting.amount for posting in postings)
+    postings = [(tx.account, item.to, int(item.amount)) for item in tx.items]
+    total = sum(amount for _, _, amount in postings)
     return Plan(postings, total, tuple(item.to for item in tx.items))
 
 
@@ -322,7 +316,7 @@ def _capture(tx: Capture, context: Context) -> Plan:
     if amount > hold.rest:
         raise ExceedsHoldError(f"{hold.rest} fals are left in the hold")
     freed = hold.rest - amount if tx.final else 0
-    postings = [Posting(hold.payer, hold.payee, amount)] if amount else []
+    postings = [(hold.payer, hold.payee, amount)] if amount else []
     return Plan(postings, hold=Draw(hold, amount, freed), parties=(hold.payer,))
 
 
@@ -340,7 +334,7 @@ def _faucet(tx: Faucet, context: Context) -> Plan:
     issued = state.issued_in_epoch(context.log_time) + amount
     if issued > state.epoch_cap or state.issued + amount > MAX_FALS:
         raise CapExceededError("the faucet is empty for now")
-    return Plan([Posting(ISSUANCE, tx.account, amount)], issues=amount)
+    return Plan([(ISSUANCE, tx.account, amount)], issues=amount)
 
 
 def _own_key_only(context: Context) -> None:

@@ -314,7 +314,7 @@ class Sequencer:
         if group.checkpoint is not None:
             self._checkpoint, self._checkpoint_size = group.checkpoint, group.checkpoint_size
         for item, answer in group.answers:
-            item.settle(answer)
+            item.ticket.settle(item.index, answer)
         if group.seen:
             await self._look_up(group.seen)
         self._in_hand = []
@@ -423,7 +423,8 @@ class Sequencer:
         found = await self._read(lambda: self._store.find(names))
         for item, answer in seen:
             entry = found.get(answer.id)
-            item.settle(answer if entry is None else Answer("exists", answer.id, entry.seq))
+            sure = answer if entry is None else Answer("exists", answer.id, entry.seq)
+            item.ticket.settle(item.index, sure)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """End the ledger when one of its tasks ended: nobody who waits must wait for ever."""

@@ -8,13 +8,16 @@
 
     >>> from wallet.transactions import dev_genesis
     >>> state = State(dev_genesis("did:key:z6Mk", 0))
-    >>> state.post("issuance", -5), state.post("fees", 5), state.issued, state.total
-    (None, None, 5, 5)
+    >>> for name, change in ((ISSUANCE, -5), (FEES, 5)):
+    ...     state.post(state.register(name), change)
+    >>> state.issued, state.total
+    (5, 5)
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal
@@ -154,10 +157,10 @@ class State:
             self.touched.add(name)
         return account
 
-    def post(self, name: str, change: int) -> None:
+    def post(self, account: Account, change: int) -> None:
         """Change what an account owns."""
-        self.register(name).posted += change
-        if name != ISSUANCE:
+        account.posted += change
+        if account.position:  # all but the issuance
             self.total += change
 
     def reserve(self, name: str, change: int) -> None:
@@ -206,10 +209,11 @@ class State:
                     account.salts.discard(salt)
         self.log_time = log_time
 
-    def touch(self, account: Account, leaf: bytes) -> None:
-        """Add a transaction to an account's own history."""
-        account.tip = sha256(account.tip + leaf).digest()
-        self.touched.add(account.id)
+    def touch(self, accounts: Mapping[str, Account], leaf: bytes) -> None:
+        """Add a transaction to the own history of all accounts whom it concerns."""
+        for account in accounts.values():
+            account.tip = sha256(account.tip + leaf).digest()
+        self.touched.update(accounts)
 
     def next_expiry(self) -> int | None:
         """Return when the next open hold expires."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -181,8 +181,7 @@ AnyTx = Transfer | Batch | Hold | Capture | Release | Faucet | Grant | Revoke
 AnyRecord = AnyTx | Genesis | StateLeaf
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(msgspec.Struct, frozen=True, gc=False):
     """A record with its exact bytes. ``signers`` are in order; :func:`read` does not verify."""
 
     raw: bytes
@@ -201,9 +200,9 @@ class Signed:
     def tx(self) -> AnyTx:
         """Return the transaction; a record that only the ledger writes is refused."""
         record = self.record
-        if isinstance(record, (Genesis, StateLeaf)):
-            raise ReservedTypeError("only the ledger itself writes this type")
-        return record
+        if isinstance(record, Tx):
+            return record
+        raise ReservedTypeError("only the ledger itself writes this type")
 
 
 class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -289,13 +288,12 @@ def check_form(signed: Signed, chain: str) -> AnyTx:
     if tx.chain != chain:
         raise WrongChainError("the transaction is for another ledger", chain=chain)
     check_account(tx.account)
-    actor, *others = signed.signers  # 2
-    payer = tx.fee_payer
+    signers, payer = signed.signers, tx.fee_payer  # 2
     if payer == tx.account:
         raise WrongSignersError("fee_payer names another account, or is null")
-    if others != ([] if payer is None or payer == actor else [payer]):
+    if signers[1:] != (() if payer is None or payer == signers[0] else (payer,)):
         raise WrongSignersError("signatures: the actor's, then the fee payer's if there is one")
-    parse_fals(tx.fee)  # 3
+    _amount(tx.fee)  # 3
     _FORMS[type(tx)](tx)
     return tx
 
@@ -330,8 +328,11 @@ def dev_genesis(operator_did: str, created_ms: int) -> Genesis:
     )
 
 
+_amount = lru_cache(maxsize=4_096)(parse_fals)  # fees are all alike, and so are many prices
+
+
 def _positive(text: str) -> None:
-    if parse_fals(text) == 0:
+    if _amount(text) == 0:
         raise BadAmountError("an amount of nothing")
 
 
@@ -358,7 +359,7 @@ def _hold(tx: Hold) -> None:
 
 def _capture(tx: Capture) -> None:
     check_digest(tx.hold)
-    parse_fals(tx.amount)
+    _amount(tx.amount)
     if tx.receipt is not None:
         check_digest(tx.receipt)
 
@@ -375,8 +376,8 @@ def _grant(tx: Grant) -> None:
     check_account(tx.key)
     if tx.key == tx.account:
         raise WrongSignersError("an account's own key needs no session")
-    parse_fals(tx.budget)
-    parse_fals(tx.per_tx)
+    _amount(tx.budget)
+    _amount(tx.per_tx)
     for payee in tx.payees or ():
         check_account(payee)
 

@@ -353,7 +353,7 @@ def test_ledger_time_never_runs_backwards(pure: PureLedger) -> None:
 
 def test_money_that_appears_from_nowhere_stops_the_ledger(pure: PureLedger) -> None:
     pure.fund("amina")
-    pure.state.post(did("amina"), 1)
+    pure.state.post(pure.state.accounts[did("amina")], 1)
     with pytest.raises(InvariantError, match="I1"):
         pure.do(Transfer, "amina", to=did("brahim"), amount="1")
 

@@ -160,17 +160,18 @@ def _open_writer(path: Path, max_pages: int | None) -> apsw.Connection:
     version = _number(writer, "PRAGMA user_version")
     if version not in {0, SCHEMA_VERSION}:
         raise StoreError("the file is of another version", version=version)
-    writer.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-    writer.execute(_SCHEMA)
+    for setting in ("journal_mode = WAL", "synchronous = FULL"):
+        writer.execute(f"PRAGMA {setting}").fetchall()
+    writer.execute(_SCHEMA).fetchall()
     if max_pages is not None:
-        writer.execute(f"PRAGMA max_page_count = {int(max_pages)}")
+        writer.execute(f"PRAGMA max_page_count = {int(max_pages)}").fetchall()
     return writer
 
 
 def _open_reader(path: Path) -> apsw.Connection:
     reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     reader.set_busy_timeout(_BUSY_MS)
-    reader.execute("PRAGMA wal_autocheckpoint = 0")
+    reader.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
     return reader
 
 
