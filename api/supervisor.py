@@ -198,8 +198,8 @@ def exclusive(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def end_with_parent(env: Mapping[str, str]) -> None:
-    """Ask this process to stop (SIGTERM) once the supervisor that started it is gone."""
+def end_with_parent(env: Mapping[str, str], by: signal.Signals = signal.SIGTERM) -> None:
+    """Send this process the signal ``by`` once the supervisor that started it is gone."""
     parent = env.get(PARENT_VARIABLE)
     if parent is None:
         return
@@ -207,7 +207,7 @@ def end_with_parent(env: Mapping[str, str]) -> None:
     def watch() -> None:
         while os.getppid() == int(parent):
             time.sleep(0.25)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), by)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 

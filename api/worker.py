@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from math import ceil
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from celery import Celery
+from celery.signals import beat_embedded_init, worker_process_init
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from typing_extensions import override
@@ -29,6 +32,7 @@ from agents.ports import TaskQueue
 from agents.source import make_agent
 from agents.stores.redis import RedisMarks
 from agents.work import WorkKey, Workshop
+from api.supervisor import PARENT_VARIABLE, end_with_parent
 from broker.errors import BrokerUnreachableError
 from broker.transports.redis import connect
 from broker.transports.redis.wire import Wire
@@ -103,8 +107,13 @@ class CeleryQueue(TaskQueue):
 
 
 def make_worker(broker_url: str, redis_url: str, key: WorkKey) -> Celery:
-    """Return the application with its tasks: the work and the chore."""
+    """Return the application with its tasks: the work and the chore.
+
+    The processes that work leave when the worker that started them was killed.
+    """
     app = make_app(broker_url)
+    worker_process_init.connect(_leave_with_the_worker)
+    beat_embedded_init.connect(_leave_with_the_worker)
 
     def work(agreement: str, sealed: str) -> str:
         return asyncio.run(_work(redis_url, key, check_digest(agreement), sealed))
@@ -115,6 +124,10 @@ def make_worker(broker_url: str, redis_url: str, key: WorkKey) -> Celery:
     app.task(name=TASK, throws=(RahbaError,))(work)
     app.task(name=SWEEP, throws=(RahbaError,))(sweep)
     return app
+
+
+def _leave_with_the_worker(**_: object) -> None:
+    end_with_parent({PARENT_VARIABLE: str(os.getppid())}, by=signal.SIGKILL)
 
 
 async def _work(redis_url: str, key: WorkKey, agreement: str, sealed: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from api.bootstrap import NoBrokerError, linked, located
@@ -106,3 +108,16 @@ async def test_a_market_survives_its_redis_and_its_owner_keeps_the_key(tmp_path:
         assert fresh not in {key, "rhb_dev_" + "a" * 32}
     assert market.pids() == {}
     assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.timeout(120)
+async def test_a_killed_worker_leaves_no_process_behind(tmp_path: Path) -> None:
+    async with LocalMarket(Settings.read(market_env(tmp_path))) as market:
+        worker = psutil.Process(market.pids()["worker"])
+        async with asyncio.timeout(30):
+            while len(worker.children()) < 3:  # noqa: ASYNC110  # two to work, one for beat
+                await asyncio.sleep(0.1)
+        forked = worker.children()
+        worker.kill()
+        _, alive = await asyncio.to_thread(psutil.wait_procs, forked, 5)
+        assert alive == []

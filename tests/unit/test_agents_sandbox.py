@@ -35,9 +35,10 @@ async def work(function: str, limits: Limits = QUICK, **arguments: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_running() -> Iterator[None]:
+    before = set(psutil.Process().children(recursive=True))  # other tests' servers
     yield
     deadline = time.monotonic() + 3
-    while children := psutil.Process().children(recursive=True):
+    while children := set(psutil.Process().children(recursive=True)) - before:
         assert time.monotonic() < deadline, children
         time.sleep(0.02)
 
