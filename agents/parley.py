@@ -283,7 +283,8 @@ class Parley:
         if self.talk.phase == "agreed":
             return Job(order)
         opening = self.opening() if self.talk.phase == "new" else None
-        return Accept(offer.digest(), order.signature, order, opening)
+        posted = offer if opening is not None else None
+        return Accept(offer.digest(), order.signature, order, opening, posted)
 
     async def delivery(self, *, deadline: int) -> None:
         """Wait until the seller has delivered.
