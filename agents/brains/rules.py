@@ -63,7 +63,11 @@ def plan_by_rules(brief: Brief) -> Plan:
     """Return the plan that the rules above make of ``brief``."""
     steps: list[Step] = []
     for label in brief.documents:
-        wishes = [wish for wish in brief.wishes if _concerns(wish, label, brief.documents)]
+        wishes = [
+            _without_names(wish, brief.documents)
+            for wish in brief.wishes
+            if _concerns(wish, label, brief.documents)
+        ]
         for step in _steps(label, wishes):
             after = f"s{len(steps) - step.back}" if step.back is not None else None
             steps.append(Step(f"s{len(steps)}", step.skill, label.name, after, step.settings))
@@ -106,10 +110,22 @@ def _concerns(wish: str, label: Label, documents: Sequence[Label]) -> bool:
     return label.name in named if named else True
 
 
+def _without_names(wish: str, documents: Sequence[Label]) -> str:
+    """Return a wish without the names in it: one that is called a report asks for none."""
+    for document in documents:
+        wish = _spoken(document.name).sub(" ", wish)
+    return wish
+
+
 def _names(wish: str, name: str) -> bool:
-    stem = name.rpartition(".")[0] or name
-    spoken = re.escape(stem).replace("_", "[ _-]").replace(r"\-", "[ _-]")
-    return re.search(rf"\b({re.escape(name)}|{spoken})\b", wish, re.IGNORECASE) is not None
+    return _spoken(name).search(wish) is not None
+
+
+def _spoken(name: str) -> re.Pattern[str]:
+    """Match a document's name, with or without its ending, spaces for dashes."""
+    stem = re.escape(name.rpartition(".")[0] or name)
+    loose = re.sub(r"_|\\-|\\ ", "[ _-]", stem)
+    return re.compile(rf"(?<!\w)({re.escape(name)}|{loose})(?!\w)", re.IGNORECASE)
 
 
 def _questions(label: Label, wishes: Sequence[str]) -> Iterator[_Draft]:
@@ -155,13 +171,13 @@ def _measures(columns: Sequence[Column]) -> list[str]:
 
 
 def _mentioned(wish: str, columns: Sequence[Column]) -> list[Column]:
-    return [
-        column
-        for column in columns
-        if re.search(
-            rf"\b{re.escape(column.name).replace('_', '[ _-]')}(s|es)?\b", wish, re.IGNORECASE
-        )
-    ]
+    return [column for column in columns if _plural_or_not(column.name).search(wish)]
+
+
+def _plural_or_not(name: str) -> re.Pattern[str]:
+    words = re.escape(name).replace("_", "[ _-]")
+    ending = f"{words[:-1]}(y|ies)" if words.endswith("y") else f"{words}(s|es)?"
+    return re.compile(rf"(?<!\w){ending}(?!\w)", re.IGNORECASE)
 
 
 def _is_date(column: Column) -> bool:
