@@ -103,7 +103,7 @@ class Buyer:
             raise NoDealError("every seller's price is fixed above the budget", skill=skill)
         mode = want.mode or _choose_mode(fit, skill)
         try:
-            return await self._negotiate(request, fit[: want.max_sellers], mode)
+            return await self._trade(request, fit[: want.max_sellers], mode)
         except RahbaError as error:
             await self._account_for(error, request)
             raise
@@ -164,6 +164,21 @@ class Buyer:
         )
 
     # From listings to a purchase.
+
+    async def _trade(self, request: Request, fit: list[Listing], mode: Mode) -> Purchase:
+        """Negotiate; once more if a card changed after it was read, within what is left."""
+        try:
+            return await self._negotiate(request, fit, mode)
+        except ThreadRefusedError as error:
+            if mode != "posted" or error.facts.get("verdict") != "OFFER_CHANGED":
+                raise
+            refused = error
+        held = sum([(await self._state_of(hold))[1] for hold in request.holds])
+        listings, _ = await self._candidates(request.want)
+        fit = [each for each in listings if _qualifies(each, request, held=held)]
+        if not fit:
+            raise refused
+        return await self._negotiate(request, fit[: request.want.max_sellers], mode)
 
     async def _negotiate(self, request: Request, fit: list[Listing], mode: Mode) -> Purchase:
         yardstick = _yardstick(fit, request)
@@ -286,14 +301,14 @@ def _skill_of(listing: Listing, skill: str | None) -> str:
     return skill
 
 
-def _qualifies(listing: Listing, request: Request) -> bool:
-    """Say whether a deal within the budget is thinkable."""
+def _qualifies(listing: Listing, request: Request, *, held: int = 0) -> bool:
+    """Say whether a deal is thinkable within the budget, less the fals that are ``held``."""
     entry = listing.card.skill(request.skill)
     if entry is None or (request.want.mode == "posted" and entry.posted is None):
         return False
     if entry.posted is None:
         return True
-    within = entry.posted.issues.price_fals <= request.mandate.limit_fals
+    within = entry.posted.issues.price_fals <= request.mandate.limit_fals - held
     return within or (entry.negotiable and request.want.mode != "posted")
 
 

@@ -148,15 +148,18 @@ class CardDirectory(Directory):
 
     async def _listings(self, entries: Sequence[Entry]) -> list[Listing]:
         new = [entry.agent for entry in entries if entry.digest not in self._verified]
-        for raw in await self._store.cards(new) if new else ():
+        replaced: dict[str, str] = {}  # a card may change between the two questions
+        for agent, raw in zip(new, await self._store.cards(new) if new else (), strict=True):
             if raw is not None:
+                replaced[agent] = sha256_hex(raw)
                 # Its time was checked when it was published; since then the lease decides.
-                self._remember(raw, sha256_hex(raw), open_card(raw, now_ms=None))
-        known = [(entry, self._verified.get(entry.digest)) for entry in entries]
+                self._remember(raw, replaced[agent], open_card(raw, now_ms=None))
+        digests = [replaced.get(entry.agent, entry.digest) for entry in entries]
+        known = [self._verified.get(digest) for digest in digests]
         return [
-            Listing(found[0], found[1], entry.digest, entry.lease_until_ms)
-            for entry, found in known
-            if found is not None  # else it was replaced between the two questions
+            Listing(*found, digest, entry.lease_until_ms)
+            for entry, digest, found in zip(entries, digests, known, strict=True)
+            if found is not None  # else it has left
         ]
 
     def _remember(self, raw: bytes, digest: str, card: Card) -> None:
