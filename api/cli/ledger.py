@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from api.cli.output import asynchronous, json_option, print_json
+from api.cli.output import asynchronous, json_option, print_json, service
 from api.settings import Settings
 from rahba.money import format_rhb
 
@@ -68,7 +68,7 @@ async def verify(
         sys.exit(1)
 
 
-@asynchronous
+@service
 async def _run() -> None:
     from api.bootstrap import run_ledger
     from api.cli.process import set_up_service, until_signalled

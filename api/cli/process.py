@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from api.cli.output import asynchronous, fail, json_option, print_json
+from api.cli.output import asynchronous, fail, json_option, print_json, service
 from api.settings import Settings
 from rahba.errors import BadInputError, RahbaError
 
@@ -91,7 +91,7 @@ async def up(*, as_json: bool) -> None:
 
 
 @click.command()
-@asynchronous
+@service
 async def gateway() -> None:
     """Run the HTTP gateway (any number may run)."""
     from api.bootstrap import run_gateway
@@ -103,7 +103,7 @@ async def gateway() -> None:
 
 @click.command()
 @click.argument("files", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@asynchronous
+@service
 async def host(files: tuple[Path, ...]) -> None:
     """Run the agents of Python FILES, or without any the agents deployed on this market."""
     from api.bootstrap import run_host
