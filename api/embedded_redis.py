@@ -24,7 +24,6 @@ import importlib.util
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -236,7 +235,7 @@ class EmbeddedRedis:
             _write_private(
                 config,
                 _CONFIG.format(
-                    port=address.port, password=address.password, directory=self.directory
+                    port=address.port, password=address.password, directory=_quoted(self.directory)
                 ).encode(),
             )
             with (self.directory / "redis.log").open("ab") as log:
@@ -296,6 +295,11 @@ class EmbeddedRedis:
             return log.read()
 
 
+def _quoted(path: Path) -> str:
+    """Write a path as the configuration file wants it inside double quotes."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _launcher() -> list[str]:
     return [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
 
@@ -326,11 +330,3 @@ def _answers(address: _Address) -> bool:
     except OSError:
         return False
     return said == b"+OK\r\n+PONG\r\n"
-
-
-def kill_now(server: EmbeddedRedis) -> None:
-    """Kill the server as a power cut would (for crash tests); ``start`` brings it back."""
-    if server.pid is not None:
-        os.kill(server.pid, signal.SIGKILL)
-        while server.running:
-            time.sleep(0.005)

@@ -21,8 +21,8 @@ from api.embedded_redis import (
     NoServerProgramError,
     ServerStartError,
     find_program,
-    kill_now,
 )
+from tests.fixtures.broker import kill_now
 
 OWNER = """
 import sys, time
@@ -59,6 +59,13 @@ def test_data_and_address_survive_a_restart(server_directory: Path) -> None:
     with redis.Redis.from_url(url) as client:
         assert client.get("key") == b"value"
     again.stop()
+
+
+def test_a_directory_with_an_odd_name_will_do(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / 'two words, a "quote" and a \\')
+    with redis.Redis.from_url(server.start()) as client:
+        assert client.ping()
+    server.stop()
 
 
 def test_starting_twice_is_starting_once(server_directory: Path) -> None:

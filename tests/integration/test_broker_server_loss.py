@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from api.embedded_redis import EmbeddedRedis, kill_now
+from api.embedded_redis import EmbeddedRedis
 from broker.errors import BrokerUnreachableError
 from broker.ports import Query
 from broker.transports.redis import connect
 from broker.transports.redis.wire import BadRedisUrlError
 from rahba.clock import SystemClock
+from tests.fixtures.broker import kill_now
 from tests.fixtures.market_messages import Talk, signed_card, signer
 
 PATIENCE_SECONDS = 0.5
