@@ -147,7 +147,8 @@ def _shown(value: object) -> Iterator[str]:
         case Summary():
             yield from _quoted(value.summary)
         case Mood():
-            shares = ", ".join(f"{share:.0%} {_cell(name)}" for name, share in value.shares.items())
+            ranked = sorted(value.shares.items(), key=lambda share: -share[1])
+            shares = ", ".join(f"{share:.0%} {_cell(name)}" for name, share in ranked)
             yield f"{_cell(value.label)} ({value.score:+.2f}; by sentence: {shares or 'unknown'})"
         case Language():
             yield f"{_cell(value.language)} (confidence {value.confidence:.2f})"
