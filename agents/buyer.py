@@ -35,6 +35,7 @@ from agents.negotiation.goods import pack_input
 from agents.negotiation.machine import acceptable
 from agents.negotiation.mandate import Mandate, sign_mandate
 from agents.negotiation.score import Yardstick, best_first
+from agents.negotiation.talk import OVER
 from agents.parley import Desk, Hold, Parley, Payer, Request
 from agents.purchase import Purchase, Want, Watcher
 from broker.ports import Directory, Listing, Query, Threads
@@ -190,8 +191,9 @@ class Buyer:
             offers = [item.offer for item in standing]
             ranked = [standing[i] for i in best_first(offers, yardstick, nonce=request.nonce)]
             await self._release(parleys, ranked[: 1 + RUNNERS_UP])
+            left = [item for item in ranked if item.parley.talk.phase not in OVER]
             try:
-                return await self._award(request, ranked)
+                return await self._award(request, left)
             finally:
                 await self._release(parleys, [])
 
@@ -224,7 +226,7 @@ class Buyer:
         for place, item in enumerate(ranked):
             deadline = self._order_deadline(request, item, last=place == len(ranked) - 1)
             if deadline is None:
-                break
+                continue
             request.tell(
                 "chosen",
                 thread=item.parley.talk.thread,
@@ -243,7 +245,7 @@ class Buyer:
         raise failure
 
     def _order_deadline(self, request: Request, item: Standing, *, last: bool) -> int | None:
-        """Return until when this seller may work; ``None`` when there is no time left."""
+        """Return until when this seller may work; ``None`` if time or its offer is over."""
         now = self._desk.clock.now_ms()
         left = request.deadline - now
         if left <= 0 or now > item.offer.valid_until:

@@ -15,6 +15,7 @@ from agents.errors import (
     NoDealError,
     NoSellerError,
     SellerFailedError,
+    ThreadRefusedError,
     UnknownAgentError,
 )
 from agents.negotiation.goods import seal_goods
@@ -234,6 +235,74 @@ async def test_the_runner_up_takes_over_when_the_winner_fails(bazaar: Bazaar) ->
     assert stages[0] == "opened"
     assert stages[-1] == "settled"
     assert stages.index("failed") < stages.index("settled")
+
+
+async def test_a_purchase_stops_after_two_runners_up_and_makes_no_hold_for_those_let_go(
+    bazaar: Bazaar,
+) -> None:
+    for number in range(5):
+        await bazaar.open_stall(f"n{number}", price=1_000_000 + number, work=crash)
+    with pytest.raises(SellerFailedError) as caught:
+        await bazaar.buy()
+    holds = await bazaar.holds()
+    assert [hold.status for hold in holds] == ["released"] * 3
+    assert caught.value.facts["at_risk_fals"] == "0"
+
+
+async def test_an_accept_that_is_ruled_too_late_leaves_a_hold_that_is_owned_up_to(
+    bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bazaar.open_stall("one", price=1_000_000, floor=900_000)
+    hold = bazaar.wallet.hold
+
+    async def slow_hold(*terms: Any) -> Any:
+        answer = await hold(*terms)
+        (group,) = await bazaar.broker.threads.recent(limit=1)
+        for view in await bazaar.broker.threads.group(group):
+            await bazaar.broker.threads.close(view.id, "failed")
+        return answer
+
+    monkeypatch.setattr(bazaar.wallet, "hold", slow_hold)
+    with pytest.raises(ThreadRefusedError) as caught:
+        await bazaar.buy(mode="bargain")
+    facts = caught.value.facts
+    assert facts["verdict"] == "CLOSED"
+    (made,) = await bazaar.holds()
+    assert (facts["hold"], facts["hold_status"]) == (made.id, "open")
+    assert facts["at_risk_fals"] == str(made.amount)
+    assert facts["hold_expires_ms"] == made.expires_ms
+
+
+async def test_a_ledger_that_does_not_answer_ends_at_the_deadline_with_the_price_at_risk(
+    bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bazaar.open_stall("one", price=1_000_000)
+
+    async def never(*terms: Any) -> Any:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(bazaar.wallet, "hold", never)
+    with pytest.raises(DeadlineError) as caught:
+        await bazaar.buy(mode="posted", within_ms=400)
+    assert caught.value.facts["hold_status"] == "unknown"
+    assert caught.value.facts["at_risk_fals"] == "1000000"
+
+
+async def test_letters_that_somebody_else_took_are_read_from_the_transcript(
+    bazaar: Bazaar,
+) -> None:
+    """Two processes may share a key and its mailbox; the thread has it all."""
+    await bazaar.open_stall("one", price=1_000_000)
+    bazaar.courier._attending = Forgetful()
+    bought = await bazaar.buy(mode="posted", within_ms=8_000)
+    assert bought.output == "one: HELLO"
+
+
+class Forgetful(dict[tuple[str, str], object]):
+    """Whoever attends is never found."""
+
+    def get(self, *_: object) -> None:  # type: ignore[override]
+        return None
 
 
 async def test_a_seller_that_raises_is_not_paid_and_says_why(bazaar: Bazaar) -> None:
