@@ -57,7 +57,7 @@ class Ticket:
             self.done.set_exception(error)
 
 
-class Item(msgspec.Struct, eq=False):
+class Item(msgspec.Struct, eq=False, gc=False):
     """One submission: its bytes, and after admission what they are or why they are nothing.
 
     The answer is the ``index``-th of its ticket.

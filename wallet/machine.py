@@ -97,7 +97,7 @@ class Draw(NamedTuple):
     freed: int
 
 
-class Plan(msgspec.Struct):
+class Plan(msgspec.Struct, gc=False):
     """What a transaction will do, and nothing else.
 
     ``spend`` is what a session's limits count, ``payees`` to whom; ``parties`` see it in their
@@ -113,7 +113,7 @@ class Plan(msgspec.Struct):
     parties: tuple[str, ...] = ()
 
 
-class Context(msgspec.Struct, frozen=True):
+class Context(msgspec.Struct, frozen=True, gc=False):
     """What a compiler may know: the state to read, who acts, when, and by which transaction."""
 
     state: State

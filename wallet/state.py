@@ -131,7 +131,7 @@ class State:
         self.epoch_issued = 0
         self.touched: set[str] = set()
         self._expiries: list[tuple[int, str]] = []
-        self._salts_by_minute: dict[int, list[tuple[Account, int]]] = {}
+        self._salts_by_minute: dict[int, dict[str, list[int]]] = {}
         for name in (ISSUANCE, FEES):
             self.register(name)
 
@@ -198,15 +198,16 @@ class State:
     def spend_salt(self, account: Account, salt: int, valid_until: int) -> None:
         """Remember a salt of the expiring lane while its transaction could come again."""
         account.salts.add(salt)
-        self._salts_by_minute.setdefault(valid_until // 60_000, []).append((account, salt))
+        names = self._salts_by_minute.setdefault(valid_until // 60_000, {})
+        names.setdefault(account.id, []).append(salt)
 
     def advance(self, log_time: int) -> None:
         """Move time on and forget the salts nobody can use any more."""
         minute = log_time // 60_000
         if minute != self.log_time // 60_000:
             for past in [key for key in self._salts_by_minute if key < minute]:
-                for account, salt in self._salts_by_minute.pop(past):
-                    account.salts.discard(salt)
+                for name, salts in self._salts_by_minute.pop(past).items():
+                    self.accounts[name].salts.difference_update(salts)
         self.log_time = log_time
 
     def touch(self, accounts: Mapping[str, Account], leaf: bytes) -> None:

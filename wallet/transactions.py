@@ -56,8 +56,11 @@ Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
 Spending = Literal["transfer", "batch", "hold", "capture", "release", "faucet"]
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Anything in the log: immutable, every field known and present."""
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """Anything in the log: immutable, every field known and present.
+
+    Records form no cycles, so the garbage collector need not look at them (``gc=False``).
+    """
 
 
 class Tx(Record, frozen=True, tag_field="type"):
@@ -205,12 +208,12 @@ class Signed(msgspec.Struct, frozen=True, gc=False):
         raise ReservedTypeError("only the ledger itself writes this type")
 
 
-class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     keyid: str
     sig: str
 
 
-class _Dsse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Dsse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     payload: str
     payloadType: str  # noqa: N815  # DSSE's own spelling
     signatures: tuple[_Signature, ...]
@@ -250,7 +253,7 @@ def read(raw: bytes) -> Signed:
         raise UnknownFieldError(str(error)) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadEncodingError(f"not a transaction: {error}") from error
-    # Base64 has other spellings of the same bytes; this one goes through both encoders.
+    # Base64 has other spellings of the same bytes, so it is encoded again as well.
     if (
         binascii.b2a_base64(payload, newline=False) != dsse.payload.encode()
         or _ENCODER.encode(record) != payload
