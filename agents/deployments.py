@@ -90,8 +90,12 @@ class Deployments:
         self._clock = clock
         self._ids = ids
 
-    async def deploy(self, template: str, name: str, config: dict[str, Any]) -> Deployment:
+    async def deploy(
+        self, template: str, name: str, config: dict[str, Any], *, under: str | None = None
+    ) -> Deployment:
         """Check a configuration, record it as pending and tell the hosts.
+
+        ``under`` is the id to use, so that a repeated wish makes the same deployment.
 
         Raises:
             UnknownTemplateError: no such template.
@@ -103,7 +107,7 @@ class Deployments:
         if await self._store.count() >= MAX_DEPLOYMENTS:
             raise TooLargeError("too many deployments", limit=MAX_DEPLOYMENTS)
         record = Deployment(
-            id=self._ids.new(),
+            id=under or self._ids.new(),
             template=template,
             name=name,
             config=config,

@@ -22,7 +22,6 @@ from api.http.metrics import Metrics
 from api.http.parts import GatewayParts
 from api.http.rates import Rates
 from api.http.sse import Hub, Seats
-from rahba.ids import Ids
 
 
 class Gateway:
@@ -88,10 +87,10 @@ class Gateway:
             raise UnavailableError("the gateway is not running yet")
         return self.web
 
-    def deployments(self, ids: Ids | None = None) -> Deployments:
-        """Return the deployments; ``ids`` names the next one."""
+    def deployments(self) -> Deployments:
+        """Return the deployments."""
         parts = self.parts
-        return Deployments(self.records, parts.broker.mailbox, parts.clock, ids or parts.ids)
+        return Deployments(self.records, parts.broker.mailbox, parts.clock, parts.ids)
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -21,7 +21,7 @@ from wallet.stores.readonly import ReadOnlyLog
 from wallet.transactions import EXPIRING_LANE, AnyTx, Faucet, Transfer, seal_transaction
 from wallet.transports.http import HttpLedger, LedgerUnreachableError
 
-SCRIPT = Path(__file__).parents[1] / "fixtures" / "ledger_process.py"
+ROOT = Path(__file__).parents[2]
 ALICE, BOB = Signer(bytes([2]) * 32), Signer(bytes([3]) * 32)
 CLOCK, IDS = SystemClock(), RandomIds()
 ISSUED = 10**9
@@ -39,7 +39,14 @@ class LedgerProcess:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(self.path), str(self.port)],
+            [
+                sys.executable,
+                "-m",
+                "tests.fixtures.ledger_server",
+                str(self.path),
+                str(self.port),
+            ],
+            cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
         )

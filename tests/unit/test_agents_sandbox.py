@@ -33,12 +33,27 @@ async def work(function: str, limits: Limits = QUICK, **arguments: Any) -> Any:
     )
 
 
+class Started:
+    """The processes that a test has started: those of other tests do not count."""
+
+    def __init__(self) -> None:
+        self._before = set(self._all())
+
+    def now(self) -> set[psutil.Process]:
+        return set(self._all()) - self._before
+
+    @staticmethod
+    def _all() -> list[psutil.Process]:
+        return psutil.Process().children(recursive=True)
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left_running() -> Iterator[None]:
-    before = set(psutil.Process().children(recursive=True))  # other tests' servers
-    yield
+def started() -> Iterator[Started]:
+    """Tell what a test has started, and see to it that nothing of it is left running."""
+    processes = Started()
+    yield processes
     deadline = time.monotonic() + 3
-    while children := set(psutil.Process().children(recursive=True)) - before:
+    while children := processes.now():
         assert time.monotonic() < deadline, children
         time.sleep(0.02)
 
@@ -111,11 +126,11 @@ async def test_a_crash_is_an_error_and_not_ours(function: str, says: str) -> Non
         await work(function)
 
 
-async def test_a_child_of_the_work_dies_with_it() -> None:
+async def test_a_child_of_the_work_dies_with_it(started: Started) -> None:
     task = asyncio.create_task(work("leave_child_behind", Limits(wall_s=3)))
     seen: set[psutil.Process] = set()
     while len(seen) < 2 and not task.done():
-        seen.update(psutil.Process().children(recursive=True))
+        seen |= started.now()
         await asyncio.sleep(0.005)
     with pytest.raises(sandbox.SandboxTimeoutError):
         await task
@@ -141,14 +156,14 @@ async def test_an_unknown_module_or_function_is_a_mistake_of_the_caller() -> Non
         await work("no_such_function")
 
 
-async def test_a_cancelled_call_leaves_no_process() -> None:
+async def test_a_cancelled_call_leaves_no_process(started: Started) -> None:
     task = asyncio.create_task(work("doze"))
     await asyncio.sleep(0.3)
-    assert len(psutil.Process().children()) == 1
+    assert len(started.now()) == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert psutil.Process().children() == []
+    assert started.now() == set()
 
 
 async def test_calls_run_side_by_side() -> None:

@@ -31,7 +31,9 @@ async def refused_at(rig: LedgerRig) -> object:
 
 
 async def test_a_changed_entry_is_named(sqlite_rig: LedgerRig, written: apsw.Connection) -> None:
-    written.execute("UPDATE entries SET raw = CAST(replace(raw, 'sig', 'gis') AS BLOB) WHERE seq = 5")
+    written.execute(
+        "UPDATE entries SET raw = CAST(replace(raw, 'sig', 'gis') AS BLOB) WHERE seq = 5"
+    )
     assert await refused_at(sqlite_rig) == 5
 
 

@@ -48,19 +48,6 @@ class NewDeployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config: dict[str, Any] = {}
 
 
-class _GivenId:
-    """Ids of which the first is given: a retried request makes the same thing."""
-
-    def __init__(self, given: str) -> None:
-        self._given = given
-
-    def new(self) -> str:
-        return self._given
-
-    def salt(self) -> int:
-        raise NotImplementedError
-
-
 @router.get("/templates", responses=answers(TemplatePage), tags=["deploy"])
 async def list_templates() -> Response:
     """Return every template with the JSON Schema of its configuration."""
@@ -184,8 +171,8 @@ async def _deploy(
     wire = gateway.parts.wire
     await wire.call("HSET", _OWNERS, given, principal.account)
     try:
-        record = await gateway.deployments(_GivenId(given)).deploy(
-            wanted.template, wanted.name, wanted.config
+        record = await gateway.deployments().deploy(
+            wanted.template, wanted.name, wanted.config, under=given
         )
     except BaseException:
         await wire.call("HDEL", _OWNERS, given)
