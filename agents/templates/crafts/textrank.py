@@ -28,6 +28,8 @@ from agents.templates.crafts.prose import Sentence, sentences, words
 TOLERANCE: Final = 1e-6
 _COMMON_SHARE: Final = 0.3
 _COMMON_LEAST: Final = 12
+_COMMON_MOST: Final = 60  # a word makes an edge of every pair of its sentences: mind the square
+_MAX_STEPS: Final = 20_000_000  # edges walked in all iterations together: a few seconds
 _LEAST_WORDS: Final = 3
 _FULL_WORDS: Final = 7  # a sentence with fewer telling words says too little to stand alone
 
@@ -90,6 +92,8 @@ def summary(text: str, settings: Settings, stop_words: Collection[str] = ()) -> 
 def rank(edges: Edges, damping: float, max_iterations: int) -> tuple[list[float], int]:
     """Return the rank of every node (they sum to 1) and how many iterations it took."""
     count = len(edges)
+    walked = sum(map(len, edges)) + count
+    max_iterations = max(1, min(max_iterations, _MAX_STEPS // walked))
     strength = [sum(row.values()) for row in edges]
     ranks = [1.0 / count] * count
     for iteration in range(1, max_iterations + 1):
@@ -145,7 +149,7 @@ def _edges(weights: Sequence[Weights], similarity: Literal["overlap", "cosine"])
     for place, bag in enumerate(weights):
         for word in bag:
             index.setdefault(word, []).append(place)
-    common = max(_COMMON_LEAST, int(len(weights) * _COMMON_SHARE))
+    common = min(_COMMON_MOST, max(_COMMON_LEAST, int(len(weights) * _COMMON_SHARE)))
     edges: Edges = [{} for _ in weights]
     for word, places in index.items():
         if len(places) > common:
