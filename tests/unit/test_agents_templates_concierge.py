@@ -15,6 +15,7 @@ from agents.perform import try_offer
 from agents.ports import Bought, Errand
 from agents.schema import ArgumentsError
 from agents.template import template_named
+from agents.templates import concierge
 from agents.templates.concierge import (
     Concierge,
     ConciergeConfig,
@@ -325,6 +326,33 @@ async def test_a_model_plans_without_seeing_a_word_of_the_documents() -> None:
     said = str(model.asked)
     assert "Marrakech" not in said
     assert "unit_price" in said
+
+
+def test_the_model_of_the_settings_plans_and_without_one_the_rules_do() -> None:
+    from agents.brains.langchain import ModelPlanner
+    from agents.brains.rules import RulePlanner
+
+    settings = ConciergeConfig(model="openai:scripted-1", base_url="http://127.0.0.1:9/v1")
+    assert isinstance(concierge._planner(settings), ModelPlanner)
+    assert isinstance(concierge._planner(ConciergeConfig()), RulePlanner)
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("city;sold\nFez;3\nRabat;4,5\n", [("city", False), ("sold", False)]),
+        ("city\tsold\nFez\t3\nRabat\t-4.5e3\n", [("city", False), ("sold", True)]),
+        ('"a, b",c\n1,\n2,x\n', [("a, b", True), ("c", False)]),
+        ("a,b\nnan,1\n", [("a", False), ("b", True)]),
+        ("a,b\n", [("a", False), ("b", False)]),
+        ("", []),
+        ("\n\n", []),
+    ],
+)
+def test_a_tables_columns_are_seen_in_its_first_lines(
+    table: str, columns: list[tuple[str, bool]]
+) -> None:
+    assert [(column.name, column.numeric) for column in concierge._columns(table)] == columns
 
 
 def test_forms_are_checked_strictly_enough_to_be_shown() -> None:
