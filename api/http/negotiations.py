@@ -7,7 +7,7 @@ not whether somebody said so. A thread is folded by the same rules as both sides
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -63,8 +63,22 @@ def spoken(view: ThreadView) -> list[Spoken]:
     return [Spoken(raw, _opened(raw)) for raw in view.transcript]
 
 
+def shown(view: ThreadView) -> ThreadView:
+    """Return what everybody may see of a thread: quotes of an open tender stay sealed."""
+    if view.facts.get("mode") != "tender" or view.state != "open":
+        return view
+    facts = {name: fact for name, fact in view.facts.items() if name != "asked"}
+    kept = tuple(
+        item.raw
+        for item in spoken(view)
+        if item.message is not None and not isinstance(item.message.body, Quote)
+    )
+    return replace(view, facts=facts, transcript=kept)
+
+
 def summary(group: str, threads: list[ThreadView]) -> Document:
     """Describe one negotiation in a line: who wants what, how far it got, at what price."""
+    threads = [shown(view) for view in threads]
     best = min(threads, key=lambda view: _RANK.index(view.state))
     facts = best.facts
     return {
@@ -85,8 +99,9 @@ def summary(group: str, threads: list[ThreadView]) -> Document:
 
 
 def negotiation(group: str, threads: list[ThreadView], *, raw: bool) -> Document:
-    """Describe one negotiation with every thread and message."""
-    return summary(group, threads) | {"threads": [_thread(view, raw=raw) for view in threads]}
+    """Describe one negotiation with every thread and message that everybody may see."""
+    seen = [_thread(shown(view), raw=raw) for view in threads]
+    return summary(group, threads) | {"threads": seen}
 
 
 def deal(view: ThreadView) -> Document:
