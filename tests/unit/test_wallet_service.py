@@ -419,3 +419,32 @@ async def test_parallel_spending_never_overdraws(rig: LedgerRig) -> None:
     assert len(refused) == 20
     assert await rig.available("brahim") == 1_000
     assert await rig.available("amina") == 0
+
+
+async def test_an_interval_that_is_full_is_closed_at_once(
+    memory_rig: LedgerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    amina = await memory_rig.funded("amina")
+    raws = [await amina.sign_transfer(did("brahim"), 1) for _ in range(25)]
+    monkeypatch.setattr("wallet.book.MAX_INTERVAL", 10)
+    assert {answer.outcome for answer in await memory_rig.ledger.submit_many(raws)} == {"logged"}
+    entries = await memory_rig.ledger.entries(2, 100)
+    states = [entry.seq for entry in entries if entry.payload["type"] == "state"]
+    assert states == [12, 23]
+    await memory_rig.reopen()
+    assert await memory_rig.available("brahim") == 25
+
+
+async def test_a_refusal_that_cannot_be_remembered_is_not_given(
+    memory_rig: LedgerRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wallet.service.MAX_VERDICTS", 2)
+    poor = memory_rig.wallet("poor")
+    raws = [await poor.sign_transfer(did("brahim"), 1) for _ in range(3)]
+    answers = await memory_rig.ledger.submit_many(raws)
+    assert [answer.code for answer in answers] == ["insufficient_funds"] * 2 + ["busy"]
+    await memory_rig.funded("amina")
+    memory_rig.clock.advance(60_000)
+    await asyncio.sleep(0.25)
+    late = await memory_rig.wallet("poor").sign_transfer(did("brahim"), 1)
+    assert (await memory_rig.ledger.submit(late)).code == "insufficient_funds"
