@@ -5,8 +5,9 @@
 * A letter goes to whoever attends its thread (a buyer), else to the owner's handler (a seller),
   else nobody wants it any more and it is dropped.
 * A handler returns when its effects are durable: then the letter is acknowledged. If it raises,
-  the letter comes again once its lease is over (``retryable``), or is buried. Handlers run
+  the letter is handled again after a pause (``retryable``), or is buried. Handlers run
   ``concurrency`` at a time, one at a time for a thread, and their leases are kept up meanwhile.
+  What cannot be done for a long time is let go, and comes again once its lease is over.
 * Those who attend are never kept waiting by handlers: a seller's job may itself buy.
 * A broker that goes away is asked again until it is back.
 """
@@ -31,6 +32,7 @@ _log: Final = logging.getLogger(__name__)
 MAX_WAITING_LETTERS: Final = 128
 MAX_IDLE_OWNERS: Final = 512
 BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,29 +211,38 @@ class Courier:
             while chain:
                 delivery, letter = chain.popleft()
                 try:
-                    async with self._slots:
-                        await self._handle(delivery, letter)
+                    await self._insist(delivery, letter)
                 finally:
                     self._at_work.discard(delivery)
         finally:
             del self._chains[key]
             self._at_work.difference_update(delivery for delivery, _ in chain)
 
-    async def _handle(self, delivery: Delivery, letter: Letter) -> None:
+    async def _insist(self, delivery: Delivery, letter: Letter) -> None:
+        """Handle a letter, again and again while broker or ledger are away: money may wait."""
+        for pause_s in (*AGAIN_S, None):
+            async with self._slots:
+                if await self._handle(delivery, letter) or pause_s is None:
+                    return
+            await asyncio.sleep(pause_s)
+
+    async def _handle(self, delivery: Delivery, letter: Letter) -> bool:
+        """Hand a letter to its handler; false if that is to be done again."""
         handler = self._handlers.get(letter.owner)
         if handler is None:
-            return
+            return True
         try:
             await handler(letter)
         except RahbaError as error:
             if error.retryable:
-                _log.warning("a %s will come again: %s", letter.message.type, error)
-            else:
-                await self._bury(delivery, error.code)
+                _log.warning("a %s will be handled again: %s", letter.message.type, error)
+                return False
+            await self._bury(delivery, error.code)
         except Exception:  # noqa: BLE001  # the supervised boundary: one bad letter stops nobody else's
             _log.exception("handling a %s failed", letter.message.type)
         else:
             self._done(delivery)
+        return True
 
     async def _bury(self, delivery: Delivery, reason: str) -> None:
         self.buried += 1

@@ -39,7 +39,7 @@ from agents.negotiation import (
     seller_move,
     sign_agreement,
 )
-from agents.order import MAX_DEADLINE_MS, MIN_GRACE_MS, Commission, check_hold, examine
+from agents.order import MAX_DEADLINE_MS, Commission, check_hold, examine
 from agents.patience import patiently
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Progress, Purchaser, Till
@@ -119,7 +119,7 @@ class Seller:
             case "held":
                 await self._serve(view, letter)
             case "delivered":
-                await self._collect(view, self._line(view, letter))
+                await self._collect(view, self._line(view, letter), await self._hold_of(view))
             case "failed" | "expired" | "decommitted" | "closed":
                 await self._give_back(view)
             case _:  # agreed: the order is still to come; settled: all is done
@@ -184,7 +184,7 @@ class Seller:
             commission = examine(line.talk, self.agent, self.signer, now_ms=self._clock.now_ms())
             hold_id = commission.order.hold
             hold = None if hold_id is None else await self._look(hold_id)
-            _ = check_hold(commission, hold, now_ms=self._clock.now_ms())
+            hold = check_hold(commission, hold, now_ms=self._clock.now_ms())
             done = await self._work(commission)
         except RahbaError as error:
             if error.retryable and not isinstance(error, BusyError):
@@ -193,7 +193,7 @@ class Seller:
             return
         ruling = await self._post(line, self._result(commission, done))
         if ruling.ok:
-            await self._collect(view, line)
+            await self._collect(view, line, hold)
         else:
             _log.info("the result of %s came too late: %s", view.id, ruling.verdict)
             await self._abandon(view)
@@ -251,19 +251,22 @@ class Seller:
 
     # Money.
 
-    async def _collect(self, view: ThreadView, line: Line) -> None:
-        """Capture the price of a delivered job and note it; from the transcript alone."""
+    async def _collect(self, view: ThreadView, line: Line, hold: HoldView | None) -> None:
+        """Capture the price of a delivered job and note it; from transcript and hold alone.
+
+        There is time to do so until the hold expires, and not less: the ledger may be away.
+        """
         result, agreed, order = line.talk.result, line.talk.agreed, line.talk.order
         if result is None or agreed is None or order is None:
             raise OutOfPlaceError("nothing was delivered in this thread")
         price, tx = agreed.issues.price_fals, ""
-        if price > 0 and order.hold is not None:
+        if price > 0 and hold is not None:
             try:
                 tx = await self._till.capture(
-                    order.hold,
+                    hold.id,
                     price,
                     sha256_hex(unb64(result.receipt)),
-                    until_ms=order.deadline + MIN_GRACE_MS,
+                    until_ms=hold.expires_ms,
                 )
             except PaymentRefusedError as error:
                 _log.warning("delivered but not paid in %s: %s", view.id, error)
@@ -290,10 +293,13 @@ class Seller:
     async def _look(self, hold_id: str) -> HoldView | None:
         return await patiently(lambda: self._till.look(hold_id))
 
+    async def _hold_of(self, view: ThreadView) -> HoldView | None:
+        hold_id = view.facts.get("hold")
+        return await self._look(hold_id) if hold_id else None
+
     async def _give_back(self, view: ThreadView) -> None:
         """Release this deal's hold. One that is bound to another deal is not ours to release."""
-        hold_id, agreement = view.facts.get("hold"), view.facts.get("agreement")
-        hold = await self._look(hold_id) if hold_id else None
+        agreement, hold = view.facts.get("agreement"), await self._hold_of(view)
         if hold is None or hold.status != "open":
             return
         if hold.payee == self.signer.did and hold.agreement == agreement:
