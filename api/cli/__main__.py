@@ -2,4 +2,5 @@
 
 from api.cli.main import main
 
-main(prog_name="rahba")
+if __name__ == "__main__":
+    main(prog_name="rahba")

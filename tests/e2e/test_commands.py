@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from api.cli import __main__ as module
 from api.cli import demo, ledger, market, output, process, wallet
 from api.cli.main import COMMANDS, main
 from rahba.errors import BadInputError, LocalError
@@ -239,4 +240,4 @@ def test_errors_are_printed_for_people_with_the_next_step(
 def test_every_command_of_the_table_exists() -> None:
     modules = {module for module, _, _ in COMMANDS.values()}
     assert {m.__name__ for m in (demo, ledger, market, process, wallet)} <= modules
-    assert main.name == "main"
+    assert module.main is main
