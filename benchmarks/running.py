@@ -97,7 +97,8 @@ def bench_host(market: BenchMarket, file: Path) -> Iterator[subprocess.Popen[byt
 @asynccontextmanager
 async def session(market: BenchMarket) -> AsyncIterator[aiohttp.ClientSession]:
     """Open a client that may call and deploy."""
-    connector = aiohttp.TCPConnector(limit=0)
+    # Shorter than the server keeps an idle connection: none is used while it is being closed.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)
     async with aiohttp.ClientSession(
         market.url, headers=market.headers, connector=connector
     ) as web:
