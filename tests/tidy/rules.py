@@ -245,21 +245,6 @@ def import_map_faults(
     return findings + [f"{name} is missing in the import map" for name in dependencies - mapped]
 
 
-def name_conflicts(owners: Mapping[str, Iterable[str]], ours: str = "rahba") -> list[str]:
-    """Find other distributions that install one of our import names.
-
-    Args:
-        owners: From import name to distributions, as `importlib.metadata.packages_distributions`.
-        ours: The name of our distribution.
-    """
-    return [
-        f"the distribution '{owner}' installs a package '{name}' over ours: uninstall it, "
-        "or give Rahba an environment of its own"
-        for name in ("rahba", *ROOMS)
-        for owner in sorted(set(owners.get(name, ())) - {ours})
-    ]
-
-
 def unsorted_modules(
     modules: Iterable[str], pure: AbstractSet[str], impure: AbstractSet[str]
 ) -> list[str]:

@@ -142,12 +142,6 @@ def test_an_import_map_names_what_the_lock_brings() -> None:
     assert rules.import_map_faults({"lit": "/lib/lit/index.js"}, locked, locked)
 
 
-def test_another_distribution_that_owns_one_of_our_names_is_named() -> None:
-    assert rules.name_conflicts({"agents": ["rahba"], "click": ["click"]}) == []
-    (finding,) = rules.name_conflicts({"agents": ["rahba", "openai-agents"]})
-    assert "'openai-agents' installs a package 'agents'" in finding
-
-
 def test_a_flat_module_is_declared_pure_or_impure_and_never_both() -> None:
     assert rules.unsorted_modules(["wallet.holds"], {"wallet.holds"}, set()) == []
     assert rules.unsorted_modules(["agents.strategies.timed"], {"agents.strategies.*"}, set()) == []

@@ -12,6 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
+from api.machine_checks import name_conflicts
 from tests.tidy import rules
 
 ROOT = Path(__file__).parents[2]
@@ -177,4 +178,4 @@ def test_no_file_names_a_package_registry_by_its_host() -> None:
 
 
 def test_no_other_distribution_installs_over_our_names() -> None:
-    assert rules.name_conflicts(packages_distributions()) == []
+    assert name_conflicts(packages_distributions()) == []

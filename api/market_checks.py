@@ -1,0 +1,150 @@
+"""What is checked of a running market: its processes, its ledger's head, its queues, its time.
+
+* Asks each part directly and within seconds; changes nothing and never raises.
+* The whole ledger is not verified here: `rahba ledger verify` does that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import hiredis
+import orjson
+import psutil
+
+from api.machine_checks import Finding
+from api.market import NoMarketError, Whereabouts, find_market
+from api.settings import Settings
+from api.worker import QUEUE
+from broker.errors import BrokerUnreachableError
+from broker.ports import Query
+from broker.transports.redis import connect
+from broker.transports.redis.wire import Wire
+from rahba.clock import Clock
+from rahba.errors import RahbaError
+from wallet.note import open_checkpoint
+from wallet.transports.http import HttpLedger
+
+SERVICES: Final = ("ledger", "gateway", "host", "worker")
+PATIENCE_S: Final = 3.0
+MAX_SKEW_MS: Final = 2_000
+MAX_QUEUE: Final = 100
+
+
+async def check_market(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
+    """Check the market that runs in the data folder, if one does."""
+    try:
+        where = find_market(settings)
+    except NoMarketError as error:
+        yield Finding("market", "ok", error.message, error.hint)
+        return
+    yield Finding("market", "ok", f"one runs in {where.data_dir}, supervised by {where.pid}")
+    yield check_processes(where)
+    yield await check_gateway(where.gateway_url)
+    yield await check_ledger(where.ledger_url)
+    async for finding in check_broker(where, clock):
+        yield finding
+
+
+def check_processes(where: Whereabouts) -> Finding:
+    """Check that the supervisor has a child for each service."""
+    try:
+        children = psutil.Process(where.pid).children()
+        running = {child.cmdline()[-1] for child in children if child.is_running()}
+    except (psutil.Error, IndexError):
+        return _processes_wrong("the supervisor's processes cannot be seen")
+    missing = [name for name in SERVICES if name not in running]
+    if missing:
+        return _processes_wrong(f"not running: {', '.join(missing)}")
+    return Finding("processes", "ok", f"{', '.join(SERVICES)} are running")
+
+
+def _processes_wrong(text: str) -> Finding:
+    return Finding("processes", "broken", text, "rahba logs NAME says why; they are started again")
+
+
+async def check_gateway(url: str) -> Finding:
+    """Check that the gateway is ready to trade."""
+    step = "rahba logs gateway"
+    try:
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as web,
+            web.get(f"{url}/readyz") as reply,
+        ):
+            said = orjson.loads(await reply.read())
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        return Finding("gateway", "broken", f"{url} does not answer: {error!r}"[:200], step)
+    if reply.status != 200:
+        return Finding("gateway", "broken", f"{url} is not ready: {said}"[:200], step)
+    return Finding("gateway", "ok", f"{url} is ready")
+
+
+async def check_ledger(url: str) -> Finding:
+    """Check the head of the log under its operator's signature, and the supply equation."""
+    step = "rahba logs ledger; then rahba ledger verify"
+    ledger = HttpLedger(url, patience_s=PATIENCE_S, attempt_s=PATIENCE_S)
+    try:
+        head = open_checkpoint(await ledger.checkpoint(), await ledger.verifier_key())
+        supply = await ledger.supply()
+    except RahbaError as error:
+        return Finding("ledger", "broken", f"{error.code}: {error.message}"[:200], step)
+    finally:
+        await ledger.close()
+    if not supply.equal:
+        text = f"accounts own {supply.total} fals, issued were {supply.issued}"
+        return Finding("ledger", "broken", text, step)
+    return Finding("ledger", "ok", f"{head.size} entries under a valid checkpoint, supply exact")
+
+
+async def check_broker(where: Whereabouts, clock: Clock) -> AsyncIterator[Finding]:
+    """Check the broker's clock, who is on the market, and the queue of heavy jobs."""
+    wire, celery = (
+        Wire(url, patience_s=PATIENCE_S) for url in (where.redis_url, where.celery_broker_url)
+    )
+    try:
+        yield await _check_time(wire, clock)
+        yield await _check_agents(where, clock)
+        yield await _check_queue(celery, where.celery_broker_url)
+    except (BrokerUnreachableError, OSError, hiredis.ReplyError) as error:
+        yield Finding("broker", "broken", f"{error}"[:200], "rahba logs redis, or check REDIS_URL")
+    finally:
+        await asyncio.gather(wire.close(), celery.close())
+
+
+async def _check_time(wire: Wire, clock: Clock) -> Finding:
+    asked_ms = clock.now_ms()
+    seconds, micros = await wire.call("TIME")
+    skew_ms = int(seconds) * 1_000 + int(micros) // 1_000 - (asked_ms + clock.now_ms()) // 2
+    if abs(skew_ms) > MAX_SKEW_MS:
+        text = f"its clock differs from this machine's by {skew_ms} ms"
+        return Finding("broker", "broken", text, "set both clocks by a time service (NTP)")
+    return Finding("broker", "ok", f"answers; its clock differs by {skew_ms} ms")
+
+
+async def _check_agents(where: Whereabouts, clock: Clock) -> Finding:
+    broker = await connect(where.redis_url, clock)
+    try:
+        page = await broker.directory.find(Query(limit=100))
+    finally:
+        await broker.close()
+    if not page.listings:
+        return Finding("agents", "warning", "none is on the market", "rahba deploy summarise")
+    return Finding("agents", "ok", f"{len(page.listings)} or more on the market")
+
+
+async def _check_queue(wire: Wire, url: str) -> Finding:
+    depth = int(await wire.call("LLEN", QUEUE))
+    database = urlsplit(url).path.strip("/") or "0"
+    clients = str(await wire.call("CLIENT", "LIST"), "utf-8", "replace").splitlines()
+    waiting = sum("cmd=brpop" in line and f" db={database} " in line for line in clients)
+    if depth and not waiting and depth > MAX_QUEUE:
+        text = f"{depth} heavy jobs wait, and no worker takes them"
+        return Finding("workers", "broken", text, "rahba logs worker, or start a `rahba worker`")
+    if depth > MAX_QUEUE:
+        return Finding("workers", "warning", f"{depth} heavy jobs wait", "start a `rahba worker`")
+    return Finding("workers", "ok", f"{depth} heavy jobs wait, {waiting} workers are free")
