@@ -112,8 +112,14 @@ def make_worker(broker_url: str, redis_url: str, key: WorkKey) -> Celery:
     The processes that work leave when the worker that started them was killed.
     """
     app = make_app(broker_url)
-    worker_process_init.connect(_leave_with_the_worker)
-    beat_embedded_init.connect(_leave_with_the_worker)
+    # Named before they are forked: who asks for its parent later may find it dead already.
+    worker = {PARENT_VARIABLE: str(os.getpid())}
+
+    def leave_with_it(**_: object) -> None:
+        end_with_parent(worker, by=signal.SIGKILL)
+
+    worker_process_init.connect(leave_with_it, weak=False)
+    beat_embedded_init.connect(leave_with_it, weak=False)
 
     def work(agreement: str, sealed: str) -> str:
         return asyncio.run(_work(redis_url, key, check_digest(agreement), sealed))
@@ -124,10 +130,6 @@ def make_worker(broker_url: str, redis_url: str, key: WorkKey) -> Celery:
     app.task(name=TASK, throws=(RahbaError,))(work)
     app.task(name=SWEEP, throws=(RahbaError,))(sweep)
     return app
-
-
-def _leave_with_the_worker(**_: object) -> None:
-    end_with_parent({PARENT_VARIABLE: str(os.getppid())}, by=signal.SIGKILL)
 
 
 async def _work(redis_url: str, key: WorkKey, agreement: str, sealed: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -220,3 +221,30 @@ async def test_a_host_that_is_asked_to_stop_finishes_its_job_and_leaves_the_mark
         assert await asyncio.to_thread(host.wait, 15) == 0
         page = await souk.broker.directory.find(Query(skill="text.grind"))
         assert page.listings == ()
+
+
+def test_a_child_whose_worker_died_before_it_could_look_leaves_too() -> None:
+    code = (
+        "import os, time\n"
+        "from celery.signals import beat_embedded_init\n"
+        "from agents.work import WorkKey\n"
+        "from api.worker import make_worker\n"
+        "app = make_worker('redis://127.0.0.1:1/1', 'redis://127.0.0.1:1/0', WorkKey(bytes(32)))\n"
+        "worker = os.getpid()\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    print(child, flush=True)\n"
+        "    os._exit(0)\n"
+        "while os.getppid() == worker:\n"
+        "    time.sleep(0.01)\n"
+        "os.close(1)\n"
+        "beat_embedded_init.send(sender=None)\n"
+        "time.sleep(30)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=20, check=True
+    )
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child = psutil.Process(int(done.stdout))
+        _, left = psutil.wait_procs([child], timeout=5)
+        assert left == []
