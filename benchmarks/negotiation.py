@@ -21,7 +21,9 @@ import orjson
 from agents.strategies import STRATEGIES, Outcome, Preferences, make_strategy
 from agents.strategies.outcomes import Value, weighted
 from agents.strategies.play import Player, play
+from benchmarks.rows import Row, row
 
+ROUNDS, DOMAINS = 20, 40
 ISSUES = (2, 3, 4)
 VALUES = (3, 8)
 RESERVES = (0.0, 0.45)
@@ -125,11 +127,22 @@ def _note(
         record.distance.append(domain.pareto_distance(outcome))
 
 
+def run() -> list[Row]:
+    """Measure what each strategy gets, beside the mean of all on the same domains."""
+    records = tournament(list(STRATEGIES), rounds=ROUNDS, count=DOMAINS)
+    advantages = {name: fmean(record.advantage) for name, record in records.items()}
+    mean = fmean(advantages.values())
+    return [
+        row(f"negotiation: advantage of {name}, beside the mean", value, "share", reference=mean)
+        for name, value in sorted(advantages.items(), key=lambda item: -item[1])
+    ]
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--domains", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--domains", type=int, default=DOMAINS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     records = tournament(list(STRATEGIES), rounds=options.rounds, count=options.domains)
