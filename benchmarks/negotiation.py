@@ -159,10 +159,9 @@ def main() -> None:
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(rows) + b"\n")
         return
-    for row in rows:
-        print(
-            "{strategy:<12} {advantage:.3f}  {agreement:.3f}  {pareto_distance:.3f}".format(**row)
-        )
+    line = "{strategy:<12} {advantage:.3f}  {agreement:.3f}  {pareto_distance:.3f}"
+    for item in rows:
+        print(line.format(**item))
 
 
 if __name__ == "__main__":
