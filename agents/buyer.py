@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final, Protocol
 
 from agents.courier import Courier
@@ -174,7 +175,7 @@ class Buyer:
             if mode != "posted" or error.facts.get("verdict") != "OFFER_CHANGED":
                 raise
             refused = error
-        held = sum([(await self._state_of(hold))[1] for hold in request.holds])
+        held = await self._at_risk(request)
         listings, _ = await self._candidates(request.want)
         fit = [each for each in listings if _qualifies(each, request, held=held)]
         if not fit:
@@ -221,11 +222,15 @@ class Buyer:
                 ]
 
     async def _award(self, request: Request, ranked: list[Standing]) -> Purchase:
-        """Take the best offer; when its seller fails, the next, at the original cap."""
+        """Take the best offer; when its seller fails, the next, at the original cap.
+
+        What earlier sellers hold and may still capture counts towards that cap.
+        """
         failure: RahbaError = NoDealError("no offer within the mandate", skill=request.skill)
         for place, item in enumerate(ranked):
             deadline = self._order_deadline(request, item, last=place == len(ranked) - 1)
-            if deadline is None:
+            left = request.mandate.limit_fals - await self._at_risk(request)
+            if deadline is None or item.offer.issues.price_fals > left:
                 continue
             request.tell(
                 "chosen",
@@ -236,7 +241,9 @@ class Buyer:
             try:
                 agreement = await item.parley.commit(item.offer, deadline=deadline)
                 await item.parley.delivery(deadline=deadline)
-                return await take_delivery(item.parley, agreement)
+                bought = await take_delivery(item.parley, agreement)
+                at_risk = await self._at_risk(request, but=bought.hold)
+                return replace(bought, at_risk_fals=at_risk)
             except BadResultError:
                 raise
             except (SellerFailedError, DeadlineError, ThreadRefusedError) as error:
@@ -273,6 +280,11 @@ class Buyer:
                 "hold_expires_ms": hold.expires_ms,
             }
         error.facts |= {"group": request.group, "at_risk_fals": wire_fals(at_risk)}
+
+    async def _at_risk(self, request: Request, *, but: str | None = None) -> int:
+        """Return what was or may yet be captured of the request's holds, except ``but``."""
+        others = [hold for hold in request.holds if but is None or hold.id != but]
+        return sum([(await self._state_of(hold))[1] for hold in others])
 
     async def _state_of(self, hold: Hold) -> tuple[str, int]:
         if hold.id is None:

@@ -13,10 +13,12 @@ from typing import Any, Final
 from agents.errors import BadResultError
 from agents.negotiation.agreement import SignedAgreement, both_signed
 from agents.negotiation.goods import unpack_output
+from agents.negotiation.talk import Talk
 from agents.parley import Parley
 from agents.purchase import Purchase
 from broker.ports import ThreadView
 from rahba.encoding import unb64
+from rahba.envelope import Signer
 from rahba.errors import RahbaError
 from rahba.messages import Agreement, Receipt, open_receipt
 
@@ -33,8 +35,8 @@ class Goods:
     receipt: bytes
 
 
-def verify_delivery(parley: Parley, agreement: Agreement) -> Goods:
-    """Check a result against what was agreed.
+def verify_delivery(talk: Talk, agreement: Agreement, signer: Signer) -> Goods:
+    """Check the result in ``talk`` against what was agreed; ``signer`` opens the output.
 
     1. It names the agreement, and the seller signed exactly that.
     2. The receipt is the seller's, and says what was agreed: parties, skill, input, price.
@@ -43,7 +45,6 @@ def verify_delivery(parley: Parley, agreement: Agreement) -> Goods:
     Raises:
         BadResultError: with the number of the check in ``facts["check"]``.
     """
-    talk = parley.talk
     result = talk.result
     assert result is not None
     signature = talk.buyer_signature
@@ -64,7 +65,7 @@ def verify_delivery(parley: Parley, agreement: Agreement) -> Goods:
     if not _says_what_was_agreed(receipt, agreement):
         raise BadResultError("the receipt says something else", check=2, seller=talk.seller)
     try:  # 3
-        output = unpack_output(result.output, parley.desk.signer, digest=receipt.output_digest)
+        output = unpack_output(result.output, signer, digest=receipt.output_digest)
     except BadResultError as error:
         error.facts |= {"check": 3, "seller": talk.seller}
         raise
@@ -92,8 +93,8 @@ def _says_what_was_agreed(receipt: Receipt, agreement: Agreement) -> bool:
 
 async def take_delivery(parley: Parley, agreement: Agreement) -> Purchase:
     """Verify the result, see the payment through, and return the purchase."""
-    goods = verify_delivery(parley, agreement)
     talk, request = parley.talk, parley.request
+    goods = verify_delivery(talk, agreement, parley.desk.signer)
     request.tell("delivered", thread=talk.thread, agreement=goods.deal.digest)
     paid, tx = await _see_payment(parley)
     assert talk.cfp is not None

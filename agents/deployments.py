@@ -41,6 +41,9 @@ MOVES: Final[Mapping[State, frozenset[State]]] = {
 }
 
 
+ENDED: Final[frozenset[State]] = frozenset({"stopped", "failed"})
+
+
 class UnknownDeploymentError(BadInputError):
     """There is no deployment of this id."""
 
@@ -104,8 +107,7 @@ class Deployments:
         """
         _check_size(config)
         _ = template_named(template).make(config, name)
-        if await self._store.count() >= MAX_DEPLOYMENTS:
-            raise TooLargeError("too many deployments", limit=MAX_DEPLOYMENTS)
+        await self._make_room()
         record = Deployment(
             id=under or self._ids.new(),
             template=template,
@@ -117,6 +119,17 @@ class Deployments:
         await self._store.put(record.id, write_deployment(record))
         await self._mailbox.send(HOSTS, record.id.encode())
         return record
+
+    async def _make_room(self) -> None:
+        """Forget the oldest ended deployments when there are many; refuse beyond the limit."""
+        if await self._store.count() < MAX_DEPLOYMENTS:
+            return
+        records = await self.all()
+        ended = [record for record in records if record.state in ENDED]
+        if len(records) - len(ended) >= MAX_DEPLOYMENTS:
+            raise TooLargeError("too many deployments", limit=MAX_DEPLOYMENTS)
+        for record in ended[: len(records) - MAX_DEPLOYMENTS + 1]:
+            await self._store.remove(record.id)
 
     async def get(self, deployment_id: str) -> Deployment:
         """Return one record, or raise :class:`UnknownDeploymentError`."""

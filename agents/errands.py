@@ -42,8 +42,9 @@ class Errands(Purchaser):
             at_risk = error.facts.get("at_risk_fals")
             return Bought(parse_fals(str(at_risk)) if at_risk is not None else 0, error=error)
         return Bought(
-            # Less may be captured yet, but the seller can still take all that was agreed.
-            paid_fals=bought.agreed_fals,
+            # Less may be captured yet, but the seller can still take all that was agreed, and
+            # those who failed before it what their holds have.
+            paid_fals=bought.agreed_fals + bought.at_risk_fals,
             output=bought.output,
             seller=bought.seller,
             mode=bought.mode,

@@ -20,6 +20,7 @@ from wallet.ports import HoldView
 
 MAX_DEADLINE_MS: Final = 50 * 60 * 1_000
 MIN_GRACE_MS: Final = 5_000
+MAX_HOLD_AHEAD_MS: Final = 55 * 60 * 1_000
 
 
 class BadOrderError(RemoteError):
@@ -110,6 +111,7 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
     3. It holds at least the price.
     4. It is bound to this agreement, so that it pays for nothing else.
     5. It outlasts the deadline, with some seconds to capture.
+    6. It ends within the hour for which a capture can be signed.
     """
     if commission.price_fals == 0 and commission.order.hold is None:  # 1
         return None
@@ -123,4 +125,6 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
         raise BadHoldError("the hold is for another agreement", check=4)
     if hold.expires_ms < max(commission.order.deadline, now_ms) + MIN_GRACE_MS:  # 5
         raise BadHoldError("the hold ends too early", check=5, expires=hold.expires_ms)
+    if hold.expires_ms > now_ms + MAX_HOLD_AHEAD_MS:  # 6
+        raise BadHoldError("the hold ends too late", check=6, expires=hold.expires_ms)
     return hold

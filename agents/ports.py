@@ -78,6 +78,10 @@ class DeploymentStore(Protocol):
         """Return how many there are."""
         ...
 
+    async def remove(self, key: str) -> None:
+        """Forget a record."""
+        ...
+
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Write ``new`` only where ``old`` still stands; say whether it did."""
         ...
@@ -99,8 +103,8 @@ class WorkMarks(Protocol):
         """Extend one's own lease; false if it was lost."""
         ...
 
-    async def leave(self, agreement: str) -> None:
-        """End the lease: the work is over."""
+    async def leave(self, agreement: str, holder: str) -> None:
+        """End one's own lease: the work is over."""
         ...
 
     async def taken(self, agreement: str) -> bool:

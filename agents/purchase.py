@@ -85,6 +85,7 @@ class Purchase:
     ``receipt`` is the seller's signed envelope, ``deal`` the agreement under both signatures.
     ``paid_fals`` is what the ledger showed as captured; less than agreed means that the seller had
     not taken its money yet (it can until the hold expires), and ``capture_tx`` may be null then.
+    ``at_risk_fals`` is what sellers that failed before have taken, or can until their holds expire.
     """
 
     output: Any
@@ -104,6 +105,7 @@ class Purchase:
     receipt: bytes
     receipt_verified: bool
     deal: bytes
+    at_risk_fals: int = 0
 
 
 #: Told of each step of a purchase: ids and figures only, no free text. Kinds, in their usual order:

@@ -292,7 +292,7 @@ class Workshop:
         finally:
             renewing.cancel()
         await patiently(lambda: self._mailbox.send(task.reply_to, result))
-        await self._marks.leave(agreement)
+        await self._marks.leave(agreement, holder)
         await bench.idle()  # work that hangs ends with its process, by the task's hard limit
         return "done"
 

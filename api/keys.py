@@ -16,6 +16,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from base64 import b32encode
@@ -33,6 +34,7 @@ from rahba.envelope import Signer
 from rahba.errors import BadInputError, BadSignatureError, LocalError
 from rahba.ids import Ids, RandomIds
 from wallet.account import Wallet
+from wallet.errors import UnknownSessionError
 from wallet.keys import new_seed
 from wallet.transactions import Spending
 
@@ -219,7 +221,8 @@ async def revoke_key(
         raise KeyUnknownError("this account has no such key", hash=key_hash[:64])
     if record.revoked is not None:
         return record
-    await wallet.revoke(record.session)
+    with contextlib.suppress(UnknownSessionError):  # revoked before, and the record not written
+        await wallet.revoke(record.session)
     ended = msgspec.structs.replace(record, revoked=(clock or SystemClock()).now_ms())
     await _store(wire, ended)
     return ended

@@ -26,6 +26,10 @@ class MemoryRecords:
         """Return how many there are."""
         return len(self._records)
 
+    async def remove(self, key: str) -> None:
+        """Forget a record."""
+        self._records.pop(key, None)
+
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Write ``new`` only where ``old`` still stands; say whether it did."""
         if self._records.get(key) != old:

@@ -20,6 +20,10 @@ if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """)
+_LEAVE: Final = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+""")
 _RENEW: Final = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])
@@ -51,6 +55,10 @@ class RedisRecords:
         """Return how many there are."""
         return int(await self._wire.call("HLEN", self._key))
 
+    async def remove(self, key: str) -> None:
+        """Forget a record."""
+        await self._wire.call("HDEL", self._key, key)
+
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Write ``new`` only where ``old`` still stands; say whether it did."""
         return bool(await self._wire.run(_REPLACE, [self._key], key, old, new))
@@ -80,9 +88,9 @@ class RedisMarks:
         key = f"{{w:{agreement}}}:lease"
         return bool(await self._wire.run(_RENEW, [key], holder, self._lease_ms))
 
-    async def leave(self, agreement: str) -> None:
-        """End the lease: the work is over."""
-        await self._wire.call("DEL", f"{{w:{agreement}}}:lease")
+    async def leave(self, agreement: str, holder: str) -> None:
+        """End one's own lease: the work is over."""
+        await self._wire.run(_LEAVE, [f"{{w:{agreement}}}:lease"], holder)
 
     async def taken(self, agreement: str) -> bool:
         """Say whether somebody works on the order now."""

@@ -250,7 +250,9 @@ async def test_a_lease_is_one_holder_s_until_it_is_over(empty_redis: str) -> Non
     assert not await marks.taken(DEAL)
     assert not await marks.renew(DEAL, "one")
     assert await marks.take(DEAL, "two")
-    await marks.leave(DEAL)
+    await marks.leave(DEAL, "one")
+    assert await marks.taken(DEAL)
+    await marks.leave(DEAL, "two")
     assert not await marks.taken(DEAL)
     await wire.close()
 

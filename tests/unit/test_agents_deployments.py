@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from agents.deployments import (
@@ -94,10 +95,16 @@ async def test_what_cannot_run_is_refused_and_not_recorded(
 async def test_there_are_only_so_many_deployments(
     deployments: Deployments, store: MemoryRecords
 ) -> None:
-    for number in range(MAX_DEPLOYMENTS):
-        await store.put(str(number), b"")
+    made = await deployments.deploy("keywords", "a", {})
+    for number in range(MAX_DEPLOYMENTS - 1):
+        copy = msgspec.structs.replace(made, id=f"{number:032x}")
+        await store.put(copy.id, write_deployment(copy))
     with pytest.raises(TooLargeError):
-        await deployments.deploy("keywords", "a", {})
+        await deployments.deploy("keywords", "b", {})
+    await deployments.stop(made.id)
+    fresh = await deployments.deploy("keywords", "b", {})
+    assert await store.count() == MAX_DEPLOYMENTS
+    assert {record.id for record in await deployments.all()} & {made.id, fresh.id} == {fresh.id}
 
 
 async def test_a_host_claims_runs_and_stops_a_deployment(deployments: Deployments) -> None:
