@@ -8,8 +8,9 @@ Rules:
 * The record is stored before anything is done. A call has one end, written once.
 * A call goes on when its client hangs up; the client reads it again by its id.
 * A call left behind is resolved from its threads when its owner asks: a delivered result is opened
-  with the key's session (it was sealed to it), anything else ends as ``interrupted``. Money
-  that was held and not earned comes back at the expiry of its hold.
+  with the key's session (it was sealed to it) and checked as a buyer checks it; one that does not
+  stand ends the call as that failure, and no result at all as ``interrupted``. Money that was held
+  and not earned comes back at the expiry of its hold.
 """
 
 from __future__ import annotations
@@ -24,36 +25,34 @@ from typing import Final
 import orjson
 
 from agents.buyer import Buyer
-from agents.negotiation.goods import unpack_output
 from agents.purchase import Purchase, Want
 from api.http.auth import Principal
 from api.http.call_records import DONE, CallRecord, CallRecords, CallRequest, CallState
 from api.http.errors import CallInterruptedError, InProgressError, NotYoursError
 from api.http.metrics import Metrics
-from api.http.negotiations import messages_of, rounds_of
 from api.http.parts import GatewayParts
 from api.http.problems import plain_problem, problem_of
 from api.http.rates import Turnstile
+from api.http.recovery import Recovered, paid_for, recover
+from api.http.told import Told
 from broker.errors import BrokerUnreachableError
 from broker.ports import ThreadView
-from rahba.encoding import b64, unb64
+from rahba.encoding import b64
 from rahba.errors import BadInputError, RahbaError
 from rahba.ids import check_skill, key_of
-from rahba.messages import Result, open_receipt
 from wallet.account import Wallet
 
 GRACE_MS: Final = 15_000
 _BEAT_S: Final = 2.0
 _POLL_S: Final = 0.5
 _MAX_BUYERS: Final = 256
-_MAX_REMEMBERED: Final = 1_024
 
 _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A call that this process carries out, or has just done."""
+    """A call that this process carries out."""
 
     record: CallRecord
     document: dict[str, object]
@@ -82,7 +81,7 @@ class Calls:
         self._turnstile = Turnstile(settings.max_calls_per_key)
         self._buyers: OrderedDict[str, Buyer] = OrderedDict()
         self._running: dict[str, Running] = {}
-        self._remembered: OrderedDict[str, Running] = OrderedDict()
+        self._told = Told()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -165,7 +164,7 @@ class Calls:
         self, principal: Principal, call_id: str, after: int
     ) -> AsyncGenerator[bytes, None]:
         """Yield the events of a call after number ``after``, until it ends."""
-        running = self._running.get(call_id) or self._remembered.get(call_id)
+        running = self._running.get(call_id)
         while running is not None:
             changed = running.changed
             for event in running.events[after:]:
@@ -174,6 +173,10 @@ class Calls:
             if running.ended.is_set():
                 return
             await changed.wait()
+        if (told := self._told.of(call_id)) is not None:
+            for event in told[after:]:
+                yield event
+            return
         while True:  # carried out elsewhere, or long over: its state is all there is to tell
             document = await self.look(principal, call_id)
             if document["state"] in DONE:
@@ -234,11 +237,9 @@ class Calls:
                 _log.warning("the end of call %s cannot be stored yet: %s", ended.id, error)
                 await asyncio.sleep(_POLL_S)
         running.record, running.document = ended, document
-        self._remembered[ended.id] = running
-        if len(self._remembered) > _MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
         running.ended.set()
         running.tell(ended.state, document)
+        self._told.keep(ended.id, running.events)
         self._metrics.calls.labels(ended.state).inc()
 
     def _buyer(self, principal: Principal) -> Buyer:
@@ -270,23 +271,38 @@ class Calls:
         """Find out from its threads what became of a call that its gateway left behind."""
         threads = await self._parts.broker.threads.group(record.group)
         now_ms = self._parts.clock.now_ms()
+        broken: RahbaError | None = None
         for view in threads:
             if view.state in {"delivered", "settled"}:
-                outcome = _recovered(view, principal)
-                state: CallState = "settled" if view.state == "settled" else "delivered"
-                return await self._settle(record, principal, state, outcome)
-        if (
-            record.state == "delivered"
-        ):  # the seller was not paid in time: what was given stays given
+                try:
+                    found = recover(view, record.group, principal.signer)
+                except RahbaError as error:
+                    broken = broken or error
+                    continue
+                return await self._recovered(record, principal, view, found)
+        if record.state == "delivered":  # what was given stays given
             return record.document(principal.box)
         if any(view.state == "held" for view in threads) and now_ms < record.deadline + GRACE_MS:
             return record.document(principal.box)
         for view in threads:
             if view.state in {"open", "agreed", "held"}:
                 await self._parts.broker.threads.close(view.id, "expired")
-        error = CallInterruptedError("the gateway stopped while this call was running")
-        outcome = {"problem": problem_of(error).document(call=record.id)}
+        cause = broken or CallInterruptedError("the gateway stopped while this call was running")
+        outcome: dict[str, object] = {"problem": problem_of(cause).document(call=record.id)}
         return await self._settle(record, principal, "failed", outcome)
+
+    async def _recovered(
+        self, record: CallRecord, principal: Principal, view: ThreadView, found: Recovered
+    ) -> dict[str, object]:
+        """Note a delivery that stands; it is settled once the ledger shows the price paid."""
+        paid = await paid_for(self._parts.ledger, view, found)
+        over = self._parts.clock.now_ms() >= record.deadline + GRACE_MS
+        known = paid.hold is None or paid.tx is not None or over  # the capture is noted after it
+        settled = paid.fals == found.price_fals and known
+        if record.state == "delivered" and not settled:
+            return record.document(principal.box)
+        state: CallState = "settled" if settled else "delivered"
+        return await self._settle(record, principal, state, found.outcome(paid))
 
     async def _settle(
         self,
@@ -330,33 +346,4 @@ def _outcome(purchase: Purchase) -> dict[str, object]:
         "receipt_verified": purchase.receipt_verified,
         "deal": b64(purchase.deal),
         "output": purchase.output,
-    }
-
-
-def _recovered(view: ThreadView, principal: Principal) -> dict[str, object]:
-    """Read a delivered thread as a purchase; the same checks as the buyer's apply.
-
-    1. The receipt is signed by the seller and names this agreement and this buyer.
-    2. The output opens with the key's session and has the digest that the receipt names.
-    """
-    heard, facts = messages_of(view), view.facts
-    result = next(item.body for item in reversed(heard) if isinstance(item.body, Result))
-    receipt = open_receipt(unb64(result.receipt), seller=view.seller)  # 1
-    output = unpack_output(result.output, principal.signer, digest=receipt.output_digest)  # 2
-    return {
-        "skill": facts.get("skill"),
-        "mode": facts.get("mode"),
-        "rounds": rounds_of(heard),
-        "seller": view.seller,
-        "thread": view.id,
-        "agreement": facts.get("agreement"),
-        "asked_fals": facts.get("asked"),
-        "agreed_fals": facts.get("agreed"),
-        "paid_fals": facts.get("paid") or "0",
-        "hold": facts.get("hold") or None,
-        "capture_tx": facts.get("tx") or None,
-        "receipt": result.receipt,
-        "receipt_verified": receipt.agreement == facts.get("agreement"),
-        "deal": None,
-        "output": output,
     }

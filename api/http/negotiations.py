@@ -106,8 +106,7 @@ def negotiation(group: str, threads: list[ThreadView], *, raw: bool) -> Document
 
 def deal(view: ThreadView) -> Document:
     """Describe what was agreed, who signed it, and what was delivered."""
-    heard = spoken(view)
-    talk = _talk(view, heard)
+    talk = talk_of(view)
     agreement = agreement_of(talk, talk.agreed) if talk.agreed and talk.cfp else None
     receipt = _receipt(view, talk)
     return {
@@ -151,8 +150,9 @@ def _opened(raw: bytes) -> Message | None:
         return None
 
 
-def _talk(view: ThreadView, heard: list[Spoken]) -> Talk:
-    messages = [item.message for item in heard if item.message is not None]
+def talk_of(view: ThreadView) -> Talk:
+    """Fold a thread's transcript by the rules that both sides use."""
+    messages = messages_of(view)
     talk = Talk(view.id, view.buyer, view.seller, posted=_posted(messages))
     return replay(talk, messages)
 

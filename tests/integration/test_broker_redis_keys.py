@@ -14,7 +14,7 @@ from broker.events import MAX_EVENTS
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.directory import KEYS
 from broker.transports.redis.feed import KEY as FEED
-from broker.transports.redis.mailbox import dead_of, stream_of
+from broker.transports.redis.mailbox import MAILBOX_TTL_MS, dead_of, stream_of
 from broker.transports.redis.market import connect
 from broker.transports.redis.threads import GROUPS
 from broker.transports.redis.wire import Wire
@@ -108,3 +108,75 @@ async def test_a_posted_deal_takes_four_round_trips_and_a_warm_card_no_bytes(
     assert sent.count("EVALSHA") == 4, "place, card, ruling, delivery"
     assert "HMGET" not in sent, "the card was verified before and is not fetched again"
     await broker.close()
+
+
+async def test_a_mailbox_and_its_dead_letters_expire_a_day_after_their_threads(
+    broker: Broker, wire: Wire
+) -> None:
+    async def lasts(key: str) -> bool:
+        return MAILBOX_TTL_MS - 60_000 < await wire.call("PTTL", key) <= MAILBOX_TTL_MS
+
+    assert MAILBOX_TTL_MS > THREAD_TTL_MS
+    await broker.mailbox.send("ann", b"one")
+    assert await lasts(stream_of("ann"))
+    await wire.call("PEXPIRE", stream_of("ann"), 5_000)
+    await broker.mailbox.send("ann", b"two")
+    assert await lasts(stream_of("ann")), "whoever sends keeps it"
+    await wire.call("PEXPIRE", stream_of("ann"), 5_000)
+    reader = broker.mailbox.receive(["ann", "bob"], consumer="host")
+    one, _ = await reader.next(wait_ms=1_000)
+    assert await lasts(stream_of("ann")), "whoever joins keeps it"
+    assert await lasts(stream_of("bob")), "an empty one expires, too"
+    await reader.bury(one, "why")
+    assert await lasts(dead_of("ann"))
+    await reader.close()
+
+
+async def test_an_undeliverable_message_lies_among_dead_letters_that_expire(
+    broker: Broker, wire: Wire
+) -> None:
+    await broker.mailbox.send("ann", b"poison")
+    for _ in range(6):
+        reader = broker.mailbox.receive(["ann"], consumer="host")
+        await reader.next(wait_ms=100)
+        await reader.close()
+    assert await broker.mailbox.dead("ann") == [(b"poison", "undeliverable")]
+    assert 0 < await wire.call("PTTL", dead_of("ann")) <= MAILBOX_TTL_MS
+
+
+async def test_a_mailbox_that_expires_under_its_reader_is_read_again(
+    broker: Broker, wire: Wire
+) -> None:
+    reader = broker.mailbox.receive(["ann"], consumer="host")
+    await reader.next(wait_ms=1)
+    waiting = asyncio.create_task(reader.next(wait_ms=5_000))
+    await asyncio.sleep(0.05)
+    await wire.call("PEXPIRE", stream_of("ann"), 1)
+    await asyncio.sleep(0.3)
+    await broker.mailbox.send("ann", b"still here")
+    assert [one.raw for one in await waiting] == [b"still here"]
+    await reader.close()
+
+
+async def test_a_closed_reader_leaves_a_consumer_only_where_a_message_is_leased_to_it(
+    broker: Broker, wire: Wire
+) -> None:
+    async def consumers(owner: str) -> int:
+        return len(await wire.call("XINFO", "CONSUMERS", stream_of(owner), "g"))
+
+    await broker.mailbox.send_many([("ann", b"kept"), ("bob", b"done"), ("eve", b"gone")])
+    reader = broker.mailbox.receive(["ann", "bob", "eve"], consumer="host")
+    taken = await reader.next(wait_ms=1_000)
+    assert len(taken) == 3
+    await reader.done([one for one in taken if one.owner != "ann"])
+    reader.discard("bob")
+    await wire.call("DEL", stream_of("eve"))
+    assert [await consumers(owner) for owner in ("ann", "bob")] == [1, 1]
+    await reader.close()
+    assert [await consumers(owner) for owner in ("ann", "bob")] == [1, 0]
+    again = broker.mailbox.receive(["ann"], consumer="host")
+    (back,) = await again.next(wait_ms=1_000)
+    assert (back.raw, back.token) == (b"kept", 2)
+    await again.done([back])
+    await again.close()
+    assert await consumers("ann") == 0

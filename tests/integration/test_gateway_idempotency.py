@@ -132,3 +132,35 @@ async def principal(site: Site) -> Principal:
 
     keyring = Keyring(site.parts.wire, SystemClock(), network="dev", cache_ms=0)
     return await keyring.open(site.token)
+
+
+async def test_a_refused_deadline_gives_the_key_back(stall: Site) -> None:
+    sent = {"idempotency-key": "seven"}
+    for _ in range(2):
+        refused = await stall.call(sent, deadline_ms=10_000_000)
+        assert (refused.status, refused.json["code"]) == (422, "bad_input")
+    served = await stall.call(sent)
+    assert (served.status, served.json["state"]) == (200, "settled")
+    again = await stall.call(sent)
+    assert again.json == served.json
+    assert await purchases(stall) == 1
+
+
+async def test_a_call_that_was_one_too_many_may_come_again_under_its_key(stall: Site) -> None:
+    parts = stall.parts
+    small = parts_of(parts.ledger, parts.broker, parts.wire, max_calls_per_key=1)
+    async with serving(small) as url:
+        other = Site(url, small, stall.owner, stall.token, stall.web)
+        slow = {"skill": "text.slow", "input": {"text": "x", "ms": 500}}
+        running = await other.call({"prefer": "respond-async"}, **slow)
+        for _ in range(2):
+            refused = await other.call({"idempotency-key": "eight"})
+            assert (refused.status, refused.json["code"]) == (429, "too_many_calls")
+        for _ in range(100):
+            call = (await other.ask("GET", running.headers["location"])).json
+            if call["state"] != "running":
+                break
+            await asyncio.sleep(0.05)
+        served = await other.call({"idempotency-key": "eight"})
+    assert (served.status, served.json["state"]) == (200, "settled")
+    assert await purchases(stall) == 2

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
+import msgspec
 import orjson
 import pytest
 
+from agents.errors import BadResultError
+from api.http.auth import Keyring
 from api.http.call_records import CallRecord, CallRecords
+from api.http.recovery import recover
+from rahba.envelope import Signer
 from tests.fixtures.gateway import CLOCK, Site, parts_of, serving
 
 WANTED = {
@@ -49,6 +55,75 @@ async def test_a_result_delivered_after_the_gateway_died_is_still_handed_out(sta
     assert (again.status, again.json) == (200, call)
     talks = (await stall.ask("GET", "/v1/negotiations")).json["negotiations"]
     assert len(talks) == 1
+
+
+async def abandoned(site: Site, made: dict[str, object]) -> str:
+    """Record another call for the request of ``made``, as a gateway left it that died."""
+    records = CallRecords(site.parts.wire, kept_s=600)
+    kept = await records.read(str(made["id"]))
+    left = msgspec.structs.replace(
+        kept, id="e" * 32, gateway="gone", state="running", finished=None, sealed=None
+    )
+    assert await records.create(left)
+    return f"/v1/calls/{left.id}"
+
+
+async def test_a_recovered_call_is_the_same_purchase_and_paid_as_the_ledger_says(
+    stall: Site,
+) -> None:
+    made = (await stall.call()).json
+    where = await abandoned(stall, made)
+    lies = {
+        "paid": "1",
+        "asked": "7",
+        "agreed": "1",
+        "agreement": "0" * 64,
+        "hold": "",
+        "skill": "x",
+    }
+    header = f"{{t:{made['thread']}}}:s"
+    for name, lie in lies.items():
+        await stall.parts.wire.call("HSET", header, name, lie)
+    call = (await stall.ask("GET", where)).json
+    assert call["state"] == "settled"
+    same = set(call) - {"id", "finished"}
+    assert {name: call[name] for name in same} == {name: made[name] for name in same}
+
+
+async def test_a_capture_that_the_broker_made_up_pays_nothing(stall: Site) -> None:
+    made = (await stall.call()).json
+    where = await abandoned(stall, made)
+    await stall.parts.wire.call("HSET", f"{{t:{made['thread']}}}:s", "tx", "0" * 64)
+    call = (await stall.ask("GET", where)).json
+    assert (call["state"], call["capture_tx"], call["output"]) == ("delivered", None, "salam")
+    assert call["paid_fals"] == made["paid_fals"]
+
+
+async def test_a_result_that_does_not_stand_ends_the_call_for_good(stall: Site) -> None:
+    made = (await stall.call()).json
+    where = await abandoned(stall, made)
+    await stall.parts.wire.call("RPOP", f"{{t:{made['thread']}}}:log")
+    answers = [await stall.ask("GET", where) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 200]
+    call = answers[0].json
+    assert (call["state"], call["problem"]["code"]) == ("failed", "bad_result")
+    assert answers[1].json == call
+
+
+async def test_a_delivery_to_somebody_else_or_for_another_request_is_not_recovered(
+    stall: Site,
+) -> None:
+    made = (await stall.call()).json
+    (view,) = await stall.parts.broker.threads.group(made["group"])
+    keyring = Keyring(stall.parts.wire, CLOCK, network="dev", cache_ms=0)
+    signer = (await keyring.open(stall.token)).signer
+    assert recover(view, made["group"], signer).goods.output == "salam"
+    with pytest.raises(BadResultError, match="another request"):
+        recover(view, "d" * 32, signer)
+    with pytest.raises(BadResultError, match="another request"):
+        recover(view, made["group"], Signer(bytes(31) + b"\x09"))
+    with pytest.raises(BadResultError):
+        recover(replace(view, seller=signer.did), made["group"], signer)
 
 
 async def test_a_call_that_never_reached_a_seller_ends_as_interrupted(stall: Site) -> None:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from api.http.auth import Principal
 from api.http.call_records import DONE, CallRequest
+from api.http.calls import Running
 from api.http.errors import InProgressError, UnknownCallError
 from api.http.gateway import Gateway, gateway_of
 from api.http.idempotency import Reservation, request_hash
@@ -19,7 +20,8 @@ from api.http.problems import PROBLEM_JSON
 from api.http.reading import form, json_body
 from api.http.replies import Reply
 from api.http.sse import EventStream
-from rahba.errors import BadInputError
+from broker.errors import BrokerUnreachableError
+from rahba.errors import BadInputError, RahbaError
 from rahba.ids import check_id
 
 _WAIT: Final = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,5})(?:$|[,;\s])", re.ASCII)
@@ -41,12 +43,13 @@ async def place_call(request: Request) -> Response:
     raw, body = await json_body(request, max_depth=gateway.settings.max_json_depth)  # 2
     wanted = form(body, CallRequest)
     wait_ms = _wait_ms(request, wanted, gateway)
-    call_id, digest = gateway.parts.ids.new(), request_hash("POST", "/v1/calls", raw)
+    digest, reserved = request_hash("POST", "/v1/calls", raw), None
     if (key := request.headers.get("idempotency-key")) is not None:  # 3
-        call_id, again = await _before(gateway, principal, key, digest)
-        if again is not None:
-            return _reply(again, headers | {"idempotency-replayed": "true"})
-    running = await gateway.calls.place(principal, wanted, call_id, digest)  # 4
+        before = await _before(gateway, principal, key, digest)
+        if not isinstance(before, Reservation):
+            return _reply(before, headers | {"idempotency-replayed": "true"})
+        reserved = before
+    running = await _place(gateway, principal, wanted, digest, reserved)  # 4
     try:
         async with asyncio.timeout(wait_ms / 1000):
             await running.ended.wait()
@@ -81,26 +84,45 @@ ROUTES: Final = (
 )
 
 
+async def _place(
+    gateway: Gateway,
+    principal: Principal,
+    wanted: CallRequest,
+    digest: str,
+    reserved: Reservation | None,
+) -> Running:
+    """Place the call; a refusal before anything was recorded gives the idempotency key back."""
+    call_id = gateway.parts.ids.new() if reserved is None else reserved.resource
+    try:
+        return await gateway.calls.place(principal, wanted, call_id, digest)
+    except (InProgressError, BrokerUnreachableError):
+        raise  # the call is recorded, or may be
+    except RahbaError:
+        if reserved is not None:
+            await gateway.idempotency.forget(reserved)
+        raise
+
+
 async def _before(
     gateway: Gateway, principal: Principal, key: str, digest: str
-) -> tuple[str, dict[str, Any] | None]:
-    """Return the id that the call has under this key, and the call if it was placed before."""
+) -> Reservation | dict[str, Any]:
+    """Reserve the key, or return the call if it was placed under it before."""
     try:
         reserved = await gateway.idempotency.reserve(principal.hash, key, digest, principal.box)
     except InProgressError as error:
         call_id = str(error.facts["resource"])
         try:
-            return call_id, _ended(await gateway.calls.look(principal, call_id), call_id)
+            return _ended(await gateway.calls.look(principal, call_id), call_id)
         except UnknownCallError:
             raise error from None
     assert isinstance(reserved, Reservation)
     if not reserved.resumed:
-        return reserved.resource, None
+        return reserved
     try:
         found = await gateway.calls.look(principal, reserved.resource)
     except UnknownCallError:
-        return reserved.resource, None
-    return reserved.resource, _ended(found, reserved.resource)
+        return reserved
+    return _ended(found, reserved.resource)
 
 
 def _ended(document: dict[str, Any], call_id: str) -> dict[str, Any]:

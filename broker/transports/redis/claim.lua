@@ -1,7 +1,7 @@
 -- Take over messages whose lease is over, or one's own after a restart; bury what fails too often.
 -- KEYS: stream, dead letters (one hash tag).
 -- ARGV: group, consumer, lease in ms, greatest number of deliveries, count, dead letters kept,
---       "own" (this consumer's messages whatever their lease) or "stale", then ids to leave alone.
+--       their ttl in ms, "own" (this consumer's messages whatever their lease) or "stale", then ids to leave alone.
 -- Answers {{id, token, raw}, ...}.
 
 local stream, dead = KEYS[1], KEYS[2]
@@ -9,10 +9,10 @@ local group, consumer, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local most, count, kept = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local in_hand = {}
-for i = 8, #ARGV do in_hand[ARGV[i]] = true end
+for i = 9, #ARGV do in_hand[ARGV[i]] = true end
 
 local function pending(start)
-  if ARGV[7] == 'own' then
+  if ARGV[8] == 'own' then
     return redis.call('XPENDING', stream, group, start, '+', count, consumer)
   end
   return redis.call('XPENDING', stream, group, 'IDLE', lease, start, '+', count)
@@ -36,6 +36,7 @@ repeat
       local fields = claim(id)
       if fields and deliveries >= most then
         redis.call('XADD', dead, 'MAXLEN', '~', kept, '*', 'm', fields[2], 'r', 'undeliverable')
+        redis.call('PEXPIRE', dead, ARGV[7])
         redis.call('XACK', stream, group, id)
         redis.call('XDEL', stream, id)
       elseif fields then

@@ -1,6 +1,7 @@
 -- Acknowledge, extend or bury messages, each only by the holder of its fencing token.
 -- KEYS: stream, dead letters (one hash tag).
--- ARGV: "done", "extend" or "bury"; group, consumer, dead letters kept, reason; then id, token ...
+-- ARGV: "done", "extend" or "bury"; group, consumer, dead letters kept, their ttl in ms, reason;
+--       then id, token ...
 -- Answers the ids that somebody else holds now. An entry that is gone was acknowledged before.
 
 local stream, dead = KEYS[1], KEYS[2]
@@ -15,7 +16,8 @@ local function finish(id)
     local entry = redis.call('XRANGE', stream, id, id)[1]
     if entry then
       redis.call('XADD', dead, 'MAXLEN', '~', tonumber(ARGV[4]), '*',
-        'm', entry[2][2], 'r', ARGV[5])
+        'm', entry[2][2], 'r', ARGV[6])
+      redis.call('PEXPIRE', dead, ARGV[5])
     end
   end
   redis.call('XACK', stream, group, id)
@@ -23,7 +25,7 @@ local function finish(id)
 end
 
 local lost = {}
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   local id, token = ARGV[i], tonumber(ARGV[i + 1])
   local held = redis.call('XPENDING', stream, group, id, id, 1)[1]
   if held and held[2] == consumer and held[4] == token then

@@ -3,11 +3,16 @@
 A message is leased to the consumer that reads it; its fencing token is the number of its
 deliveries. A lease that is over is taken over by whoever looks next; a restarted consumer takes
 its own messages back at once; after five deliveries a message goes to the dead letters.
+
+Nothing stays for ever: mailbox and dead letters expire a day after the threads that their newest
+letters belong to, and a reader that is closed takes its consumer off every mailbox where no
+message is leased to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -18,16 +23,22 @@ from typing_extensions import override
 from broker.errors import BrokerUnreachableError, LeaseLostError, MailboxFullError
 from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
 from broker.ports import Delivery, Mailbox, MailboxReader
+from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.lua_files import load
 from broker.transports.redis.wire import Line, Reply, Wire
 from rahba.errors import TooLargeError
 
 GROUP: Final = "g"
+MAILBOX_TTL_MS: Final = THREAD_TTL_MS + 24 * 3600 * 1000
 MAX_BLOCK_MS: Final = 5_000
 RETRY_SECONDS: Final = 0.2
+_LEAVING_SECONDS: Final = 2.0
+_MAX_LEFT: Final = 4 * MAX_OWNERS
+_GONE: Final = ("NOGROUP", "UNBLOCKED")
 _SEND: Final = load("send")
 _CLAIM: Final = load("claim")
 _FINISH: Final = load("finish")
+_LEAVE: Final = load("leave")
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +64,7 @@ class RedisMailbox(Mailbox):
     async def send(self, owner: str, raw: bytes) -> None:
         key = stream_of(check_owner(owner))
         check_message(raw, self._limits)
-        if not await self._wire.run(_SEND, [key], self._limits.depth, raw):
+        if not await self._wire.run(_SEND, [key], self._limits.depth, raw, MAILBOX_TTL_MS):
             raise MailboxFullError("the mailbox is full", owner=owner, depth=self._limits.depth)
 
     @override
@@ -99,6 +110,7 @@ class RedisMailboxReader(MailboxReader):
         self._reading: asyncio.Future[Reply] | None = None
         self._owners: dict[str, None] = {}
         self._fresh: dict[str, None] = {}
+        self._joined: dict[str, None] = {}
         self._in_hand: dict[str, dict[str, int]] = {}
         self._next_sweep = 0.0
         self._changed = asyncio.Event()
@@ -164,6 +176,17 @@ class RedisMailboxReader(MailboxReader):
         self._changed.set()
         if self._line is not None:
             await self._line.aclose()
+        joined, self._joined = list(self._joined), {}
+        with contextlib.suppress(BrokerUnreachableError, TimeoutError):
+            async with asyncio.timeout(_LEAVING_SECONDS):
+                await asyncio.gather(*(self._leave(owner) for owner in joined))
+
+    async def _leave(self, owner: str) -> None:
+        try:
+            await self._wire.run(_LEAVE, [stream_of(owner)], GROUP, self._consumer)
+        except ReplyError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
 
     async def _finish(self, action: str, deliveries: Sequence[Delivery], reason: str = "") -> None:
         by_owner: dict[str, list[Delivery]] = {}
@@ -182,9 +205,8 @@ class RedisMailboxReader(MailboxReader):
         pairs = [part for one in deliveries for part in (one.entry, one.token)]
         keys = [stream_of(owner), dead_of(owner)]
         try:
-            answer = await self._wire.run(
-                _FINISH, keys, action, GROUP, self._consumer, MAX_DEAD, reason, *pairs
-            )
+            how = (action, GROUP, self._consumer, MAX_DEAD, MAILBOX_TTL_MS, reason)
+            answer = await self._wire.run(_FINISH, keys, *how, *pairs)
         except ReplyError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
@@ -222,11 +244,16 @@ class RedisMailboxReader(MailboxReader):
         return []
 
     async def _make_group(self, owner: str) -> None:
+        key = stream_of(owner)
+        self._joined[owner] = None
+        if len(self._joined) > _MAX_LEFT:  # left long ago: its mailbox expires
+            del self._joined[next(iter(self._joined))]
         try:
-            await self._wire.call("XGROUP", "CREATE", stream_of(owner), GROUP, "0", "MKSTREAM")
+            await self._wire.call("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM")
         except ReplyError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
+        await self._wire.call("PEXPIRE", key, MAILBOX_TTL_MS)
 
     async def _claim(self, owners: list[str], which: str) -> list[Delivery]:
         answers = await asyncio.gather(*(self._claim_one(owner, which) for owner in owners))
@@ -245,6 +272,7 @@ class RedisMailboxReader(MailboxReader):
                 limits.deliveries,
                 limits.batch,
                 MAX_DEAD,
+                MAILBOX_TTL_MS,
                 which,
                 *skipped,
             )
@@ -286,7 +314,7 @@ class RedisMailboxReader(MailboxReader):
         try:
             streams = reading.result()
         except ReplyError as error:
-            if not str(error).startswith("NOGROUP"):
+            if not str(error).startswith(_GONE):
                 raise
             self._start_over()
             return []
