@@ -3,8 +3,11 @@
 1. Every entry is in its place, hashes to the leaf it is stored under, and is signed as it says.
 2. The machine accepts every transaction at its ledger time, and every ``state`` leaf tells the
    state root, the size and the supply that the entries before it lead to.
-3. The checkpoint is signed by the operator whom the genesis names, and its root is the Merkle
-   root of the entries; an older checkpoint, if given, is of the same log.
+3. No hold stays open past its expiry while the ledger goes on: an interval releases what was
+   overdue when the one before it closed, or ``RELEASES`` of it.
+4. The checkpoint is signed by the operator whom the genesis names, its root is the Merkle root of
+   the entries, and the last of them is a ``state`` leaf; an older checkpoint, if given, is of the
+   same log.
 
 An audit never stops at the first problem: what can still be checked is. The replay ends at the
 first entry that cannot stand (nothing after it would mean anything); signatures go on.
@@ -16,6 +19,8 @@ first entry that cannot stand (nothing after it would mean anything); signatures
 from __future__ import annotations
 
 import asyncio
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -26,10 +31,11 @@ from wallet.merkle import MerkleLog, leaf_hash
 from wallet.note import Checkpoint, open_checkpoint, verifier_key_of
 from wallet.ports import Entry, Ledger
 from wallet.replay import Replay
-from wallet.transactions import AnyTx, Signed, StateLeaf, check_signatures, read
+from wallet.transactions import AnyTx, Release, Signed, StateLeaf, check_signatures, read
 
 MAX_PROBLEMS: Final = 100
 PAGE: Final = 1_000
+RELEASES: Final = 1_000  # what a sequencer releases at once, see wallet.service.MAX_GROUP
 Progress = Callable[[int], None]
 
 
@@ -47,7 +53,8 @@ class Report:
     """What an audit found.
 
     ``covered`` entries are under the checkpoint, whose recomputed Merkle root is ``root`` (hex);
-    ``supply`` is what was issued, in fals. ``checkpoint_ok`` says whether the checkpoint is the
+    ``supply`` is what was issued, in fals, as of the last ``state`` leaf among them.
+    ``checkpoint_ok`` says whether the checkpoint is the
     operator's and of these very entries.
     """
 
@@ -76,6 +83,10 @@ class Audit:
         self._last: Replay = self._replay
         self._log = MerkleLog()
         self._open: list[Entry] = []
+        self._states = array("Q", [0])  # the size after each state leaf,
+        self._supplies = array("Q", [0])  # and what was issued by then
+        self._closed_at: int | None = None
+        self._releases = 0
         self._transactions = 0
         self._problems: list[Problem] = []
 
@@ -92,6 +103,7 @@ class Audit:
         if signed is not None:
             self._transactions += isinstance(signed.record, AnyTx)
             self._follow_time(entry, signed)
+            self._follow_states(signed)
         if self._progress is not None and self._log.size % PAGE == 0:
             self._progress(self._log.size)
 
@@ -126,7 +138,7 @@ class Audit:
             covered=covered,
             transactions=self._transactions,
             accounts=len(book.state.accounts) if book is not None else 0,
-            supply=book.state.issued if book is not None else 0,
+            supply=self._supplies[bisect_right(self._states, covered) - 1],
             root=self._log.root_at(covered).hex() if covered <= self._log.size else "",
             checkpoint_ok=found is not None and self._matches(found),
             problems=tuple(self._problems),
@@ -158,6 +170,22 @@ class Audit:
                     self._note(item.seq, "wrong_time", "stored under another ledger time")
             self._open = []
 
+    def _follow_states(self, signed: Signed) -> None:
+        """Note at each state leaf what was issued, and which holds should be open no more."""
+        if self._replay is None:
+            return
+        record, book = signed.record, self._replay.book
+        if isinstance(record, Release):
+            self._releases += record.account == book.genesis.operator
+        elif isinstance(record, StateLeaf):
+            self._states.append(self._log.size)
+            self._supplies.append(book.state.issued)
+            if self._closed_at is not None and self._releases < RELEASES:
+                for hold_id in book.state.pop_expired(self._closed_at, MAX_PROBLEMS):
+                    said = f"hold {hold_id} expired at {book.state.holds[hold_id].expires}"
+                    self._note(self._log.size - 1, "hold_overdue", f"{said} and is still open")
+            self._closed_at, self._releases = record.log_time, 0
+
     def _close(self) -> None:
         if self._replay is None or not self._open:
             return
@@ -184,7 +212,14 @@ class Audit:
         elif not self._matches(found):
             said = f"the entries do not lead to the checkpoint's root at size {found.size}"
             self._note(None, "wrong_root", said)
+        elif found.size <= self._last.size and not self._closes(found.size):
+            said = f"the checkpoint at size {found.size} is not where an interval was closed"
+            self._note(found.size - 1 if found.size else None, "open_interval", said)
         return found
+
+    def _closes(self, size: int) -> bool:
+        """Say whether a state leaf is the last of so many entries."""
+        return size > 0 and self._states[bisect_right(self._states, size) - 1] == size
 
     def _matches(self, checkpoint: Checkpoint) -> bool:
         size = checkpoint.size

@@ -1,7 +1,8 @@
 """What can go wrong with a payment: one class for each stable code.
 
 * ``outcome`` says what the ledger answers: ``invalid`` (never valid), ``refused`` (not now, and
-  remembered for these bytes until ``valid_until``), ``conflict`` or ``retry``.
+  remembered for these bytes until ``valid_until``, within an account's share: see
+  :mod:`wallet.refusals`), ``conflict`` or ``retry``.
 * :func:`error_for` turns an answer back into its class, so that a client catches
   :class:`InsufficientFundsError` whether the ledger is in its process or across the network.
 

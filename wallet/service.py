@@ -4,9 +4,11 @@ verify -> apply -> append -> commit -> answer, in groups: what arrives while one
 written is the next group, so that one slow disk write serves one payment or a thousand.
 
 * Every submission gets exactly one of: ``logged``, ``exists`` (same bytes again), ``conflict``,
-  ``retry``, ``invalid``, ``refused`` (remembered, so that a late retry is told the same). An
-  answer is given only after the commit.
-* Views wait for the group being written: what they show is on disk.
+  ``retry``, ``invalid``, ``refused`` (remembered until ``valid_until``, so that a late retry is
+  told the same; :mod:`wallet.refusals` says which are not). An answer is given only after the
+  commit.
+* Views wait for the group being written: what they show is on disk. They have their turn between
+  two groups, also when there is no pause between them.
 * While there is traffic a ``state`` leaf and a signed checkpoint close an interval every 200 ms.
   Holds past their expiry are released by the sequencer itself.
 * When it starts it replays the log and compares every recorded state; it does not run on a
@@ -52,10 +54,12 @@ from wallet.ports import (
 )
 from wallet.recovery import checkpoint as sign
 from wallet.recovery import recover
+from wallet.refusals import Refusals, charged
 from wallet.transactions import (
     EXPIRING_LANE,
     Genesis,
     Release,
+    Signed,
     read,
     seal_transaction,
     transaction_id,
@@ -65,7 +69,6 @@ INTERVAL_S: Final = 0.2
 SWEEP_S: Final = 0.5
 MAX_GROUP: Final = 1_000
 MAX_ENTRIES: Final = 1_000
-MAX_VERDICTS: Final = 200_000
 VERIFIERS: Final = 2
 RELEASE_VALIDITY_MS: Final = 60_000
 _MAYBE_LOGGED: Final = frozenset({"expired", "nonce_conflict"})
@@ -104,7 +107,7 @@ class Sequencer:
         self._ids = ids
         self._checkpoint = note
         self._checkpoint_size = book.log.size
-        self._verdicts = {verdict.id: verdict for verdict in store.verdicts()}
+        self._refusals = Refusals(store.verdicts())
         self._verifiers = ThreadPoolExecutor(VERIFIERS, "ledger-verify")
         self._writer = ThreadPoolExecutor(1, "ledger-write")
         self._reader = ThreadPoolExecutor(1, "ledger-read")
@@ -112,7 +115,8 @@ class Sequencer:
         self._admission = Admission(book.genesis.chain, self._verifiers, self._work.set)
         self._interval_over = False
         self._in_hand: list[Item] = []
-        self._writing: asyncio.Future[None] | None = None
+        self._durable = asyncio.Event()
+        self._durable.set()
         self._stopping = False
         self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks = [
@@ -266,15 +270,20 @@ class Sequencer:
         return [step.hex() for step in self._book.log.consistency(old_size, new_size)]
 
     async def _settled(self) -> None:
-        """Wait for the group being written: the state is ahead of the disk meanwhile."""
+        """Wait for the group being written: the state is ahead of the disk meanwhile.
+
+        What is asked of the state next must be asked without waiting in between.
+        """
+        while not (self._durable.is_set() or self._stopped.done()):
+            await self._durable.wait()
+        self._check_running()
+
+    def _check_running(self) -> None:
         if self._stopped.done():
             raise LedgerUnavailableError("the ledger has stopped")
-        if self._writing is not None:
-            await asyncio.shield(self._writing)
 
     async def _read(self, ask: Callable[[], T]) -> T:
-        if self._stopped.done():
-            raise LedgerUnavailableError("the ledger has stopped")
+        self._check_running()
         return await asyncio.get_running_loop().run_in_executor(self._reader, ask)
 
     async def _find(self, tx_id: str) -> Entry | None:
@@ -302,15 +311,14 @@ class Sequencer:
 
     async def _write_group(self) -> None:
         self._in_hand = self._admission.take(MAX_GROUP)
+        self._durable.clear()  # from the first change in memory until it is on disk
         group = self._apply(self._in_hand)
         if group.entries or group.verdicts:
-            loop = asyncio.get_running_loop()
-            self._writing = loop.create_future()
-            await loop.run_in_executor(
+            await asyncio.get_running_loop().run_in_executor(
                 self._writer, self._store.append, group.entries, group.verdicts, group.checkpoint
             )
-            self._writing.set_result(None)
-            self._writing = None
+            self._check_running()
+        self._durable.set()
         if group.checkpoint is not None:
             self._checkpoint, self._checkpoint_size = group.checkpoint, group.checkpoint_size
         for item, answer in group.answers:
@@ -318,7 +326,8 @@ class Sequencer:
         if group.seen:
             await self._look_up(group.seen)
         self._in_hand = []
-        await asyncio.sleep(0)  # let those read who waited for this group
+        # An event wakes its waiters at once: they read in this turn, before the next group.
+        await asyncio.sleep(0)
 
     def _apply(self, items: list[Item]) -> _Group:
         """Carry out a group in memory; nothing here waits, so nobody sees it half done."""
@@ -337,7 +346,7 @@ class Sequencer:
             group.answers.append((item, _invalid(item)))
             return
         tx_id = signed.id
-        verdict = self._verdicts.get(tx_id)
+        verdict = self._refusals.recall(tx_id, book.time(now))
         if verdict is not None:
             answer = Answer("refused", tx_id, code=verdict.code, detail=verdict.detail)
             group.answers.append((item, answer))
@@ -356,7 +365,7 @@ class Sequencer:
             group.seen.append((item, answer))
             return
         if outcome.outcome == "refused":
-            answer = self._remember(group, answer, signed.tx.valid_until, log_time)
+            self._remember(group, signed, answer, log_time)
         group.answers.append((item, answer))
 
     def _logged(self, group: _Group, entry: Entry) -> None:
@@ -368,18 +377,12 @@ class Sequencer:
         self._interval_over = self._book.interval is not None
         self._work.set()
 
-    def _remember(self, group: _Group, answer: Answer, until: int, log_time: int) -> Answer:
-        """Keep a refusal while its transaction could come again; full memory takes no more."""
-        verdicts = self._verdicts
-        if len(verdicts) >= MAX_VERDICTS:
-            for gone in [item.id for item in verdicts.values() if item.until < log_time]:
-                del verdicts[gone]
-        if len(verdicts) >= MAX_VERDICTS:
-            return Answer("retry", answer.id, code="busy", detail="too many refusals to remember")
-        verdict = Verdict(answer.id, answer.code or "", answer.detail, until)
-        verdicts[verdict.id] = verdict
-        group.verdicts.append(verdict)
-        return answer
+    def _remember(self, group: _Group, signed: Signed, answer: Answer, log_time: int) -> None:
+        """Keep a refusal while its transaction could come again, if whose it is has a share."""
+        account = charged(self._book.state, signed)
+        verdict = Verdict(answer.id, answer.code or "", answer.detail, signed.tx.valid_until)
+        if account is not None and self._refusals.add(account, verdict, log_time):
+            group.verdicts.append(verdict)
 
     def _release_expired(self, now: int, group: _Group) -> None:
         book = self._book
@@ -438,8 +441,7 @@ class Sequencer:
             _break(self._stopped, gone)
         else:
             self._stopped.set_result(None)
-        if self._writing is not None:
-            _break(self._writing, gone)
+        self._durable.set()  # whoever waits for it sees that the ledger has stopped
         for item in self._in_hand:
             item.ticket.fail(gone)
         self._admission.abandon(gone)

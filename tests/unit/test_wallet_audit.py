@@ -12,13 +12,14 @@ import pytest
 
 from rahba.envelope import Signer
 from rahba.errors import BadSignatureError, RahbaError
-from wallet.audit import MAX_PROBLEMS, Report, audit_entries, audit_ledger
+from wallet.audit import MAX_PROBLEMS, RELEASES, Report, audit_entries, audit_ledger
 from wallet.book import Book
 from wallet.errors import StoreError
 from wallet.machine import apply
 from wallet.merkle import MerkleLog, leaf_hash
 from wallet.note import sign_checkpoint, verifier_key
 from wallet.ports import Entry, TxView
+from wallet.service import MAX_GROUP
 from wallet.stores.readonly import ReadOnlyLog
 from wallet.stores.sqlite import SqliteStore
 from wallet.transactions import (
@@ -28,6 +29,7 @@ from wallet.transactions import (
     Faucet,
     Genesis,
     Hold,
+    Release,
     StateLeaf,
     Transfer,
     dev_genesis,
@@ -302,6 +304,93 @@ def test_a_theft_in_the_open_interval_is_found_by_its_number() -> None:
     entry = Entry(5, poor, leaf_hash(poor), ENTRIES[5].log_time)
     report = audit([*ENTRIES[:5], entry], sign(list(ENTRIES[:5])))
     assert [problem.seq for problem in report.problems] == [5]
+
+
+def holding_log(expiries: list[int]) -> Writer:
+    """Return a log of two closed intervals; in the second, holds of Alice's are opened."""
+    log = Writer.begin()
+    log.close()
+    log.add(Faucet(**log.common(ALICE), amount="90000"), ALICE, 10)
+    for expires in expiries:
+        words = {"payee": BOB.did, "amount": "1", "agreement": "ab" * 32}
+        log.add(Hold(**log.common(ALICE), expires=START + expires, **words), ALICE, 10)
+    log.close()
+    return log
+
+
+def pay(log: Writer, at: int) -> None:
+    """Add an interval in which Alice pays Bob."""
+    log.add(Transfer(**log.common(ALICE), to=BOB.did, amount="1"), ALICE, at)
+    log.close()
+
+
+def release(log: Writer, hold_id: str, at: int) -> None:
+    """Release a hold as a sequencer does."""
+    words = log.common(OPERATOR) | {"fee": "0"}
+    log.add(Release(**words, hold=hold_id), OPERATOR, at)
+
+
+def test_a_hold_left_open_past_its_expiry_is_named_once() -> None:
+    log = holding_log([1_000, 1_000, 50_000])
+    for at in (999, 1_000):  # at its expiry it may be open for the interval that reaches it
+        pay(log, at)
+        assert audit(log.entries, sign(log.entries)).ok
+    pay(log, 1_200)
+    pay(log, 1_400)
+    report = audit(log.entries, sign(log.entries))
+    assert [problem.code for problem in report.problems] == ["hold_overdue"] * 2
+    assert {problem.seq for problem in report.problems} == {len(log.entries) - 3}
+    assert not report.ok
+
+
+def test_holds_that_are_released_in_the_next_interval_are_not_overdue() -> None:
+    log = holding_log([1_000, 1_000])
+    holds = list(log.book.state.holds)
+    pay(log, 1_000)
+    for hold_id in holds:
+        release(log, hold_id, 1_200)
+    log.close()
+    pay(log, 1_400)
+    assert audit(log.entries, sign(log.entries)).ok
+
+
+def test_more_holds_than_one_batch_releases_may_wait_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert RELEASES == MAX_GROUP
+    monkeypatch.setattr("wallet.audit.RELEASES", 2)
+    log = holding_log([1_000] * 5)
+    holds = list(log.book.state.holds)
+    pay(log, 1_000)
+    for pair in (holds[:2], holds[2:4]):
+        for hold_id in pair:
+            release(log, hold_id, 1_200)
+        log.close()
+        assert audit(log.entries, sign(log.entries)).ok
+    pay(log, 1_400)  # one was left, and nothing was released
+    report = audit(log.entries, sign(log.entries))
+    assert [problem.code for problem in report.problems] == ["hold_overdue"]
+    assert holds[4] in report.problems[0].detail
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 6, 8])
+def test_a_checkpoint_in_the_middle_of_an_interval_is_named(size: int) -> None:
+    middle = sign(list(ENTRIES[:size]))
+    for report in (
+        audit(ENTRIES, middle),
+        audit_entries(ENTRIES, CHECKPOINT, vkey=VKEY, older=middle),
+    ):
+        assert [problem.code for problem in report.problems] == ["open_interval"]
+        assert not report.ok
+
+
+def test_the_supply_is_what_was_issued_under_the_checkpoint() -> None:
+    assert [audit(ENTRIES, sign(list(ENTRIES[:size]))).supply for size in (2, 4, 5, 7)] == [
+        0,
+        0,
+        90_000,
+        90_000,
+    ]
 
 
 class Served(HttpLedger):

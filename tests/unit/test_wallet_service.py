@@ -433,18 +433,3 @@ async def test_an_interval_that_is_full_is_closed_at_once(
     assert states == [12, 23]
     await memory_rig.reopen()
     assert await memory_rig.available("brahim") == 25
-
-
-async def test_a_refusal_that_cannot_be_remembered_is_not_given(
-    memory_rig: LedgerRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("wallet.service.MAX_VERDICTS", 2)
-    poor = memory_rig.wallet("poor")
-    raws = [await poor.sign_transfer(did("brahim"), 1) for _ in range(3)]
-    answers = await memory_rig.ledger.submit_many(raws)
-    assert [answer.code for answer in answers] == ["insufficient_funds"] * 2 + ["busy"]
-    await memory_rig.funded("amina")
-    memory_rig.clock.advance(60_000)
-    await asyncio.sleep(0.25)
-    late = await memory_rig.wallet("poor").sign_transfer(did("brahim"), 1)
-    assert (await memory_rig.ledger.submit(late)).code == "insufficient_funds"
