@@ -45,6 +45,13 @@ class SellerFailedError(RemoteError):
     hint = "the hold was released; another seller may do better"
 
 
+class ArgumentsRefusedError(SellerFailedError):
+    """A seller says that the input does not fit its skill: the buyer's to mend."""
+
+    code = "bad_arguments"
+    hint = "see the skill's input schema on the seller's card; the hold was released"
+
+
 class BadResultError(SellerFailedError):
     """A seller delivered something other than what it signed for."""
 

@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agents.courier import BACKOFF_S, Attendance, Courier
-from agents.errors import DeadlineError, OutOfPlaceError, SellerFailedError, ThreadRefusedError
+from agents.errors import (
+    ArgumentsRefusedError,
+    DeadlineError,
+    OutOfPlaceError,
+    SellerFailedError,
+    ThreadRefusedError,
+)
 from agents.negotiation.agreement import build_agreement, sign_agreement
 from agents.negotiation.goods import seal_goods
 from agents.negotiation.guard import authorise
@@ -301,7 +307,8 @@ class Parley:
                     thread=self.talk.thread,
                 )
         if self.talk.phase != "delivered":
-            raise SellerFailedError(
+            kind = ArgumentsRefusedError if self.talk.code == "bad_arguments" else SellerFailedError
+            raise kind(
                 f"the seller failed: {self.talk.code}",
                 seller=self.seller,
                 seller_code=self.talk.code,

@@ -94,6 +94,7 @@ class LocalMarket:
     async def _start(self) -> None:
         settings = self._settings
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings.data_dir.chmod(0o700)  # it may have been made as somebody's parent
         redis_url = settings.redis_url or (self._redis.start() if self._redis else "")
         if self._redis is not None:
             self._keeper = asyncio.create_task(_keep(self._redis))

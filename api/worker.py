@@ -160,7 +160,7 @@ def run_worker(
     argv = [
         "worker",
         f"--concurrency={processes}",
-        "--loglevel=INFO",
+        "--loglevel=WARNING",
         "--without-gossip",
         "--without-mingle",
         "--without-heartbeat",

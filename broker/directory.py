@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from broker.ports import Directory, Feed, Listing, Page, Query
 from broker.ranking import Ranked, rank
 from rahba.clock import Clock
 from rahba.encoding import Json, sha256_hex
-from rahba.errors import BadInputError, TooLargeError
+from rahba.errors import BadInputError, RahbaError, TooLargeError
 from rahba.ids import check_skill, key_of
 from rahba.messages import MAX_CARD_BYTES, Card, open_card
 
@@ -31,6 +32,7 @@ MAX_TEXT: Final = 500
 MAX_HEARTBEATS: Final = 10_000
 _CARDS_KEPT: Final = 20_000
 _CURSOR_CHARS: Final = 512
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +152,19 @@ class CardDirectory(Directory):
         new = [entry.agent for entry in entries if entry.digest not in self._verified]
         replaced: dict[str, str] = {}  # a card may change between the two questions
         for agent, raw in zip(new, await self._store.cards(new) if new else (), strict=True):
-            if raw is not None:
-                replaced[agent] = sha256_hex(raw)
-                # Its time was checked when it was published; since then the lease decides.
+            if raw is None:
+                continue
+            replaced[agent] = sha256_hex(raw)
+            try:  # its time was checked when it was published; since then the lease decides
                 self._remember(raw, replaced[agent], open_card(raw, now_ms=None))
+            except RahbaError as error:  # somebody wrote past the directory: nobody else suffers
+                _log.warning("the listed card of %s does not stand: %s", agent, error)
         digests = [replaced.get(entry.agent, entry.digest) for entry in entries]
         known = [self._verified.get(digest) for digest in digests]
         return [
             Listing(*found, digest, entry.lease_until_ms)
             for entry, digest, found in zip(entries, digests, known, strict=True)
-            if found is not None  # else it has left
+            if found is not None and found[0].agent == entry.agent  # else it left, or never stood
         ]
 
     def _remember(self, raw: bytes, digest: str, card: Card) -> None:

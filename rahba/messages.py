@@ -209,7 +209,7 @@ class Withdraw(Doc, frozen=True, tag_field="type", tag="withdraw"):
 
 
 class Decommit(Doc, frozen=True, tag_field="type", tag="decommit"):
-    """Leave an agreement. (Penalties are agreed upon, and not collected yet.)"""
+    """Leave an agreement; its penalty is agreed upon, and not collected yet."""
 
     agreement: str
     reason: Text = ""

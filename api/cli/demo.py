@@ -59,7 +59,8 @@ async def demo(*, once: bool, as_json: bool) -> None:
                 print_json(data)
             else:
                 _print_summary(deals, data)
-                click.echo(f"\ndashboard  {url}/#key={key}" if not once else "")
+                fragment = f"#key={key}" if sys.stdout.isatty() else ""  # keys keep out of logs
+                click.echo("" if once else f"\ndashboard  {url}/{fragment}")
             if not once:
                 say("Ctrl-C stops the market")
                 await stop.wait()

@@ -79,7 +79,8 @@ async def up(*, as_json: bool) -> None:
                 if as_json:
                     print_json({"gateway": url, "dashboard": f"{url}/", "pids": market.pids()})
                 else:
-                    click.echo(f"dashboard  {url}/#key={key}")
+                    fragment = f"#key={key}" if sys.stdout.isatty() else ""  # keys keep out of logs
+                    click.echo(f"dashboard  {url}/{fragment}")
                     click.echo(f"API key    {settings.data_dir / 'api-key'}")
                     click.echo(
                         "next       rahba deploy summarise, then rahba call text.summarise …"

@@ -105,6 +105,8 @@ def policy(page: bytes) -> str:
 
 def _inside(root: Path, name: str) -> Path:
     """Return a servable file below ``root``; anything that leads out of it is not there."""
+    if not name.isprintable():
+        raise NotFoundError("there is no such file")
     path = (root / name).resolve()
     if path.suffix not in KINDS or not path.is_relative_to(root.resolve()) or not path.is_file():
         raise NotFoundError("there is no such file")

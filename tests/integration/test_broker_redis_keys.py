@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from broker.bundle import Broker
 from broker.events import MAX_EVENTS
+from broker.ports import Query
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.directory import KEYS
 from broker.transports.redis.feed import KEY as FEED
@@ -19,7 +20,8 @@ from broker.transports.redis.market import connect
 from broker.transports.redis.threads import GROUPS
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
-from tests.fixtures.market_messages import Talk, signed_card
+from rahba.encoding import sha256_hex
+from tests.fixtures.market_messages import SKILL, Talk, signed_card, signer
 
 TAG = re.compile(r"\{[^{}]+\}")
 
@@ -180,3 +182,22 @@ async def test_a_closed_reader_leaves_a_consumer_only_where_a_message_is_leased_
     await again.done([back])
     await again.close()
     assert await consumers("ann") == 0
+
+
+async def test_a_card_written_past_the_directory_is_left_out_and_hurts_nobody_else(
+    broker: Broker, empty_redis: str, wire: Wire
+) -> None:
+    now_ms = SystemClock().now_ms()
+    honest, forged = signer(), signer()
+    await broker.directory.publish(signed_card(honest, now_ms))
+    await broker.directory.publish(signed_card(forged, now_ms))
+    stolen = await wire.call("HGET", "{dir}:cards", honest.did)
+    own = await wire.call("HGET", "{dir}:cards", forged.did)
+    for raw in (own.replace(b'"sig":"', b'"sig":"A', 1), b"no card", stolen):
+        await wire.call("HSET", "{dir}:cards", forged.did, raw)
+        await wire.call("HSET", "{dir}:digests", forged.did, sha256_hex(raw))
+        stranger = await connect(empty_redis, SystemClock())  # has verified nothing yet
+        page = await stranger.directory.find(Query(skill=SKILL))
+        assert [found.card.agent for found in page.listings] == [honest.did]
+        assert await stranger.directory.get(forged.did) is None
+        await stranger.close()

@@ -49,6 +49,7 @@ async def test_an_unchanged_file_is_not_sent_again(site: Site) -> None:
     "path",
     [
         "/static/../package.json",
+        "/static/app.js%00",
         "/static/..%2Fpackage.json",
         "/static/%2e%2e/%2e%2e/app.py",
         "/static/nothing.js",
