@@ -220,12 +220,15 @@ async def trade_while_killing(market: RunningMarket, account: Account, seed: int
 
 
 async def check_calls(gateway: aiohttp.ClientSession, account: Account) -> None:
-    """Whatever was acknowledged has come to an end, and what was delivered was paid for."""
+    """Whatever was acknowledged has come to an end, and what was delivered was paid for.
+
+    Only a ledger that is away until a hold expires leaves a delivery unpaid; the buyer keeps both.
+    """
     ends: Counter[str] = Counter()
     for answer in account.answers.values():
         call = await ended_call(gateway, answer["id"])
         ends[call["state"]] += 1
-        if answer["state"] in {"delivered", "settled"}:
+        if answer["state"] == "settled":
             assert call["state"] == "settled", (answer, call)
         if call["state"] == "settled":
             assert call["output"], call
@@ -233,19 +236,29 @@ async def check_calls(gateway: aiohttp.ClientSession, account: Account) -> None:
             deal = await document(gateway, f"/v1/deals/{call['agreement']}")
             assert deal["state"] == "settled", deal
             assert deal["paid_fals"] == deal["agreed_fals"] == call["paid_fals"], (deal, call)
+        elif call["state"] == "delivered":
+            deal = await document(gateway, f"/v1/deals/{call['agreement']}")
+            assert call["output"], call
+            assert (deal["hold"]["status"], deal["hold"]["captured"]) == ("released", "0"), deal
         else:
             assert answer["state"] not in {"delivered", "settled"}, orjson.dumps((answer, call))
     log.warning("calls ended: %s", ends)
     assert ends["settled"] >= ROUNDS / 2
+    assert ends["delivered"] <= BUYERS
 
 
 async def ended_call(gateway: aiohttp.ClientSession, call_id: str) -> dict[str, Any]:
-    async with asyncio.timeout(GRACE_S):
-        while True:
-            call: dict[str, Any] = await document(gateway, f"/v1/calls/{call_id}")
-            if call["state"] in {"settled", "failed"}:
+    deal: dict[str, Any] | None = None
+    for _ in range(2 * GRACE_S):
+        call: dict[str, Any] = await document(gateway, f"/v1/calls/{call_id}")
+        if call["state"] in {"settled", "failed"}:
+            return call
+        if call["state"] == "delivered":
+            deal = await document(gateway, f"/v1/deals/{call['agreement']}")
+            if deal["hold"]["status"] == "released":
                 return call
-            await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)
+    raise AssertionError(orjson.dumps((call, deal)))
 
 
 async def check_ledger(gateway: aiohttp.ClientSession, ledger: aiohttp.ClientSession) -> None:
