@@ -222,7 +222,7 @@ async def trade_while_killing(market: RunningMarket, account: Account, seed: int
 async def check_calls(gateway: aiohttp.ClientSession, account: Account) -> None:
     """Whatever was acknowledged has come to an end, and what was delivered was paid for.
 
-    Only a ledger that is away until a hold expires leaves a delivery unpaid; the buyer keeps both.
+    Only a ledger that is away until a hold expires leaves a delivery unpaid: the buyer keeps both then.
     """
     ends: Counter[str] = Counter()
     for answer in account.answers.values():
@@ -327,6 +327,7 @@ async def test_a_killed_supervisor_leaves_nothing_behind_and_the_next_start_goes
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 async def test_the_next_start_ends_what_a_killed_supervisor_could_not(tmp_path: Path) -> None:
     """Here its children are stopped (SIGSTOP), so that they cannot leave by themselves."""
