@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
-from api.embedded_redis import EmbeddedRedis
+from api.embedded_redis import EmbeddedRedis, kill_now
 from broker.errors import BrokerUnreachableError
 from broker.transports.redis.wire import Wire
 
@@ -29,8 +27,7 @@ async def test_a_killed_server_has_lost_nothing_that_it_acknowledged(tmp_path: P
                 for number in range(WRITERS)
             ]
             await asyncio.sleep(1.2)
-            assert server.pid is not None
-            os.kill(server.pid, signal.SIGKILL)
+            await asyncio.to_thread(kill_now, server)
             await asyncio.gather(*writing)
             await wire.close()
             assert server.start() == url
