@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from api.embedded_redis import EmbeddedRedis, kill_now
+from api.embedded_redis import EmbeddedRedis
 from broker.errors import BrokerUnreachableError
 from broker.transports.redis.wire import Wire
+from tests.fixtures.broker import kill_now
 
 KILLS = 4
 WRITERS = 16
