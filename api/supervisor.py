@@ -2,7 +2,7 @@
 
 * Each service runs in a session of its own, so Ctrl-C reaches the supervisor alone and the order
   of shutdown is ours: last started, first stopped; SIGTERM, then SIGKILL after its grace.
-* A service that dies is started again, after 0.1 s at first and up to 5 s when it keeps dying;
+* A service that dies is started again, after 0.1 s at first and up to 2 s when it keeps dying;
   one that never becomes ready within its time stops the start with its last log lines.
 * What runs is written to ``processes.json``. After the supervisor was killed, the next start ends
   what that file still names (same pid *and* same start time) before it starts anything; services
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 PARENT_VARIABLE: Final = "RAHBA_PARENT_PID"
 LOG_LIMIT_BYTES: Final = 16 * 1024 * 1024
-_SLOWEST_RESTART_S: Final = 5.0
+_SLOWEST_RESTART_S: Final = 2.0
 _SETTLED_S: Final = 10.0
 _POLL_S: Final = 0.05
 
