@@ -222,7 +222,7 @@ async def trade_while_killing(market: RunningMarket, account: Account, seed: int
 async def check_calls(gateway: aiohttp.ClientSession, account: Account) -> None:
     """Whatever was acknowledged has come to an end, and what was delivered was paid for.
 
-    Only a ledger that is away until a hold expires leaves a delivery unpaid: the buyer keeps both then.
+    Only a ledger that is away until a hold expires leaves a delivery unpaid.
     """
     ends: Counter[str] = Counter()
     for answer in account.answers.values():
