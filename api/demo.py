@@ -18,8 +18,7 @@ from rahba.encoding import unb64
 from rahba.errors import LocalError, RahbaError
 from rahba.messages import Mode, open_receipt
 from rahba.money import parse_fals, parse_rhb
-from wallet.ports import InclusionProof
-from wallet.proof import verify_proof
+from rahba.proof import InclusionProof, verify_proof
 
 DOCUMENTS: Final = Path(__file__).parent.parent / "examples" / "documents"
 BUDGET_FALS: Final = parse_rhb("0.01")

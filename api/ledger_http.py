@@ -31,9 +31,9 @@ from typing_extensions import override
 
 from rahba.errors import BadEncodingError, BadInputError, RahbaError, TooLargeError
 from rahba.ids import BadIdError, check_digest
+from rahba.proof import InclusionProof, write_proof
 from wallet.merkle import MerkleLog
-from wallet.ports import AccountView, Answer, HoldView, InclusionProof, Ledger, TxView
-from wallet.proof import write_proof
+from wallet.ports import AccountView, Answer, HoldView, Ledger, TxView
 from wallet.tiles import check_tile, entry_bundle, hash_tile, read_tile_path
 from wallet.wire import encode, encode_all, encode_answers
 

@@ -26,7 +26,7 @@ from broker.transports.redis import connect
 from broker.transports.redis.wire import Wire
 from rahba.clock import Clock
 from rahba.errors import RahbaError
-from wallet.note import open_checkpoint
+from rahba.note import open_checkpoint
 from wallet.transports.http import HttpLedger
 
 SERVICES: Final = ("ledger", "gateway", "host", "worker")

@@ -30,8 +30,9 @@ from rahba.clock import SystemClock
 from rahba.encoding import unb64
 from rahba.envelope import Signer, pae
 from rahba.ids import RandomIds, key_of
+from rahba.merkle import leaf_hash, verify_inclusion
 from rahba.messages import TX_TYPE
-from wallet.merkle import MerkleLog, leaf_hash, verify_inclusion
+from wallet.merkle import MerkleLog
 from wallet.service import VERIFIERS, Sequencer
 from wallet.stores.sqlite import SqliteStore
 from wallet.transactions import (

@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from rahba.errors import RahbaError
+from rahba.merkle import leaf_hash
+from rahba.note import Checkpoint, open_checkpoint, verifier_key_of
 from wallet.errors import LedgerCorruptError, StoreError
-from wallet.merkle import MerkleLog, leaf_hash
-from wallet.note import Checkpoint, open_checkpoint, verifier_key_of
+from wallet.merkle import MerkleLog
 from wallet.ports import Entry, Ledger
 from wallet.replay import Replay
 from wallet.transactions import AnyTx, Release, Signed, StateLeaf, check_signatures, read

@@ -25,6 +25,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
+from rahba.balance import ISSUANCE
 from rahba.money import MAX_FALS
 from wallet.errors import (
     BadExpiryError,
@@ -51,7 +52,6 @@ from wallet.errors import (
     UnknownSessionError,
 )
 from wallet.state import FEES, Account, Escrow, Session, State
-from wallet.sumtree import ISSUANCE
 from wallet.transactions import (
     EXPIRING_LANE,
     AnyTx,

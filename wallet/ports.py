@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
-Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused"]
+from rahba.proof import InclusionProof
+
+Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,9 @@ class Answer:
     ``id`` is the transaction id (RFC 6962 leaf hash of the exact envelope bytes, hex). ``seq`` is
     its index in the log when ``logged`` or ``exists``; ``code`` is the stable reason otherwise
     (``nonce_gap`` and ``busy`` with ``retry``; see the table of transactions for the rest).
+    ``unknown`` is no answer to a submission but to a question: the ledger neither logged nor
+    remembers refusing it. ``receipt`` is the operator's signed promise, if one was asked for
+    (:class:`rahba.promise.Promise` in a DSSE envelope).
     """
 
     outcome: Outcome
@@ -27,6 +32,7 @@ class Answer:
     seq: int | None = None
     code: str | None = None
     detail: str = ""
+    receipt: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -88,19 +94,6 @@ class TxView:
     raw: bytes
     log_time: int
     payload: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class InclusionProof:
-    """A self-contained RFC 6962 proof that ``leaf_hash`` is at ``index`` under ``checkpoint``.
-
-    ``checkpoint`` is the signed note (C2SP tlog-checkpoint); ``path`` holds 32-byte hashes as hex.
-    """
-
-    index: int
-    leaf_hash: str
-    path: tuple[str, ...]
-    checkpoint: str
 
 
 class Ledger(Protocol):

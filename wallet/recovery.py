@@ -13,10 +13,10 @@ from __future__ import annotations
 from typing import Final
 
 from rahba.envelope import Signer
+from rahba.merkle import leaf_hash
+from rahba.note import open_checkpoint, sign_checkpoint, verifier_key
 from wallet.book import Book
 from wallet.errors import LedgerCorruptError, WrongGenesisError
-from wallet.merkle import leaf_hash
-from wallet.note import open_checkpoint, sign_checkpoint, verifier_key
 from wallet.ports import Entry, Store
 from wallet.replay import Replay
 from wallet.transactions import Genesis, read, seal_transaction

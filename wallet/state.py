@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal
 
+from rahba.balance import ISSUANCE, AccountLeaf
 from rahba.money import parse_fals
 from wallet.errors import InvariantError
-from wallet.sumtree import ISSUANCE, AccountLeaf
 from wallet.transactions import Genesis
 
 FEES: Final = "fees"

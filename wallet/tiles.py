@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from rahba.errors import BadInputError, TooLargeError
-from wallet.merkle import HASH_BYTES, MerkleLog, OutOfRangeError
+from rahba.merkle import HASH_BYTES, OutOfRangeError
+from wallet.merkle import MerkleLog
 
 WIDTH: Final = 256
 HEIGHT: Final = 8

@@ -32,6 +32,7 @@ from rahba.encoding import MAX_INT, digest
 from rahba.envelope import Signer, seal, verify
 from rahba.errors import BadEncodingError, BadSignatureError, TooLargeError, UnknownFieldError
 from rahba.ids import BadIdError, check_digest, key_of
+from rahba.merkle import leaf_hash
 from rahba.messages import TX_TYPE
 from rahba.money import FALS_PER_RHB, BadAmountError, parse_fals
 from wallet.errors import (
@@ -41,7 +42,6 @@ from wallet.errors import (
     WrongChainError,
     WrongSignersError,
 )
-from wallet.merkle import leaf_hash
 
 EXPIRING_LANE: Final = 2**32 - 1
 MAX_TX_BYTES: Final = 64 * 1024 - 1  # an entry of a C2SP bundle has a uint16 length

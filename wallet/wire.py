@@ -17,7 +17,8 @@ import orjson
 
 from rahba.encoding import Json
 from rahba.errors import RemoteError
-from wallet.ports import AccountView, Answer, HoldView, InclusionProof, SupplyView, TxView
+from rahba.proof import InclusionProof
+from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
 
 View = AccountView | HoldView | SupplyView | TxView | InclusionProof | Answer
 T = TypeVar("T")

@@ -136,7 +136,7 @@ async def history(limit: int, *, as_json: bool) -> None:
 @asynchronous
 async def proof(tx: str, *, as_json: bool) -> None:
     """Print the receipt of transaction TX: a tlog-proof file that anybody can verify offline."""
-    from wallet.proof import verify_proof, write_proof
+    from rahba.proof import verify_proof, write_proof
 
     async with owned() as (_, ledger):
         check_digest(tx)
@@ -245,7 +245,7 @@ async def _history(account: str, ledger: HttpLedger, limit: int) -> list[TxView]
 
 
 async def _log_size(ledger: HttpLedger) -> int:
-    from wallet.note import open_checkpoint
+    from rahba.note import open_checkpoint
 
     return open_checkpoint(await ledger.checkpoint(), await ledger.verifier_key()).size
 

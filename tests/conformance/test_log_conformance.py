@@ -18,7 +18,7 @@ from rahba.clock import SystemClock
 from rahba.envelope import Signer
 from rahba.ids import RandomIds, key_of
 from rahba.messages import TX_TYPE
-from wallet.note import open_checkpoint
+from rahba.note import open_checkpoint
 from wallet.ports import TxView
 from wallet.service import Sequencer
 from wallet.stores.sqlite import SqliteStore

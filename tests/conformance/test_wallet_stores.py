@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rahba.merkle import leaf_hash
 from wallet.errors import StoreError
-from wallet.merkle import leaf_hash
 from wallet.ports import Entry, Store, Verdict
 from wallet.stores.memory import MemoryStore
 from wallet.stores.sqlite import SqliteStore

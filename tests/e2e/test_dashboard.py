@@ -17,9 +17,10 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
 
 from rahba.envelope import Signer, seal
+from rahba.merkle import leaf_hash
 from rahba.messages import MESSAGE_TYPE
 from tests.fixtures.market import RunningMarket, running_market
-from wallet.merkle import MerkleLog, leaf_hash
+from wallet.merkle import MerkleLog
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from rahba.client import (
+from rahba.client.market import (
     Market,
     MarketProblemError,
     MarketUnreachableError,

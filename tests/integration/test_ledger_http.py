@@ -18,11 +18,12 @@ from rahba.clock import SystemClock
 from rahba.envelope import Signer
 from rahba.errors import BadInputError
 from rahba.ids import RandomIds
+from rahba.merkle import OutOfRangeError, leaf_hash, verify_consistency
+from rahba.note import open_checkpoint
+from rahba.proof import open_receipt, verify_proof
 from wallet.audit import audit_ledger
-from wallet.merkle import MerkleLog, OutOfRangeError, leaf_hash, verify_consistency
-from wallet.note import open_checkpoint
+from wallet.merkle import MerkleLog
 from wallet.ports import Store
-from wallet.proof import open_receipt, verify_proof
 from wallet.service import Sequencer
 from wallet.stores.memory import MemoryStore
 from wallet.stores.sqlite import SqliteStore

@@ -16,12 +16,12 @@ from hypothesis.stateful import (
     rule,
 )
 
+from rahba.balance import ISSUANCE
 from tests.fixtures.wallet import DEAL, FEE, START_MS, did, signer_of
 from tests.property.ledger_model import PaperHold, PaperLedger, PaperMandate
 from wallet.book import Book
 from wallet.machine import Outcome
 from wallet.replay import Replay
-from wallet.sumtree import ISSUANCE
 from wallet.transactions import (
     EXPIRING_LANE,
     Batch,

@@ -12,12 +12,13 @@ import pytest
 
 from rahba.envelope import Signer
 from rahba.errors import BadSignatureError, RahbaError
+from rahba.merkle import leaf_hash
+from rahba.note import sign_checkpoint, verifier_key
 from wallet.audit import MAX_PROBLEMS, RELEASES, Report, audit_entries, audit_ledger
 from wallet.book import Book
 from wallet.errors import StoreError
 from wallet.machine import apply
-from wallet.merkle import MerkleLog, leaf_hash
-from wallet.note import sign_checkpoint, verifier_key
+from wallet.merkle import MerkleLog
 from wallet.ports import Entry, TxView
 from wallet.service import MAX_GROUP
 from wallet.stores.readonly import ReadOnlyLog

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from pymerkle import InmemoryTree
 
 from rahba.errors import BadInputError
-from wallet.merkle import (
+from rahba.merkle import (
     EMPTY_ROOT,
     BadProofError,
-    MerkleLog,
     OutOfRangeError,
     leaf_hash,
     node_hash,
     verify_consistency,
     verify_inclusion,
 )
+from wallet.merkle import MerkleLog
 
 MOST = 200
 ENTRIES = [f"entry {number}".encode() for number in range(MOST)]

@@ -7,10 +7,11 @@ from pathlib import Path
 import apsw
 import pytest
 
+from rahba.merkle import leaf_hash
+from rahba.note import open_checkpoint, sign_checkpoint
 from tests.fixtures.wallet import LedgerRig, did
 from wallet.errors import LedgerCorruptError
-from wallet.merkle import MerkleLog, leaf_hash
-from wallet.note import open_checkpoint, sign_checkpoint
+from wallet.merkle import MerkleLog
 from wallet.transactions import StateLeaf, read
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from rahba.envelope import Signer
+from rahba.merkle import leaf_hash
 from tests.fixtures.wallet import DEAL, PureLedger, did, signer_of
 from wallet.book import Book
 from wallet.errors import InvariantError, LedgerCorruptError
-from wallet.merkle import leaf_hash
 from wallet.replay import Replay
 from wallet.transactions import (
     Capture,

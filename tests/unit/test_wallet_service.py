@@ -10,7 +10,9 @@ import pytest
 
 from rahba.clock import ManualClock
 from rahba.errors import BadInputError, RahbaError
+from rahba.merkle import OutOfRangeError, verify_consistency, verify_inclusion
 from rahba.messages import TX_TYPE
+from rahba.note import open_checkpoint
 from tests.fixtures.wallet import DEAL, FEE, START_MS, LedgerRig, did, signer_of
 from wallet.account import Wallet
 from wallet.admission import MAX_QUEUED
@@ -21,8 +23,6 @@ from wallet.errors import (
     StoreError,
     WrongGenesisError,
 )
-from wallet.merkle import OutOfRangeError, verify_consistency, verify_inclusion
-from wallet.note import open_checkpoint
 from wallet.ports import Entry, Verdict
 from wallet.service import Sequencer
 from wallet.stores.memory import MemoryStore

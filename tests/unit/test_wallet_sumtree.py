@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rahba.balance import AccountLeaf, verify_balance
 from rahba.errors import BadInputError
-from wallet.merkle import EMPTY_ROOT, BadProofError, OutOfRangeError
-from wallet.sumtree import AccountLeaf, SumTree, verify_balance
+from rahba.merkle import EMPTY_ROOT, BadProofError, OutOfRangeError
+from wallet.sumtree import SumTree
 
 ZERO = bytes(32)
 

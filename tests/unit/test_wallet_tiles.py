@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rahba.errors import TooLargeError
-from wallet.merkle import MerkleLog, OutOfRangeError, leaf_hash
+from rahba.merkle import OutOfRangeError, leaf_hash
+from wallet.merkle import MerkleLog
 from wallet.tiles import (
     WIDTH,
     BadTileError,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rahba.encoding import b64, canonical
 from rahba.envelope import open_envelope, seal
 from rahba.errors import RahbaError
+from rahba.merkle import leaf_hash
 from rahba.messages import MESSAGE_TYPE, TX_TYPE
 from tests.fixtures.wallet import DEAL, START_MS, PureLedger, did, signer_of
 from wallet.errors import (
@@ -21,7 +22,6 @@ from wallet.errors import (
     WrongChainError,
     WrongSignersError,
 )
-from wallet.merkle import leaf_hash
 from wallet.transactions import (
     MAX_TX_BYTES,
     Batch,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet.ports import AccountView, Answer, HoldView, InclusionProof, SupplyView, TxView
+from rahba.proof import InclusionProof
+from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
 from wallet.wire import LedgerAnswerError, View, encode, encode_all, encode_answers, read
 
 VIEWS: list[View] = [

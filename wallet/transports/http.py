@@ -24,16 +24,10 @@ import aiohttp
 import msgspec
 
 from rahba.errors import BadInputError
+from rahba.merkle import OutOfRangeError, leaf_hash
+from rahba.proof import InclusionProof
 from wallet.errors import LedgerUnavailableError
-from wallet.merkle import OutOfRangeError, leaf_hash
-from wallet.ports import (
-    AccountView,
-    Answer,
-    HoldView,
-    InclusionProof,
-    SupplyView,
-    TxView,
-)
+from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
 from wallet.wire import LedgerAnswerError, read
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from rahba.errors import (
     TooLargeError,
 )
 from rahba.ids import BadIdError
-from wallet.note import (
+from rahba.note import (
     BadNoteError,
     Checkpoint,
     open_checkpoint,

@@ -316,7 +316,7 @@ def verify_deal(deal: Document) -> Receipt:
     2. Both sides signed exactly these bytes.
     3. The receipt is the seller's own, for this agreement, input and price.
 
-    That the payment is in the ledger's log is for ``wallet.proof`` (or ``rahba ledger verify``).
+    That the payment is in the ledger's log is for ``rahba.proof`` (or ``rahba ledger verify``).
 
     Raises:
         BadSignatureError: a signature or digest does not fit.

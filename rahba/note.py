@@ -24,7 +24,7 @@ from rahba.encoding import b64, unb64
 from rahba.envelope import Signer, verify_raw
 from rahba.errors import BadEncodingError, BadInputError, BadSignatureError, TooLargeError
 from rahba.ids import did_of, key_of
-from wallet.merkle import HASH_BYTES, MAX_SIZE
+from rahba.merkle import HASH_BYTES, MAX_SIZE
 
 MAX_NOTE_CHARS: Final = 64 * 1024
 MAX_SIGNATURES: Final = 100

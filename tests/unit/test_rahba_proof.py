@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from rahba.encoding import b64
 from rahba.envelope import Signer
 from rahba.errors import BadInputError, RahbaError, TooLargeError
-from wallet.merkle import BadProofError, MerkleLog, leaf_hash
-from wallet.note import sign_checkpoint, verifier_key
-from wallet.ports import InclusionProof
-from wallet.proof import (
+from rahba.merkle import BadProofError, leaf_hash
+from rahba.note import sign_checkpoint, verifier_key
+from rahba.proof import (
     BadReceiptError,
+    InclusionProof,
     open_receipt,
     read_proof,
     verify_proof,
     write_proof,
 )
+from wallet.merkle import MerkleLog
 
 ORIGIN = "rahba.test/log"
 SIGNER = Signer(b"\1" * 32)

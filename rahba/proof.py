@@ -17,9 +17,8 @@ from typing import Final
 
 from rahba.encoding import b64, unb64
 from rahba.errors import BadEncodingError, BadInputError, TooLargeError
-from wallet.merkle import BadProofError, leaf_hash, verify_inclusion
-from wallet.note import Checkpoint, open_checkpoint
-from wallet.ports import InclusionProof
+from rahba.merkle import BadProofError, leaf_hash, verify_inclusion
+from rahba.note import Checkpoint, open_checkpoint
 
 MAX_STEPS: Final = 63
 MAX_FILE_CHARS: Final = 512 * 1024
@@ -33,6 +32,19 @@ class BadReceiptError(BadEncodingError):
 
     code = "bad_receipt"
     hint = "see C2SP tlog-proof"
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionProof:
+    """A self-contained RFC 6962 proof that ``leaf_hash`` is at ``index`` under ``checkpoint``.
+
+    ``checkpoint`` is the signed note (C2SP tlog-checkpoint); ``path`` holds 32-byte hashes as hex.
+    """
+
+    index: int
+    leaf_hash: str
+    path: tuple[str, ...]
+    checkpoint: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,142 @@
+"""One account's balance under a ledger's state root: records of the Merkle-sum tree, checked.
+
+* An account keeps the position of its registration; position 0 is ``issuance``, the only account
+  that may owe. Every node is a record of 48 bytes: sum (16, signed) + hash (32).
+* leaf hash = SHA-256(0x00 + id length + id + balance + nonces + tip); inner hash = SHA-256(0x01 +
+  left record + right record): both child sums are hashed, each for itself, so no one can shift
+  value between brothers. A node without a brother moves up as it is (the shape of RFC 6962).
+* root = SHA-256(0x02 + number of accounts + top record).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from rahba.errors import BadInputError
+from rahba.merkle import BadProofError
+
+ISSUANCE: Final = "issuance"
+SUM_BYTES: Final = 16
+RECORD_BYTES: Final = SUM_BYTES + 32
+MAX_ID_BYTES: Final = 255
+MAX_STEPS: Final = 63
+_LIMIT: Final = 1 << 8 * SUM_BYTES - 1
+
+
+class AccountLeaf(NamedTuple):
+    """What the root says of one account.
+
+    ``balance`` is what is posted, in fals; ``nonces`` the digest of its lanes; ``tip`` the hash
+    chain over its own transactions (both 32 bytes).
+    """
+
+    id: str
+    balance: int
+    nonces: bytes
+    tip: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceProof:
+    """One account and the records beside its way to the root, from the leaf up."""
+
+    leaf: AccountLeaf
+    position: int
+    accounts: int
+    path: tuple[bytes, ...]
+
+
+def verify_balance(proof: BalanceProof, root: bytes) -> int:
+    """Check one account against a root; returns its balance in fals.
+
+    1. The position is within the number of accounts, and every record is well formed.
+    2. Only a subtree that holds position 0, the issuance, may have a negative sum.
+    3. The records lead to the root, which fixes the number of accounts, too.
+
+    Raises:
+        BadProofError: any of these fails.
+    """
+    if not 0 <= proof.position < proof.accounts or len(proof.path) > MAX_STEPS:  # 1
+        raise BadProofError("no such position", position=proof.position)
+    if any(len(record) != RECORD_BYTES for record in proof.path):
+        raise BadProofError("a record has 48 bytes")
+    try:
+        found = leaf_record(proof.leaf, proof.position)
+        found = _climb(found, proof)
+    except BadInputError as error:
+        raise BadProofError(f"malformed balance proof: {error}") from error
+    if seal_root(proof.accounts, found) != root:  # 3
+        raise BadProofError("the balance proof does not lead to the root", account=proof.leaf.id)
+    return proof.leaf.balance
+
+
+def _climb(found: bytes, proof: BalanceProof) -> bytes:
+    node, last = proof.position, proof.accounts - 1
+    steps = iter(proof.path)
+    while last:
+        if node & 1:
+            left = _take(steps)
+            _check_sum(left, issues=node == 1)  # 2
+            found = join_records(left + found)
+        elif node < last:
+            right = _take(steps)
+            _check_sum(right, issues=False)
+            found = join_records(found + right)
+        node >>= 1
+        last >>= 1
+    if next(steps, None) is not None:
+        raise BadProofError("the balance proof is too long")
+    return found
+
+
+def _take(steps: Iterator[bytes]) -> bytes:
+    step = next(steps, None)
+    if step is None:
+        raise BadProofError("the balance proof is too short")
+    return step
+
+
+def _check_sum(record: bytes, *, issues: bool) -> None:
+    if not issues and sum_of(record) < 0:
+        raise BadProofError("a subtree without the issuance has a negative sum")
+
+
+def leaf_record(leaf: AccountLeaf, position: int) -> bytes:
+    """Return the record of one account; malformed leaves are refused."""
+    name = leaf.id.encode()
+    if not 0 < len(name) <= MAX_ID_BYTES or len(leaf.nonces) != 32 or len(leaf.tip) != 32:
+        raise BadInputError("malformed account leaf", position=position)
+    if (leaf.id == ISSUANCE) != (position == 0):
+        raise BadInputError("the issuance, and nothing else, is at position 0", position=position)
+    if leaf.balance < 0 and position:
+        raise BadInputError("only the issuance may be below zero", account=leaf.id)
+    total = _sum_bytes(leaf.balance)
+    body = b"\x00%c%s%s%s%s" % (len(name), name, total, leaf.nonces, leaf.tip)
+    return total + sha256(body).digest()
+
+
+def join_records(pair: bytes | bytearray) -> bytes:
+    """Return the parent's record of one record or two."""
+    if len(pair) == RECORD_BYTES:
+        return bytes(pair)
+    total = sum_of(pair) + sum_of(pair[RECORD_BYTES:])
+    return _sum_bytes(total) + sha256(b"\x01" + pair).digest()
+
+
+def sum_of(record: bytes | bytearray) -> int:
+    """Return the sum that a record carries."""
+    return int.from_bytes(record[:SUM_BYTES], "big", signed=True)
+
+
+def _sum_bytes(total: int) -> bytes:
+    if not -_LIMIT <= total < _LIMIT:
+        raise BadInputError("a sum exceeds 127 bits")
+    return total.to_bytes(SUM_BYTES, "big", signed=True)
+
+
+def seal_root(accounts: int, top: bytes) -> bytes:
+    """Return the root over ``accounts`` accounts under the top record."""
+    return sha256(b"\x02" + accounts.to_bytes(8, "big") + top).digest()

@@ -1,0 +1,151 @@
+"""What can be asked of a running ledger: accounts, holds, entries, proofs, its checkpoints.
+
+* Views wait for the group being written: what they show is on disk.
+* The sequencer (:mod:`wallet.service`) is what changes the book; here it is only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+import msgspec
+
+from rahba.envelope import Signer
+from rahba.errors import BadInputError
+from rahba.ids import check_digest
+from rahba.merkle import OutOfRangeError
+from rahba.note import verifier_key
+from rahba.proof import InclusionProof
+from wallet.book import Book
+from wallet.errors import LedgerUnavailableError
+from wallet.merkle import MerkleLog
+from wallet.ports import AccountView, Entry, HoldView, Store, SupplyView, TxView
+from wallet.transactions import Genesis, read
+
+MAX_ENTRIES: Final = 1_000
+T = TypeVar("T")
+
+
+class LedgerViews:
+    """The reading half of :class:`wallet.service.Sequencer`, over its book and its store."""
+
+    def __init__(self, store: Store, book: Book, note: str, operator: Signer) -> None:
+        """Read ``book`` and ``store``; ``note`` is the checkpoint that covers both."""
+        self._store = store
+        self._book = book
+        self._operator = operator
+        self._checkpoint = note
+        self._checkpoint_size = book.log.size
+        self._reader = ThreadPoolExecutor(1, "ledger-read")
+        self._durable = asyncio.Event()
+        self._durable.set()
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def genesis(self) -> Genesis:
+        """Return the rules of this ledger."""
+        return self._book.genesis
+
+    @property
+    def log(self) -> MerkleLog:
+        """Return the log's hashes; beyond the latest checkpoint they may not be durable."""
+        return self._book.log
+
+    async def chain(self) -> str:
+        """Return the chain id that transactions must name."""
+        return self._book.state.chain
+
+    async def account(self, account_id: str) -> AccountView | None:
+        """Return an account, or ``None`` if the ledger never saw it."""
+        await self._settled()
+        found = self._book.state.accounts.get(account_id)
+        if found is None:
+            return None
+        return AccountView(found.id, found.posted, found.held, dict(found.lanes), found.position)
+
+    async def hold(self, hold_id: str) -> HoldView | None:
+        """Return a hold by the id of its transaction."""
+        await self._settled()
+        found = self._book.state.holds.get(hold_id)
+        if found is None:
+            return None
+        return HoldView(
+            found.id,
+            found.payer,
+            found.payee,
+            found.amount,
+            found.captured,
+            found.expires,
+            found.agreement,
+            found.status,
+        )
+
+    async def transaction(self, tx_id: str) -> TxView | None:
+        """Return a logged transaction, or ``None`` ("unknown": it may be sent again)."""
+        entry = await self._find(tx_id)
+        return _view(entry) if entry is not None else None
+
+    async def entries(self, start: int, limit: int) -> list[TxView]:
+        """Return log entries from ``start`` on (at most 1000), ``state`` leaves included."""
+        if start < 0 or limit < 0:
+            raise BadInputError("start and limit are not negative")
+        found = await self._read(lambda: self._store.read(start, min(limit, MAX_ENTRIES)))
+        return [_view(entry) for entry in found]
+
+    async def supply(self) -> SupplyView:
+        """Return the supply equation."""
+        await self._settled()
+        state = self._book.state
+        return SupplyView(state.issued, state.total, state.held, state.open_holds)
+
+    async def checkpoint(self) -> str:
+        """Return the latest signed checkpoint (a signed note)."""
+        return self._checkpoint
+
+    async def verifier_key(self) -> str:
+        """Return the log's C2SP verifier key."""
+        return verifier_key(self._book.genesis.origin, self._operator)
+
+    async def inclusion(self, tx_id: str) -> InclusionProof | None:
+        """Prove a transaction under the latest checkpoint; ``None`` while none covers it."""
+        entry = await self._find(tx_id)
+        size, note = self._checkpoint_size, self._checkpoint
+        if entry is None or entry.seq >= size:
+            return None
+        path = tuple(step.hex() for step in self._book.log.inclusion(entry.seq, size))
+        return InclusionProof(entry.seq, entry.leaf.hex(), path, note)
+
+    async def consistency(self, old_size: int, new_size: int) -> list[str]:
+        """Return the consistency proof between two sizes up to the latest checkpoint."""
+        if new_size > self._checkpoint_size:
+            raise OutOfRangeError("no checkpoint covers that size", size=self._checkpoint_size)
+        return [step.hex() for step in self._book.log.consistency(old_size, new_size)]
+
+    async def _settled(self) -> None:
+        """Wait for the group being written: the state is ahead of the disk meanwhile.
+
+        What is asked of the state next must be asked without waiting in between.
+        """
+        while not (self._durable.is_set() or self._stopped.done()):
+            await self._durable.wait()
+        self._check_running()
+
+    def _check_running(self) -> None:
+        if self._stopped.done():
+            raise LedgerUnavailableError("the ledger has stopped")
+
+    async def _read(self, ask: Callable[[], T]) -> T:
+        self._check_running()
+        return await asyncio.get_running_loop().run_in_executor(self._reader, ask)
+
+    async def _find(self, tx_id: str) -> Entry | None:
+        check_digest(tx_id)
+        return (await self._read(lambda: self._store.find([tx_id]))).get(tx_id)
+
+
+def _view(entry: Entry) -> TxView:
+    payload: dict[str, object] = msgspec.json.decode(read(entry.raw).payload)
+    return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
