@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from rahba.clock import Clock
 from rahba.encoding import shape
@@ -24,6 +24,7 @@ from rahba.envelope import Signer
 from rahba.errors import BadSignatureError
 from rahba.ids import Ids
 from rahba.money import wire_fals
+from wallet.effects import NEEDS_NO_FEE
 from wallet.errors import (
     LedgerUnavailableError,
     PaymentRefusedError,
@@ -54,7 +55,6 @@ VALIDITY_MS: Final = 30_000
 GRACE_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 1.0
-T = TypeVar("T", bound=AnyTx)
 
 
 class Wallet:
@@ -135,34 +135,39 @@ class Wallet:
 
     async def sign_transfer(self, to: str, amount: int) -> bytes:
         """Sign a transfer."""
-        return await self._sign(Transfer, to=to, amount=wire_fals(amount))
+        return await self.sign(Transfer, to=to, amount=wire_fals(amount))
 
     async def sign_batch(self, items: Sequence[tuple[str, int]]) -> bytes:
         """Sign a batch of payments."""
         payments = tuple(Item(to=to, amount=wire_fals(amount)) for to, amount in items)
-        return await self._sign(Batch, items=payments)
+        return await self.sign(Batch, items=payments)
 
     async def sign_hold(self, payee: str, amount: int, expires_ms: int, agreement: str) -> bytes:
         """Sign a hold; its id will be the transaction id of these bytes."""
-        return await self._sign(
-            Hold, payee=payee, amount=wire_fals(amount), expires=expires_ms, agreement=agreement
+        return await self.sign(
+            Hold,
+            payee=payee,
+            amount=wire_fals(amount),
+            expires=expires_ms,
+            agreement=agreement,
+            arbitration=None,
         )
 
     async def sign_capture(
         self, hold: str, amount: int, receipt: str | None = None, *, final: bool = True
     ) -> bytes:
         """Sign a capture."""
-        return await self._sign(
+        return await self.sign(
             Capture, hold=hold, amount=wire_fals(amount), final=final, receipt=receipt
         )
 
     async def sign_release(self, hold: str) -> bytes:
         """Sign a release; it costs no fee."""
-        return await self._sign(Release, hold=hold)
+        return await self.sign(Release, hold=hold)
 
     async def sign_faucet(self, amount: int) -> bytes:
         """Sign a claim of test money."""
-        return await self._sign(Faucet, amount=wire_fals(amount))
+        return await self.sign(Faucet, amount=wire_fals(amount))
 
     async def sign_grant(  # noqa: PLR0917  # a mandate is as long as it is
         self,
@@ -174,7 +179,7 @@ class Wallet:
         expires_ms: int,
     ) -> bytes:
         """Sign a session for another key."""
-        return await self._sign(
+        return await self.sign(
             Grant,
             key=key_did,
             budget=wire_fals(budget),
@@ -186,7 +191,7 @@ class Wallet:
 
     async def sign_revoke(self, key_did: str) -> bytes:
         """Sign the end of a session."""
-        return await self._sign(Revoke, key=key_did)
+        return await self.sign(Revoke, key=key_did)
 
     async def send(self, raw: bytes) -> Answer:
         """Submit signed bytes until there is a sure answer.
@@ -221,20 +226,29 @@ class Wallet:
             "the ledger gave no sure answer", id=transaction_id(raw)
         ) from lost
 
-    async def _sign(self, form: type[T], **fields: Any) -> bytes:
+    async def do(self, form: type[AnyTx], *others: Signer, **fields: Any) -> Answer:
+        """Sign a transaction of any type with its own ``fields``, and send it."""
+        return await self.send(await self.sign(form, *others, **fields))
+
+    async def sign(self, form: type[AnyTx], *others: Signer, **fields: Any) -> bytes:
+        """Sign a transaction of any type with its own ``fields``.
+
+        ``others`` sign after this wallet's key, in the order of :mod:`wallet.authority`: further
+        keys of the account, or the key that is rotated in.
+        """
         rules = await self._rules()
         payer = self._fee_payer
         tx = form(
             account=self.account,
             chain=rules.chain,
-            fee="0" if issubclass(form, Release) else rules.fee,
+            fee="0" if form in NEEDS_NO_FEE else rules.fee,
             fee_payer=payer.did if payer is not None else None,
             lane=EXPIRING_LANE,
             seq=self._ids.salt(),
             valid_until=self._clock.now_ms() + self._validity_ms,
             **fields,
         )
-        return seal_transaction(tx, self.signer, *([payer] if payer is not None else []))
+        return seal_transaction(tx, self.signer, *others, *([payer] if payer is not None else []))
 
     async def _rules(self) -> Genesis:
         """Read the ledger's genesis, once; it must be the one that its chain id names."""

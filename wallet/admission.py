@@ -17,14 +17,9 @@ from typing import Final
 import msgspec
 
 from rahba.errors import RahbaError
+from wallet.forms import check_form, check_signatures
 from wallet.ports import Answer
-from wallet.transactions import (
-    Signed,
-    check_form,
-    check_signatures,
-    read,
-    transaction_id,
-)
+from wallet.transactions import Signed, read, transaction_id
 
 MAX_QUEUED: Final = 20_000
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024

@@ -3,8 +3,8 @@
 1. Every entry is in its place, hashes to the leaf it is stored under, and is signed as it says.
 2. The machine accepts every transaction at its ledger time, and every ``state`` leaf tells the
    state root, the size and the supply that the entries before it lead to.
-3. No hold stays open past its expiry while the ledger goes on: an interval releases what was
-   overdue when the one before it closed, or ``RELEASES`` of it.
+3. Nothing outlives its time while the ledger goes on (holds, disputes, stakes): an interval ends
+   what was overdue when the one before it closed, or ``ENDED`` of it.
 4. The checkpoint is signed by the operator whom the genesis names, its root is the Merkle root of
    the entries, and the last of them is a ``state`` leaf; an older checkpoint, if given, is of the
    same log.
@@ -29,14 +29,15 @@ from rahba.errors import RahbaError
 from rahba.merkle import leaf_hash
 from rahba.note import Checkpoint, open_checkpoint, verifier_key_of
 from wallet.errors import LedgerCorruptError, StoreError
+from wallet.forms import check_signatures
 from wallet.merkle import MerkleLog
 from wallet.ports import Entry, Ledger
 from wallet.replay import Replay
-from wallet.transactions import AnyTx, Release, Signed, StateLeaf, check_signatures, read
+from wallet.transactions import AnyTx, Expire, Signed, StateLeaf, read
 
 MAX_PROBLEMS: Final = 100
 PAGE: Final = 1_000
-RELEASES: Final = 1_000  # what a sequencer releases at once, see wallet.service.MAX_GROUP
+ENDED: Final = 1_000  # what a sequencer ends at once, see wallet.service.MAX_GROUP
 Progress = Callable[[int], None]
 
 
@@ -87,7 +88,7 @@ class Audit:
         self._states = array("Q", [0])  # the size after each state leaf,
         self._supplies = array("Q", [0])  # and what was issued by then
         self._closed_at: int | None = None
-        self._releases = 0
+        self._ended = 0
         self._transactions = 0
         self._problems: list[Problem] = []
 
@@ -176,16 +177,16 @@ class Audit:
         if self._replay is None:
             return
         record, book = signed.record, self._replay.book
-        if isinstance(record, Release):
-            self._releases += record.account == book.genesis.operator
+        if isinstance(record, Expire):
+            self._ended += record.account == book.genesis.operator
         elif isinstance(record, StateLeaf):
             self._states.append(self._log.size)
             self._supplies.append(book.state.issued)
-            if self._closed_at is not None and self._releases < RELEASES:
-                for hold_id in book.state.pop_expired(self._closed_at, MAX_PROBLEMS):
-                    said = f"hold {hold_id} expired at {book.state.holds[hold_id].expires}"
-                    self._note(self._log.size - 1, "hold_overdue", f"{said} and is still open")
-            self._closed_at, self._releases = record.log_time, 0
+            if self._closed_at is not None and self._ended < ENDED:
+                for subject in book.state.pop_due(self._closed_at, MAX_PROBLEMS):
+                    said = f"{subject} was due at {book.state.due(subject)} and has not ended"
+                    self._note(self._log.size - 1, "overdue", said)
+            self._closed_at, self._ended = record.log_time, 0
 
     def _close(self) -> None:
         if self._replay is None or not self._open:

@@ -66,6 +66,24 @@ class WrongSignersError(InvalidTransactionError):
     code = "wrong_signers"
 
 
+class BadThresholdError(InvalidTransactionError):
+    """A policy asks for more keys than it names, or does not name each once, in order."""
+
+    code = "bad_threshold"
+
+
+class BadArbitrationError(InvalidTransactionError):
+    """The arbiter of a hold is a party to it."""
+
+    code = "bad_arbitration"
+
+
+class BadEvidenceError(InvalidTransactionError):
+    """What is offered as evidence does not prove a fault of the offender's."""
+
+    code = "bad_evidence"
+
+
 class ReservedTypeError(InvalidTransactionError):
     """Only the ledger itself writes records of this type."""
 
@@ -122,9 +140,99 @@ class NotPayeeError(PaymentRefusedError):
 
 
 class NotExpiredError(PaymentRefusedError):
-    """Before a hold expires only its payee releases it."""
+    """The time of a hold, of a dispute or of a stake is not over yet."""
 
     code = "not_expired"
+
+
+class DisputedError(PaymentRefusedError):
+    """The hold is in dispute: it waits for its arbiter, or for the deadline."""
+
+    code = "disputed"
+
+
+class NotDisputedError(PaymentRefusedError):
+    """The hold is not in dispute."""
+
+    code = "not_disputed"
+
+
+class NoArbiterError(PaymentRefusedError):
+    """The hold names no arbiter, so it cannot be disputed."""
+
+    code = "no_arbiter"
+
+
+class NotArbiterError(PaymentRefusedError):
+    """Only the arbiter whom the hold names resolves its dispute."""
+
+    code = "not_arbiter"
+
+
+class NotPartyError(PaymentRefusedError):
+    """Only payer and payee of a hold dispute it."""
+
+    code = "not_party"
+
+
+class BadSplitError(PaymentRefusedError):
+    """An arbiter splits exactly what is left of the hold."""
+
+    code = "bad_split"
+
+
+class DeadlinePassedError(PaymentRefusedError):
+    """The arbiter's time is over: the default split applies."""
+
+    code = "deadline_passed"
+
+
+class InsufficientStakeError(PaymentRefusedError):
+    """The account has not staked that much."""
+
+    code = "insufficient_stake"
+
+
+class UnbondingError(PaymentRefusedError):
+    """That part of the stake is being taken back already, or too many parts are."""
+
+    code = "unbonding"
+
+
+class NoBondError(PaymentRefusedError):
+    """The offender has no bond that could be taken."""
+
+    code = "no_bond"
+
+
+class EvidenceUsedError(PaymentRefusedError):
+    """The fault was punished before."""
+
+    code = "evidence_used"
+
+
+class NotMinterError(PaymentRefusedError):
+    """Only the operator whom the genesis names mints."""
+
+    code = "not_minter"
+
+
+class NotAuthorisedError(PaymentRefusedError):
+    """The signatures are not exactly those that the policies of the accounts ask for."""
+
+    code = "not_authorised"
+
+
+class UnknownKeyError(PaymentRefusedError):
+    """The key to be rotated out is none of the account's, or the new one is already."""
+
+    code = "unknown_key"
+
+
+class FixedKeyError(PaymentRefusedError):
+    """The operator's key is in the genesis: it is neither rotated nor shared."""
+
+    code = "fixed_key"
 
 
 class CapExceededError(PaymentRefusedError):

@@ -42,13 +42,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """An account: ``available`` = posted - held, all in fals; ``lanes`` maps lane to last seq."""
+    """An account: ``available`` = posted - held, all in fals; ``lanes`` maps lane to last seq.
+
+    ``staked`` is its bond, part of what is held; any ``threshold`` of ``keys`` act for it.
+    """
 
     id: str
     posted: int
     held: int
     lanes: dict[int, int] = field(default_factory=dict)
     position: int = 0
+    staked: int = 0
+    keys: tuple[str, ...] = ()
+    threshold: int = 1
 
     @property
     def available(self) -> int:
@@ -58,7 +64,10 @@ class AccountView:
 
 @dataclass(frozen=True, slots=True)
 class HoldView:
-    """An escrow. ``status`` open, captured or released; ``id`` is the id of the hold's tx."""
+    """An escrow; ``id`` is the id of the hold's transaction.
+
+    ``arbiter`` may be asked if it names one; a disputed hold waits for it until ``deadline_ms``.
+    """
 
     id: str
     payer: str
@@ -67,7 +76,9 @@ class HoldView:
     captured: int
     expires_ms: int
     agreement: str
-    status: Literal["open", "captured", "released"]
+    status: Literal["open", "disputed", "captured", "released"]
+    arbiter: str | None = None
+    deadline_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,15 +17,8 @@ from __future__ import annotations
 from rahba.errors import RahbaError
 from wallet.book import MAX_INTERVAL, Book
 from wallet.errors import LedgerCorruptError
-from wallet.transactions import (
-    Genesis,
-    Signed,
-    StateLeaf,
-    check_account,
-    check_form,
-    check_signatures,
-    read,
-)
+from wallet.forms import check_account, check_form, check_signatures
+from wallet.transactions import Genesis, Signed, StateLeaf, read
 
 
 class Replay:

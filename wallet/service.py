@@ -10,7 +10,7 @@ written is the next group, so that one slow disk write serves one payment or a t
 * Views wait for the group being written: what they show is on disk. They have their turn between
   two groups, also when there is no pause between them.
 * While there is traffic a ``state`` leaf and a signed checkpoint close an interval every 200 ms.
-  Holds past their expiry are released by the sequencer itself.
+  What its time has ended (holds, disputes, stakes) the sequencer ends itself.
 * When it starts it replays the log and compares every recorded state; it does not run on a
   mismatch. When a commit fails it stops for good (:meth:`Sequencer.stopped` tells): nobody was
   answered, and the next start finds what the disk has.
@@ -41,8 +41,8 @@ from wallet.recovery import recover
 from wallet.refusals import Refusals, charged
 from wallet.transactions import (
     EXPIRING_LANE,
+    Expire,
     Genesis,
-    Release,
     Signed,
     read,
     seal_transaction,
@@ -54,7 +54,7 @@ INTERVAL_S: Final = 0.2
 SWEEP_S: Final = 0.5
 MAX_GROUP: Final = 1_000
 VERIFIERS: Final = 2
-RELEASE_VALIDITY_MS: Final = 60_000
+EXPIRE_VALIDITY_MS: Final = 60_000
 _MAYBE_LOGGED: Final = frozenset({"expired", "nonce_conflict"})
 
 logger = logging.getLogger("rahba.ledger")
@@ -209,7 +209,7 @@ class Sequencer(LedgerViews):
         now = self._clock.now_ms()
         for item in items:
             self._apply_one(item, now, group)
-        self._release_expired(now, group)
+        self._expire_due(now, group)
         if self._interval_over:
             self._close_interval(group)
         return group
@@ -258,29 +258,29 @@ class Sequencer(LedgerViews):
         if account is not None and self._refusals.add(account, verdict, log_time):
             group.verdicts.append(verdict)
 
-    def _release_expired(self, now: int, group: _Group) -> None:
+    def _expire_due(self, now: int, group: _Group) -> None:
         book = self._book
         log_time = book.time(now)
-        for hold_id in book.state.pop_expired(log_time, MAX_GROUP):
+        for subject in book.state.pop_due(log_time, MAX_GROUP):
             if book.full:
                 self._close_interval(group)
-            signed = read(seal_transaction(self._release(hold_id, log_time), self._operator))
+            signed = read(seal_transaction(self._expire(subject, log_time), self._operator))
             seq = book.log.size
             outcome = book.take(signed, log_time)
             if outcome.outcome != "logged":
-                raise InvariantError("an expired hold could not be released", hold=hold_id)
+                raise InvariantError("what is due could not be ended", subject=subject)
             self._logged(group, Entry(seq, signed.raw, signed.leaf, log_time))
 
-    def _release(self, hold_id: str, log_time: int) -> Release:
-        return Release(
+    def _expire(self, subject: str, log_time: int) -> Expire:
+        return Expire(
             account=self._operator.did,
             chain=self._book.state.chain,
             fee="0",
             fee_payer=None,
             lane=EXPIRING_LANE,
             seq=self._ids.salt(),
-            valid_until=log_time + RELEASE_VALIDITY_MS,
-            hold=hold_id,
+            valid_until=log_time + EXPIRE_VALIDITY_MS,
+            subject=subject,
         )
 
     def _close_interval(self, group: _Group) -> None:

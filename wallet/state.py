@@ -1,10 +1,11 @@
-"""What a ledger knows at one moment: accounts, holds, sessions and a few running sums.
+"""What a ledger knows at one moment: accounts, holds, bonds, sessions and a few running sums.
 
 * Plain data and the few mutations that keep the sums right; whether one is allowed is
   :mod:`wallet.machine`'s to judge, and only it calls the mutations.
 * Position 0 is ``issuance``, the one account that may owe; position 1 collects the fees.
-* Sums are kept as they change, by account and by hold apart from each other, so that comparing
-  them costs nothing and means something (I1 and I3 of the machine).
+* Sums are kept as they change, by account, by hold and by bond apart from each other, so that
+  comparing them costs nothing and means something (I1 and I3 of the machine).
+* A resolved hold is kept for :data:`REMEMBER_MS`, so that a late capture is told what became of it.
 
     >>> from wallet.transactions import dev_genesis
     >>> state = State(dev_genesis("did:key:z6Mk", 0))
@@ -17,18 +18,34 @@
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from rahba.balance import ISSUANCE, AccountLeaf
 from rahba.money import parse_fals
 from wallet.errors import InvariantError
-from wallet.transactions import Genesis
+from wallet.transactions import Arbitration, Genesis
 
 FEES: Final = "fees"
-Status = Literal["open", "captured", "released"]
+SYSTEM: Final = frozenset({ISSUANCE, FEES})
+REMEMBER_MS: Final = 3_600_000
+Status = Literal["open", "disputed", "captured", "released"]
+Issue = Literal["faucet", "mint"]
+
+
+class Policy(NamedTuple):
+    """Any ``threshold`` of ``keys`` (sorted) act for an account."""
+
+    keys: tuple[str, ...]
+    threshold: int
+
+    def covers(self, other: Policy) -> bool:
+        """Say whether whoever satisfies this policy satisfies the other one, too."""
+        strangers = len(set(self.keys) - set(other.keys))
+        return self.threshold - strangers >= other.threshold
 
 
 @dataclass(slots=True, eq=False)
@@ -45,11 +62,23 @@ class Session:
 
 
 @dataclass(slots=True, eq=False)
-class Account:
-    """One account: ``posted`` is what it owns, ``held`` the part of it set aside in open holds.
+class Unbonding:
+    """A part of a stake on its way back: still at risk until ``due``."""
 
-    ``lanes`` maps each lane to its last sequence number; ``salts`` are those used lately in the
-    expiring lane; ``tip`` is the hash chain over the ids of all transactions that touched it.
+    id: str
+    owner: str
+    amount: int
+    due: int
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One account: ``posted`` is what it owns, ``held`` the part set aside in holds and bonds.
+
+    ``lanes`` maps each lane to its last sequence number; ``salts`` those used lately in the
+    expiring lane to the minute in which they can be forgotten; ``tip`` is the hash chain over the
+    ids of all transactions that touched it, ``last`` the newest of them (its sequence number + 1).
+    ``policy`` null is the account's own key; ``pending`` comes into force at its time.
     """
 
     id: str
@@ -57,14 +86,30 @@ class Account:
     posted: int = 0
     held: int = 0
     tip: bytes = bytes(32)
+    last: int = 0
+    staked: int = 0
+    policy: Policy | None = None
+    pending: tuple[Policy, int] | None = None
     lanes: dict[int, int] = field(default_factory=dict)
-    salts: set[int] = field(default_factory=set)
+    salts: dict[int, int] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
+    unbonding: dict[str, Unbonding] = field(default_factory=dict)
 
     @property
     def available(self) -> int:
         """Return what can be spent."""
         return self.posted - self.held
+
+    @property
+    def bond(self) -> int:
+        """Return what can be slashed."""
+        return self.staked + sum(part.amount for part in self.unbonding.values())
+
+    def policy_at(self, log_time: int) -> Policy:
+        """Return whose signatures the account wants at that time."""
+        if self.pending is not None and log_time >= self.pending[1]:
+            return self.pending[0]
+        return self.policy or Policy((self.id,), 1)
 
     def leaf(self) -> AccountLeaf:
         """Return what the state root says of this account."""
@@ -74,7 +119,10 @@ class Account:
 
 @dataclass(slots=True, eq=False)
 class Escrow:
-    """A hold: ``amount`` of the payer's set aside; ``captured`` is what the payee took so far."""
+    """A hold: ``amount`` of the payer's set aside; ``captured`` is what the payee took so far.
+
+    A disputed one waits for its arbiter until ``deadline``.
+    """
 
     id: str
     payer: str
@@ -83,27 +131,43 @@ class Escrow:
     expires: int
     agreement: str
     session: Session | None = None
+    arbitration: Arbitration | None = None
     captured: int = 0
     status: Status = "open"
+    deadline: int = 0
+
+    @property
+    def resolved(self) -> bool:
+        """Say whether it has ended."""
+        return self.status in {"captured", "released"}
 
     @property
     def rest(self) -> int:
         """Return what is still set aside."""
-        return self.amount - self.captured if self.status == "open" else 0
+        return 0 if self.resolved else self.amount - self.captured
+
+    @property
+    def due(self) -> int:
+        """Return when its time is over: its own, or its arbiter's."""
+        return self.deadline if self.status == "disputed" else self.expires
 
 
 class State:
     """The whole ledger at one moment; see the module for who may change it."""
 
     __slots__ = (
-        "_expiries",
+        "_due",
+        "_resolved",
         "_salts_by_minute",
         "accounts",
+        "bonded",
+        "caps",
         "chain",
-        "epoch",
-        "epoch_cap",
-        "epoch_issued",
+        "concerned",
+        "dirty",
+        "epochs",
         "escrowed",
+        "faults",
         "fee",
         "genesis",
         "held",
@@ -112,6 +176,7 @@ class State:
         "open_holds",
         "total",
         "touched",
+        "unbonding",
     )
 
     def __init__(self, genesis: Genesis) -> None:
@@ -119,19 +184,27 @@ class State:
         self.genesis = genesis
         self.chain = genesis.chain
         self.fee = parse_fals(genesis.fee)
-        self.epoch_cap = parse_fals(genesis.faucet_epoch)
+        self.caps: dict[Issue, int] = {
+            "faucet": parse_fals(genesis.faucet_epoch),
+            "mint": parse_fals(genesis.mint_epoch),
+        }
         self.accounts: dict[str, Account] = {}
         self.holds: dict[str, Escrow] = {}
+        self.unbonding: dict[str, Unbonding] = {}
+        self.faults: set[str] = set()
         self.log_time = genesis.created
         self.total = 0  # what all accounts but the issuance own
         self.held = 0  # by account
         self.escrowed = 0  # by hold
+        self.bonded = 0  # by stake, and by what is unbonding
         self.open_holds = 0
-        self.epoch = 0
-        self.epoch_issued = 0
-        self.touched: set[str] = set()
-        self._expiries: list[tuple[int, str]] = []
-        self._salts_by_minute: dict[int, dict[str, list[int]]] = {}
+        self.epochs: dict[Issue, tuple[int, int]] = {}  # the epoch, and what was issued in it
+        self.touched: set[str] = set()  # accounts, since the last state leaf
+        self.dirty: set[str] = set()  # holds, bonds and faults, since the last snapshot
+        self.concerned: list[Account] = []  # by the last transaction, whose history it is part of
+        self._due: list[tuple[int, str]] = []
+        self._resolved: deque[tuple[int, str]] = deque()
+        self._salts_by_minute: dict[int, list[tuple[str, int]]] = {}
         for name in (ISSUANCE, FEES):
             self.register(name)
 
@@ -145,9 +218,10 @@ class State:
         account = self.accounts.get(name)
         return account.posted - account.held if account is not None else 0
 
-    def issued_in_epoch(self, log_time: int) -> int:
-        """Return what the faucet gave in the epoch of ``log_time``."""
-        return self.epoch_issued if log_time // self.genesis.epoch_ms == self.epoch else 0
+    def issued_in_epoch(self, kind: Issue, log_time: int) -> int:
+        """Return what was issued in that way in the epoch of ``log_time``."""
+        epoch, issued = self.epochs.get(kind, (-1, 0))
+        return issued if log_time // self.genesis.epoch_ms == epoch else 0
 
     def register(self, name: str) -> Account:
         """Return an account; one never seen gets the next position."""
@@ -173,62 +247,137 @@ class State:
         self.holds[hold.id] = hold
         self.escrowed += hold.amount
         self.open_holds += 1
-        heapq.heappush(self._expiries, (hold.expires, hold.id))
+        self.watch(hold.id, hold.expires)
         self.reserve(hold.payer, hold.amount)
+
+    def freeze_hold(self, hold: Escrow, deadline: int) -> None:
+        """Leave an open hold to its arbiter until ``deadline``."""
+        if hold.status != "open":
+            raise InvariantError("I6: only an open hold is disputed", hold=hold.id)
+        hold.status, hold.deadline = "disputed", deadline
+        self.watch(hold.id, deadline)
 
     def draw_hold(self, hold: Escrow, taken: int, freed: int) -> None:
         """Take a part of a hold and free another; with nothing left it is resolved, once."""
-        if hold.status != "open" or taken + freed > hold.rest:
+        if hold.resolved or taken + freed > hold.rest:
             raise InvariantError("I6: a hold resolves once, to what is in it", hold=hold.id)
         self.reserve(hold.payer, -taken - freed)
         self.escrowed -= taken + freed
+        self.dirty.add(hold.id)
         done = taken + freed == hold.rest
         hold.captured += taken
         if done:
             hold.status = "captured" if hold.captured else "released"
             self.open_holds -= 1
+            self._resolved.append((self.log_time + REMEMBER_MS, hold.id))
             if hold.session is not None:
                 hold.session.spent -= freed  # what came back may be spent again
 
-    def issue(self, amount: int, log_time: int) -> None:
-        """Count a faucet's gift towards its epoch."""
-        self.epoch_issued = self.issued_in_epoch(log_time) + amount
-        self.epoch = log_time // self.genesis.epoch_ms
+    def bond(self, account: Account, change: int) -> None:
+        """Change what an account has staked."""
+        account.staked += change
+        self.bonded += change
+        self.reserve(account.id, change)
+
+    def unbond(self, part: Unbonding) -> None:
+        """Begin to give a part of a stake back; it stays held until it is due."""
+        account = self.accounts[part.owner]
+        account.staked -= part.amount
+        account.unbonding[part.id] = self.unbonding[part.id] = part
+        self.watch(part.id, part.due)
+
+    def end_unbonding(self, part: Unbonding) -> None:
+        """Free what was on its way back."""
+        del self.unbonding[part.id], self.accounts[part.owner].unbonding[part.id]
+        self.dirty.add(part.id)
+        self.bonded -= part.amount
+        self.reserve(part.owner, -part.amount)
+
+    def seize(self, account: Account, amount: int, fault: str) -> None:
+        """Free ``amount`` of a bond for what takes it: the stake first, then what leaves last."""
+        self.faults.add(fault)
+        self.dirty.add(fault)
+        parts = sorted(account.unbonding.values(), key=lambda part: (part.due, part.id))
+        taken = min(account.staked, amount)
+        self.bond(account, -taken)
+        for part in reversed(parts):
+            share = min(part.amount, amount - taken)
+            part.amount -= share
+            taken += share
+            self.dirty.add(part.id)
+            self.bonded -= share
+            self.reserve(account.id, -share)
+            if not part.amount:
+                self.end_unbonding(part)
+        if taken != amount:
+            raise InvariantError("I3: more is seized than is bonded", account=account.id)
+
+    def issue(self, kind: Issue, amount: int, log_time: int) -> None:
+        """Count what is issued towards its epoch."""
+        issued = self.issued_in_epoch(kind, log_time) + amount
+        self.epochs[kind] = (log_time // self.genesis.epoch_ms, issued)
 
     def spend_salt(self, account: Account, salt: int, valid_until: int) -> None:
         """Remember a salt of the expiring lane while its transaction could come again."""
-        account.salts.add(salt)
-        names = self._salts_by_minute.setdefault(valid_until // 60_000, {})
-        names.setdefault(account.id, []).append(salt)
+        minute = valid_until // 60_000
+        account.salts[salt] = minute
+        self._salts_by_minute.setdefault(minute, []).append((account.id, salt))
 
     def advance(self, log_time: int) -> None:
         """Move time on and forget the salts nobody can use any more."""
         minute = log_time // 60_000
         if minute != self.log_time // 60_000:
             for past in [key for key in self._salts_by_minute if key < minute]:
-                for name, salts in self._salts_by_minute.pop(past).items():
-                    self.accounts[name].salts.difference_update(salts)
+                for name, salt in self._salts_by_minute.pop(past):
+                    self.accounts[name].salts.pop(salt, None)
         self.log_time = log_time
 
     def touch(self, accounts: Mapping[str, Account], leaf: bytes) -> None:
-        """Add a transaction to the own history of all accounts whom it concerns."""
-        for account in accounts.values():
-            account.tip = sha256(account.tip + leaf).digest()
+        """Add a transaction to the own history of all accounts whom it concerns.
+
+        The system's accounts take part in everything and have no history of their own.
+        """
+        concerned = self.concerned = []
+        for name, account in accounts.items():
+            if name not in SYSTEM:
+                account.tip = sha256(account.tip + leaf).digest()
+                concerned.append(account)
         self.touched.update(accounts)
 
-    def next_expiry(self) -> int | None:
-        """Return when the next open hold expires."""
-        heap = self._expiries
-        while heap and self.holds[heap[0][1]].status != "open":
+    def watch(self, subject: str, due: int) -> None:
+        """Keep in mind when the time of a hold, a dispute or an unbonding stake is over."""
+        self.dirty.add(subject)
+        heapq.heappush(self._due, (due, subject))
+
+    def due(self, subject: str) -> int | None:
+        """Return when the time of ``subject`` is over; ``None`` if it has ended."""
+        hold = self.holds.get(subject)
+        if hold is not None:
+            return None if hold.resolved else hold.due
+        part = self.unbonding.get(subject)
+        return None if part is None else part.due
+
+    def next_due(self) -> int | None:
+        """Return when the next time is over."""
+        heap = self._due
+        while heap and self.due(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def pop_expired(self, log_time: int, limit: int) -> list[str]:
-        """Take the ids of holds that are open past their expiry off the list, oldest first."""
-        found: list[str] = []
+    def pop_due(self, log_time: int, limit: int) -> list[str]:
+        """Take what is past its time off the list, oldest first."""
+        found: dict[str, None] = {}  # one may be listed twice for one time
         while len(found) < limit:
-            expires = self.next_expiry()
-            if expires is None or expires > log_time:
+            due = self.next_due()
+            if due is None or due > log_time:
                 break
-            found.append(heapq.heappop(self._expiries)[1])
-        return found
+            found[heapq.heappop(self._due)[1]] = None
+        return list(found)
+
+    def forget(self) -> list[str]:
+        """Let go of the holds that were resolved long ago; returns their ids."""
+        gone: list[str] = []
+        while self._resolved and self._resolved[0][0] < self.log_time:
+            gone.append(self._resolved.popleft()[1])
+            del self.holds[gone[-1]]
+        return gone

@@ -1,51 +1,40 @@
 """What can be written into the ledger, field by field, and how its bytes are read.
 
-* A transaction is canonical JSON in a DSSE envelope, signed by the acting account's key or by a
-  session key of it, and by the fee payer's when another account pays the fee.
+* A transaction is canonical JSON in a DSSE envelope, signed as the acting account's policy asks
+  (by its own key, at first) or by a session key of it; then by the new key, when one is rotated
+  in; last as the fee payer's policy asks, when another account pays the fee.
 * The exact envelope bytes are the log's leaf; the transaction id is their RFC 6962 leaf hash.
 * Bytes must be their own re-encoding, less than 64 KiB. Every field must be present: what is not
-  there is ``null``. Amounts are strings of fals, times milliseconds.
+  there is ``null``. Amounts are strings of fals, times milliseconds, shares basis points.
 * ``genesis`` opens a log and ``state`` closes each interval; only the ledger itself writes these.
+* Channels and streams will be further records; their names are not taken by anything else.
 
-:func:`read` takes bytes apart, :func:`check_form` refuses what can never be valid,
-:func:`check_signatures` verifies; :func:`open_transaction` does all three. Nothing here knows a
-balance: that is :mod:`wallet.machine`'s.
-
-    >>> from rahba.envelope import Signer
-    >>> signer, genesis = Signer(bytes(32)), dev_genesis(Signer(bytes(32)).did, 0)
-    >>> tx = Faucet(account=signer.did, chain=genesis.chain, fee="1000", fee_payer=None,
-    ...             lane=EXPIRING_LANE, seq=7, valid_until=60_000, amount="5000")
-    >>> open_transaction(seal_transaction(tx, signer), genesis.chain).tx == tx
-    True
+:func:`read` takes bytes apart; what they may say is :mod:`wallet.forms`', who may say it and what
+it does :mod:`wallet.machine`'s.
 """
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from rahba.encoding import MAX_INT, digest
-from rahba.envelope import Signer, seal, verify
+from rahba.envelope import Signer, seal
 from rahba.errors import BadEncodingError, BadSignatureError, TooLargeError, UnknownFieldError
-from rahba.ids import BadIdError, check_digest, key_of
 from rahba.merkle import leaf_hash
 from rahba.messages import TX_TYPE
-from rahba.money import FALS_PER_RHB, BadAmountError, parse_fals
+from rahba.money import FALS_PER_RHB
 from wallet.errors import (
     ReservedTypeError,
-    SelfPaymentError,
-    UnknownAccountError,
-    WrongChainError,
     WrongSignersError,
 )
 
 EXPIRING_LANE: Final = 2**32 - 1
 MAX_TX_BYTES: Final = 64 * 1024 - 1  # an entry of a C2SP bundle has a uint16 length
-MAX_SIGNERS: Final = 2
+MAX_KEYS: Final = 8
+MAX_SIGNERS: Final = 2 * MAX_KEYS + 1
 MAX_ITEMS: Final = 1_000
 MAX_PAYEES: Final = 64
 CHAIN_CHARS: Final = 16
@@ -53,7 +42,9 @@ CHAIN_CHARS: Final = 16
 Lane = Annotated[int, msgspec.Meta(ge=0, le=EXPIRING_LANE)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=MAX_INT)]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
-Spending = Literal["transfer", "batch", "hold", "capture", "release", "faucet"]
+Share = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+Note = Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
+Spending = Literal["transfer", "batch", "hold", "capture", "release", "expire", "dispute", "faucet"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -99,6 +90,18 @@ class Batch(Tx, frozen=True, tag="batch"):
     items: Annotated[tuple[Item, ...], msgspec.Meta(min_length=1, max_length=MAX_ITEMS)]
 
 
+class Arbitration(Record, frozen=True):
+    """Who decides when the parties of a hold disagree, how soon, and what holds if they do not.
+
+    ``payee_share`` (basis points, the rest is the payer's) is what applies when the arbiter has
+    said nothing ``window_ms`` after the dispute began.
+    """
+
+    arbiter: str
+    window_ms: Annotated[int, msgspec.Meta(ge=1_000, le=90 * 24 * 3_600_000)]
+    payee_share: Share
+
+
 class Hold(Tx, frozen=True, tag="hold"):
     """Set ``amount`` aside for ``payee`` until ``expires``, for the agreement of that digest."""
 
@@ -106,6 +109,7 @@ class Hold(Tx, frozen=True, tag="hold"):
     amount: str
     expires: Millis
     agreement: str
+    arbitration: Arbitration | None
 
 
 class Capture(Tx, frozen=True, tag="capture"):
@@ -118,9 +122,76 @@ class Capture(Tx, frozen=True, tag="capture"):
 
 
 class Release(Tx, frozen=True, tag="release"):
-    """Give a hold back: its payee at any time, anybody after it expired. Costs no fee."""
+    """The payee gives a hold back, at any time, disputed or not. Needs no fee."""
 
     hold: str
+
+
+class Expire(Tx, frozen=True, tag="expire"):
+    """End what its time has ended, whoever asks: needs no fee, and the ledger does it by itself.
+
+    ``subject`` is a hold past its expiry (back to the payer), a disputed one past its arbiter's
+    deadline (split by the default), or a stake whose delay is over (free again).
+    """
+
+    subject: str
+
+
+class Dispute(Tx, frozen=True, tag="dispute"):
+    """Payer or payee freezes a hold that has an arbiter, before it expires."""
+
+    hold: str
+
+
+class Resolve(Tx, frozen=True, tag="resolve"):
+    """The arbiter splits exactly what is left of a disputed hold, before its deadline."""
+
+    hold: str
+    to_payee: str
+    to_payer: str
+
+
+class Stake(Tx, frozen=True, tag="stake"):
+    """Set ``amount`` of the account's own aside as its bond."""
+
+    amount: str
+
+
+class Unstake(Tx, frozen=True, tag="unstake"):
+    """Take ``amount`` of the bond back: free after the delay of the genesis, at risk until then."""
+
+    amount: str
+
+
+class NoteFault(Record, frozen=True, tag_field="fault", tag="notes"):
+    """Two signed notes (C2SP checkpoints) of one log and size, two roots, one signer."""
+
+    first: Note
+    second: Note
+
+
+class ReceiptFault(Record, frozen=True, tag_field="fault", tag="receipts"):
+    """Two receipt envelopes (base64) of one seller for one agreement, with different results."""
+
+    first: Note
+    second: Note
+
+
+class Slash(Tx, frozen=True, tag="slash"):
+    """Take from ``offender``'s bond what its own signatures prove it forfeits.
+
+    The account that reports it gets its share, the rest ceases to exist. One fault, one slash.
+    """
+
+    offender: str
+    evidence: NoteFault | ReceiptFault
+
+
+class Mint(Tx, frozen=True, tag="mint"):
+    """The operator issues ``amount`` to an account, within the cap of the genesis."""
+
+    to: str
+    amount: str
 
 
 class Faucet(Tx, frozen=True, tag="faucet"):
@@ -139,7 +210,7 @@ class Grant(Tx, frozen=True, tag="session.grant"):
     budget: str
     per_tx: str
     payees: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_PAYEES)] | None
-    types: Annotated[tuple[Spending, ...], msgspec.Meta(min_length=1, max_length=6)]
+    types: Annotated[tuple[Spending, ...], msgspec.Meta(min_length=1, max_length=8)]
     expires: Millis
 
 
@@ -149,8 +220,35 @@ class Revoke(Tx, frozen=True, tag="session.revoke"):
     key: str
 
 
+class KeyRotate(Tx, frozen=True, tag="key.rotate"):
+    """Put key ``new`` in the place of key ``old``, at once; ``new`` signs, too. Ends all sessions.
+
+    The account keeps its name, which is the ``did:key`` of its first key.
+    """
+
+    old: str
+    new: str
+
+
+class PolicySet(Tx, frozen=True, tag="policy.set"):
+    """Let any ``threshold`` of ``keys`` (sorted) act for the account.
+
+    At once if whoever satisfies this policy satisfies the present one as well; else after the
+    delay of the genesis, unless another policy is set meanwhile.
+    """
+
+    keys: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_KEYS)]
+    threshold: Annotated[int, msgspec.Meta(ge=1, le=MAX_KEYS)]
+
+
 class Genesis(Record, frozen=True, tag_field="type", tag="genesis"):
-    """The rules of one ledger and its first leaf. Its digest names the chain."""
+    """The rules of one ledger and its first leaf. Its digest names the chain.
+
+    ``fee`` is flat; ``faucet_claim`` caps one claim, ``faucet_epoch`` and ``mint_epoch`` what is
+    issued in each ``epoch_ms``. A stake is free ``unbond_ms`` after its unstake, a weaker policy in
+    force ``policy_ms`` after it was set. A fault costs the ``slashed`` share of a bond, of which
+    the ``reporter`` share goes to who reports it.
+    """
 
     network: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9.:-]{1,64}\Z")]
     operator: str
@@ -158,7 +256,12 @@ class Genesis(Record, frozen=True, tag_field="type", tag="genesis"):
     fee: str
     faucet_claim: str
     faucet_epoch: str
+    mint_epoch: str
     epoch_ms: Annotated[int, msgspec.Meta(ge=1_000, le=MAX_INT)]
+    unbond_ms: Millis
+    policy_ms: Millis
+    slashed: Share
+    reporter: Share
 
     @property
     def chain(self) -> str:
@@ -180,7 +283,25 @@ class StateLeaf(Record, frozen=True, tag_field="type", tag="state"):
     supply: str
 
 
-AnyTx = Transfer | Batch | Hold | Capture | Release | Faucet | Grant | Revoke
+AnyTx = (
+    Transfer
+    | Batch
+    | Hold
+    | Capture
+    | Release
+    | Expire
+    | Dispute
+    | Resolve
+    | Stake
+    | Unstake
+    | Slash
+    | Mint
+    | Faucet
+    | Grant
+    | Revoke
+    | KeyRotate
+    | PolicySet
+)
 AnyRecord = AnyTx | Genesis | StateLeaf
 
 
@@ -238,7 +359,7 @@ def read(raw: bytes) -> Signed:
     """Take envelope bytes apart without verifying a signature.
 
     1. Below 64 KiB; envelope and payload are canonical, with all their fields and no others.
-    2. The envelope is a transaction's and has one or two signatures.
+    2. The envelope is a transaction's and has one signature or several, within the limit.
 
     Raises:
         TooLargeError, BadEncodingError, UnknownFieldError, BadSignatureError: accordingly.
@@ -263,7 +384,7 @@ def read(raw: bytes) -> Signed:
     if dsse.payloadType != TX_TYPE:  # 2
         raise BadSignatureError("the envelope is of another type", expected=TX_TYPE)
     if not 1 <= len(dsse.signatures) <= MAX_SIGNERS:
-        raise WrongSignersError("a transaction has one or two signatures")
+        raise WrongSignersError(f"a transaction has 1 to {MAX_SIGNERS} signatures")
     return Signed(
         raw,
         leaf_hash(raw),
@@ -272,50 +393,6 @@ def read(raw: bytes) -> Signed:
         tuple([item.keyid for item in dsse.signatures]),
         tuple([item.sig for item in dsse.signatures]),
     )
-
-
-def check_signatures(signed: Signed) -> None:
-    """Verify every signature of the envelope (libsodium's rule; see :mod:`rahba.envelope`)."""
-    for signer, signature in zip(signed.signers, signed.signatures, strict=True):
-        verify(signer, TX_TYPE, signed.payload, signature)
-
-
-def check_form(signed: Signed, chain: str) -> AnyTx:
-    """Refuse what no state of the ledger could make valid; returns the transaction.
-
-    1. It is a transaction, of this chain, by an account that can sign.
-    2. The signers are the actor and, when another account pays the fee, that account.
-    3. Amounts, names and digests are well formed.
-    """
-    tx = signed.tx  # 1
-    if tx.chain != chain:
-        raise WrongChainError("the transaction is for another ledger", chain=chain)
-    check_account(tx.account)
-    signers, payer = signed.signers, tx.fee_payer  # 2
-    if payer == tx.account:
-        raise WrongSignersError("fee_payer names another account, or is null")
-    if signers[1:] != (() if payer is None or payer == signers[0] else (payer,)):
-        raise WrongSignersError("signatures: the actor's, then the fee payer's if there is one")
-    _amount(tx.fee)  # 3
-    _FORMS[type(tx)](tx)
-    return tx
-
-
-def open_transaction(raw: bytes, chain: str) -> Signed:
-    """Read, check and verify one transaction; see the functions this calls."""
-    signed = read(raw)
-    check_form(signed, chain)
-    check_signatures(signed)
-    return signed
-
-
-def check_account(name: str) -> str:
-    """Return ``name`` if it is the ``did:key`` of a valid key."""
-    try:
-        key_of(name)
-    except BadIdError as error:
-        raise UnknownAccountError(f"not an account: {error}") from error
-    return name
 
 
 def dev_genesis(operator_did: str, created_ms: int) -> Genesis:
@@ -327,75 +404,10 @@ def dev_genesis(operator_did: str, created_ms: int) -> Genesis:
         fee="1000",
         faucet_claim=str(1_000 * FALS_PER_RHB),
         faucet_epoch=str(1_000_000 * FALS_PER_RHB),
+        mint_epoch=str(100_000 * FALS_PER_RHB),
         epoch_ms=3_600_000,
+        unbond_ms=24 * 3_600_000,
+        policy_ms=3_600_000,
+        slashed=5_000,
+        reporter=1_000,
     )
-
-
-_amount = lru_cache(maxsize=4_096)(parse_fals)  # fees are all alike, and so are many prices
-
-
-def _positive(text: str) -> None:
-    if _amount(text) == 0:
-        raise BadAmountError("an amount of nothing")
-
-
-def _payment(account: str, payee: str, amount: str) -> None:
-    check_account(payee)
-    if payee == account:
-        raise SelfPaymentError("an account does not pay itself")
-    _positive(amount)
-
-
-def _transfer(tx: Transfer) -> None:
-    _payment(tx.account, tx.to, tx.amount)
-
-
-def _batch(tx: Batch) -> None:
-    for item in tx.items:
-        _payment(tx.account, item.to, item.amount)
-
-
-def _hold(tx: Hold) -> None:
-    _payment(tx.account, tx.payee, tx.amount)
-    check_digest(tx.agreement)
-
-
-def _capture(tx: Capture) -> None:
-    check_digest(tx.hold)
-    _amount(tx.amount)
-    if tx.receipt is not None:
-        check_digest(tx.receipt)
-
-
-def _release(tx: Release) -> None:
-    check_digest(tx.hold)
-
-
-def _faucet(tx: Faucet) -> None:
-    _positive(tx.amount)
-
-
-def _grant(tx: Grant) -> None:
-    check_account(tx.key)
-    if tx.key == tx.account:
-        raise WrongSignersError("an account's own key needs no session")
-    _amount(tx.budget)
-    _amount(tx.per_tx)
-    for payee in tx.payees or ():
-        check_account(payee)
-
-
-def _revoke(tx: Revoke) -> None:
-    check_account(tx.key)
-
-
-_FORMS: Final[dict[type[Tx], Callable[[Any], None]]] = {
-    Transfer: _transfer,
-    Batch: _batch,
-    Hold: _hold,
-    Capture: _capture,
-    Release: _release,
-    Faucet: _faucet,
-    Grant: _grant,
-    Revoke: _revoke,
-}

@@ -23,6 +23,7 @@ from wallet.book import Book
 from wallet.errors import LedgerUnavailableError
 from wallet.merkle import MerkleLog
 from wallet.ports import AccountView, Entry, HoldView, Store, SupplyView, TxView
+from wallet.state import SYSTEM
 from wallet.transactions import Genesis, read
 
 MAX_ENTRIES: Final = 1_000
@@ -61,10 +62,21 @@ class LedgerViews:
     async def account(self, account_id: str) -> AccountView | None:
         """Return an account, or ``None`` if the ledger never saw it."""
         await self._settled()
-        found = self._book.state.accounts.get(account_id)
+        state = self._book.state
+        found = state.accounts.get(account_id)
         if found is None:
             return None
-        return AccountView(found.id, found.posted, found.held, dict(found.lanes), found.position)
+        keys, threshold = found.policy_at(state.log_time)
+        return AccountView(
+            found.id,
+            found.posted,
+            found.held,
+            dict(found.lanes),
+            found.position,
+            found.staked,
+            keys if account_id not in SYSTEM else (),
+            threshold,
+        )
 
     async def hold(self, hold_id: str) -> HoldView | None:
         """Return a hold by the id of its transaction."""
@@ -81,6 +93,8 @@ class LedgerViews:
             found.expires,
             found.agreement,
             found.status,
+            found.arbitration.arbiter if found.arbitration is not None else None,
+            found.deadline or None,
         )
 
     async def transaction(self, tx_id: str) -> TxView | None:

@@ -5,7 +5,7 @@
 
     >>> from wallet.ports import AccountView
     >>> read(encode(AccountView("fees", 5, 0)), AccountView)
-    AccountView(id='fees', posted=5, held=0, lanes={}, position=0)
+    AccountView(id='fees', posted=5, held=0, lanes={}, position=0, staked=0, keys=(), threshold=1)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ View = AccountView | HoldView | SupplyView | TxView | InclusionProof | Answer
 T = TypeVar("T")
 
 _AMOUNTS: Final[dict[type, tuple[str, ...]]] = {
-    AccountView: ("posted", "held"),
+    AccountView: ("posted", "held", "staked"),
     HoldView: ("amount", "captured"),
     SupplyView: ("issued", "total", "held"),
 }

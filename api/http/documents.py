@@ -267,6 +267,9 @@ class AccountDocument(Document):
     available: str
     lanes: dict[str, int]
     position: int
+    staked: str
+    keys: list[str]
+    threshold: int
 
 
 class HoldDocument(Document):
@@ -279,7 +282,9 @@ class HoldDocument(Document):
     captured: str = Fals
     expires_ms: int = Millis
     agreement: str
-    status: Literal["open", "captured", "released"]
+    status: Literal["open", "disputed", "captured", "released"]
+    arbiter: str | None
+    deadline_ms: int | None
 
 
 class InclusionDocument(Document):

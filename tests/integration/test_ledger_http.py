@@ -81,6 +81,7 @@ class House:
         tx = Hold(
             **self._common(signer),
             payee=payee,
+            arbitration=None,
             amount=str(amount),
             expires=expires,
             agreement="ab" * 32,

@@ -20,6 +20,7 @@ from rahba.balance import ISSUANCE
 from tests.fixtures.wallet import DEAL, FEE, START_MS, did, signer_of
 from tests.property.ledger_model import PaperHold, PaperLedger, PaperMandate
 from wallet.book import Book
+from wallet.forms import open_transaction
 from wallet.machine import Outcome
 from wallet.replay import Replay
 from wallet.transactions import (
@@ -33,7 +34,6 @@ from wallet.transactions import (
     Item,
     Release,
     Transfer,
-    open_transaction,
     read,
     seal_transaction,
 )

@@ -17,13 +17,14 @@ from wallet.errors import (
     LedgerBusyError,
     LedgerUnavailableError,
     NotExpiredError,
+    NotPayeeError,
     PaymentRefusedError,
     PaymentUnknownError,
     TransactionExpiredError,
     WrongChainError,
 )
 from wallet.ports import Answer
-from wallet.transactions import Genesis, Transfer, read, transaction_id
+from wallet.transactions import Expire, Genesis, Transfer, read, transaction_id
 
 
 class Line:
@@ -119,8 +120,10 @@ async def test_each_refusal_is_an_error_of_its_own(line: Line) -> None:
     hold = (await amina.hold(did("brahim"), 9_000, now + 60_000, DEAL)).id
     with pytest.raises(ExceedsHoldError):
         await brahim.capture(hold, 9_001)
-    with pytest.raises(NotExpiredError):
+    with pytest.raises(NotPayeeError):
         await amina.release(hold)
+    with pytest.raises(NotExpiredError):
+        await amina.do(Expire, subject=hold)
     await brahim.capture(hold, 9_000, DEAL)
     with pytest.raises(HoldResolvedError):
         await brahim.release(hold)

@@ -14,7 +14,7 @@ from rahba.envelope import Signer
 from rahba.errors import BadSignatureError, RahbaError
 from rahba.merkle import leaf_hash
 from rahba.note import sign_checkpoint, verifier_key
-from wallet.audit import MAX_PROBLEMS, RELEASES, Report, audit_entries, audit_ledger
+from wallet.audit import ENDED, MAX_PROBLEMS, Report, audit_entries, audit_ledger
 from wallet.book import Book
 from wallet.errors import StoreError
 from wallet.machine import apply
@@ -27,10 +27,10 @@ from wallet.transactions import (
     EXPIRING_LANE,
     AnyTx,
     Capture,
+    Expire,
     Faucet,
     Genesis,
     Hold,
-    Release,
     StateLeaf,
     Transfer,
     dev_genesis,
@@ -100,6 +100,7 @@ def honest_log() -> Writer:
     hold = Hold(
         **log.common(ALICE),
         payee=BOB.did,
+        arbitration=None,
         amount="5000",
         expires=START + 90_000,
         agreement="ab" * 32,
@@ -313,7 +314,7 @@ def holding_log(expiries: list[int]) -> Writer:
     log.close()
     log.add(Faucet(**log.common(ALICE), amount="90000"), ALICE, 10)
     for expires in expiries:
-        words = {"payee": BOB.did, "amount": "1", "agreement": "ab" * 32}
+        words = {"payee": BOB.did, "amount": "1", "agreement": "ab" * 32, "arbitration": None}
         log.add(Hold(**log.common(ALICE), expires=START + expires, **words), ALICE, 10)
     log.close()
     return log
@@ -326,9 +327,9 @@ def pay(log: Writer, at: int) -> None:
 
 
 def release(log: Writer, hold_id: str, at: int) -> None:
-    """Release a hold as a sequencer does."""
+    """End a hold as a sequencer does."""
     words = log.common(OPERATOR) | {"fee": "0"}
-    log.add(Release(**words, hold=hold_id), OPERATOR, at)
+    log.add(Expire(**words, subject=hold_id), OPERATOR, at)
 
 
 def test_a_hold_left_open_past_its_expiry_is_named_once() -> None:
@@ -339,7 +340,7 @@ def test_a_hold_left_open_past_its_expiry_is_named_once() -> None:
     pay(log, 1_200)
     pay(log, 1_400)
     report = audit(log.entries, sign(log.entries))
-    assert [problem.code for problem in report.problems] == ["hold_overdue"] * 2
+    assert [problem.code for problem in report.problems] == ["overdue"] * 2
     assert {problem.seq for problem in report.problems} == {len(log.entries) - 3}
     assert not report.ok
 
@@ -358,8 +359,8 @@ def test_holds_that_are_released_in_the_next_interval_are_not_overdue() -> None:
 def test_more_holds_than_one_batch_releases_may_wait_for_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert RELEASES == MAX_GROUP
-    monkeypatch.setattr("wallet.audit.RELEASES", 2)
+    assert ENDED == MAX_GROUP
+    monkeypatch.setattr("wallet.audit.ENDED", 2)
     log = holding_log([1_000] * 5)
     holds = list(log.book.state.holds)
     pay(log, 1_000)
@@ -370,7 +371,7 @@ def test_more_holds_than_one_batch_releases_may_wait_for_the_next(
         assert audit(log.entries, sign(log.entries)).ok
     pay(log, 1_400)  # one was left, and nothing was released
     report = audit(log.entries, sign(log.entries))
-    assert [problem.code for problem in report.problems] == ["hold_overdue"]
+    assert [problem.code for problem in report.problems] == ["overdue"]
     assert holds[4] in report.problems[0].detail
 
 

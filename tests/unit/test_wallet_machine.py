@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.fixtures.wallet import DEAL, FEE, PureLedger, did
+from wallet.effects import MAX_SESSIONS
 from wallet.errors import InvariantError
-from wallet.machine import MAX_SESSIONS, MAX_VALIDITY_MS, Outcome, apply
+from wallet.forms import open_transaction
+from wallet.machine import MAX_VALIDITY_MS, Outcome, apply
 from wallet.transactions import (
     Batch,
     Capture,
+    Expire,
     Faucet,
     Grant,
     Hold,
@@ -17,7 +20,6 @@ from wallet.transactions import (
     Release,
     Revoke,
     Transfer,
-    open_transaction,
 )
 
 LOGGED = Outcome("logged")
@@ -142,13 +144,15 @@ def test_the_payee_releases_at_any_time_and_needs_no_money_for_it(pure: PureLedg
     assert code(pure.do(Release, "brahim", hold=hold, fee="0")) == "hold_resolved"
 
 
-def test_others_release_only_after_expiry(pure: PureLedger) -> None:
+def test_only_the_payee_releases_and_anybody_ends_what_has_expired(pure: PureLedger) -> None:
     pure.fund("amina", 10_000)
     hold = pure.open_hold(Hold, "amina", "brahim", 6_000)
-    for name in ("amina", "chadia"):
-        assert code(pure.do(Release, name, hold=hold, fee="0")) == "not_expired"
+    for name in ("amina", "brahim", "chadia"):
+        assert code(pure.do(Expire, name, subject=hold, fee="0")) == "not_expired"
     pure.now += 60_000
-    assert pure.do(Release, "chadia", hold=hold, fee="0") == LOGGED
+    assert code(pure.do(Release, "amina", hold=hold, fee="0")) == "not_payee"
+    assert pure.do(Expire, "chadia", subject=hold, fee="0") == LOGGED
+    assert code(pure.do(Expire, "chadia", subject=hold, fee="0")) == "hold_resolved"
     assert pure.available("amina") == 10_000 - FEE
 
 
@@ -161,7 +165,7 @@ def test_an_unknown_hold_is_refused(pure: PureLedger) -> None:
 @pytest.mark.parametrize("ahead", [-1, 0, 31 * 24 * 3_600_000])
 def test_a_hold_ends_in_the_near_future(pure: PureLedger, ahead: int) -> None:
     pure.fund("amina", 10_000)
-    words = {"payee": did("brahim"), "amount": "1", "agreement": DEAL}
+    words = {"payee": did("brahim"), "amount": "1", "agreement": DEAL, "arbitration": None}
     assert code(pure.do(Hold, "amina", expires=pure.now + ahead, **words)) == "bad_expiry"
 
 
@@ -288,7 +292,13 @@ def test_a_session_pays_only_its_payees(pure: PureLedger) -> None:
     assert code(outcome) == "out_of_scope"
     items = (Item(to=did("brahim"), amount="1"), Item(to=did("chadia"), amount="1"))
     assert code(pure.do(Batch, "amina", signed_by="agent", items=items)) == "out_of_scope"
-    words = {"payee": did("chadia"), "amount": "1", "agreement": DEAL, "expires": pure.now + 1}
+    words = {
+        "payee": did("chadia"),
+        "amount": "1",
+        "agreement": DEAL,
+        "arbitration": None,
+        "expires": pure.now + 1,
+    }
     assert code(pure.do(Hold, "amina", signed_by="agent", **words)) == "out_of_scope"
 
 

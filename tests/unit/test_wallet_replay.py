@@ -10,15 +10,7 @@ from tests.fixtures.wallet import DEAL, PureLedger, did, signer_of
 from wallet.book import Book
 from wallet.errors import InvariantError, LedgerCorruptError
 from wallet.replay import Replay
-from wallet.transactions import (
-    Capture,
-    Faucet,
-    Hold,
-    StateLeaf,
-    Transfer,
-    read,
-    seal_transaction,
-)
+from wallet.transactions import Capture, Faucet, Hold, StateLeaf, Transfer, read, seal_transaction
 
 OPERATOR = signer_of("operator")
 
@@ -52,7 +44,7 @@ def writer(pure: PureLedger) -> Writer:
     writer.add(pure.sign(Transfer, "amina", to=did("brahim"), amount="2000"))
     writer.close()
     pure.now += 5_000
-    fields = {"payee": did("brahim"), "amount": "10", "agreement": DEAL}
+    fields = {"payee": did("brahim"), "amount": "10", "agreement": DEAL, "arbitration": None}
     hold = writer.add(pure.sign(Hold, "amina", expires=pure.now + 9, **fields))
     writer.add(pure.sign(Capture, "brahim", hold=hold, amount="5", final=True, receipt=None))
     writer.close()

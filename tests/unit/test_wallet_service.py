@@ -165,7 +165,7 @@ async def test_a_full_queue_says_busy_and_takes_nothing(memory_rig: LedgerRig) -
     assert {answer.outcome for answer in answers[1:-2]} == {"exists"}
 
 
-async def test_an_expired_hold_is_released_by_the_ledger_itself(rig: LedgerRig) -> None:
+async def test_an_expired_hold_is_ended_by_the_ledger_itself(rig: LedgerRig) -> None:
     amina = await rig.funded("amina", 10_000)
     brahim = rig.wallet("brahim")
     hold = (await amina.hold(did("brahim"), 5_000, rig.clock.now_ms() + 1_000, DEAL)).id
@@ -181,7 +181,7 @@ async def test_an_expired_hold_is_released_by_the_ledger_itself(rig: LedgerRig) 
     last = (await rig.ledger.entries(0, 1_000))[-1]
     if last.payload["type"] == "state":
         last = (await rig.ledger.entries(0, 1_000))[-2]
-    assert (last.payload["type"], last.payload["account"]) == ("release", rig.operator.did)
+    assert (last.payload["type"], last.payload["account"]) == ("expire", rig.operator.did)
     with pytest.raises(RahbaError) as late:
         await brahim.capture(hold, 5_000)
     assert late.value.code == "hold_resolved"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
@@ -14,6 +14,7 @@ from rahba.envelope import open_envelope, seal
 from rahba.errors import RahbaError
 from rahba.merkle import leaf_hash
 from rahba.messages import MESSAGE_TYPE, TX_TYPE
+from tests.fixtures.faults import two_roots
 from tests.fixtures.wallet import DEAL, START_MS, PureLedger, did, signer_of
 from wallet.errors import (
     ReservedTypeError,
@@ -22,22 +23,32 @@ from wallet.errors import (
     WrongChainError,
     WrongSignersError,
 )
+from wallet.forms import check_form, open_transaction
 from wallet.transactions import (
     MAX_TX_BYTES,
+    AnyTx,
+    Arbitration,
     Batch,
     Capture,
+    Dispute,
+    Expire,
     Faucet,
     Genesis,
     Grant,
     Hold,
     Item,
+    KeyRotate,
+    Mint,
+    PolicySet,
     Release,
+    Resolve,
     Revoke,
+    Slash,
+    Stake,
     StateLeaf,
     Transfer,
-    check_form,
+    Unstake,
     dev_genesis,
-    open_transaction,
     read,
     seal_transaction,
     transaction_id,
@@ -46,7 +57,16 @@ from wallet.transactions import (
 EXAMPLES: list[tuple[type[Any], dict[str, Any]]] = [
     (Transfer, {"to": did("brahim"), "amount": "1"}),
     (Batch, {"items": (Item(to=did("brahim"), amount="1"),)}),
-    (Hold, {"payee": did("brahim"), "amount": "1", "expires": START_MS, "agreement": DEAL}),
+    (
+        Hold,
+        {
+            "payee": did("brahim"),
+            "amount": "1",
+            "expires": START_MS,
+            "agreement": DEAL,
+            "arbitration": Arbitration(arbiter=did("chadia"), window_ms=60_000, payee_share=5_000),
+        },
+    ),
     (Capture, {"hold": DEAL, "amount": "0", "final": True, "receipt": None}),
     (Release, {"hold": DEAL}),
     (Faucet, {"amount": "1"}),
@@ -62,7 +82,20 @@ EXAMPLES: list[tuple[type[Any], dict[str, Any]]] = [
         },
     ),
     (Revoke, {"key": did("agent")}),
+    (Expire, {"subject": DEAL}),
+    (Dispute, {"hold": DEAL}),
+    (Resolve, {"hold": DEAL, "to_payee": "0", "to_payer": "1"}),
+    (Stake, {"amount": "1"}),
+    (Unstake, {"amount": "1"}),
+    (Slash, {"offender": did("operator"), "evidence": two_roots("operator")}),
+    (Mint, {"to": did("brahim"), "amount": "1"}),
+    (KeyRotate, {"old": did("amina"), "new": did("brahim")}),
+    (PolicySet, {"keys": tuple(sorted((did("amina"), did("brahim")))), "threshold": 2}),
 ]
+
+
+def test_the_examples_are_of_every_type() -> None:
+    assert {form for form, _ in EXAMPLES} == set(get_args(AnyTx))
 
 
 def fails(raw: bytes, pure: PureLedger) -> str:
@@ -169,7 +202,7 @@ def test_a_payload_that_is_not_canonical_is_refused_though_signed(
         {"seq": 0},
         {"seq": 2**53},
         {"valid_until": -1},
-        {"type": "mint"},
+        {"type": "transfer2"},
         {"fee_payer": 7},
     ],
 )
@@ -231,23 +264,40 @@ def test_an_account_does_not_pay_itself(pure: PureLedger) -> None:
         )
 
 
-def test_the_signers_are_exactly_those_who_must_sign(pure: PureLedger) -> None:
+def test_nobody_signs_twice_and_nobody_pays_a_fee_of_their_own_by_co_signature(
+    pure: PureLedger,
+) -> None:
     words = {"to": did("brahim"), "amount": "1"}
-    tx = read(pure.sign(Transfer, "amina", **words)).record
-    paid = read(pure.sign(Transfer, "amina", fee_by="sponsor", **words)).record
+    raw = pure.sign(Transfer, "amina", **words)
+    twice = orjson.loads(raw)
+    twice["signatures"] *= 2
     own = read(pure.sign(Transfer, "amina", fee_payer=did("amina"), **words)).record
-    amina, sponsor, stranger = signer_of("amina"), signer_of("sponsor"), signer_of("stranger")
-    check_form(read(seal_transaction(paid, amina, sponsor)), pure.genesis.chain)
-    for record, signers in [
-        (tx, [amina, stranger]),
-        (tx, [amina, sponsor, stranger]),
-        (paid, [amina]),
-        (paid, [sponsor, amina]),
-        (paid, [amina, stranger]),
-        (own, [amina]),
-    ]:
+    for wrong in (canonical(twice), seal_transaction(own, signer_of("amina"))):
         with pytest.raises(WrongSignersError):
-            check_form(read(seal_transaction(record, *signers)), pure.genesis.chain)
+            check_form(read(wrong), pure.genesis.chain)
+
+
+@pytest.mark.parametrize(
+    ("keys", "threshold"),
+    [
+        ((did("amina"),), 2),
+        (tuple(sorted((did("amina"), did("brahim")), reverse=True)), 1),
+        ((did("amina"), did("amina")), 1),
+    ],
+)
+def test_a_policy_that_nobody_or_anybody_could_satisfy_is_refused(
+    pure: PureLedger, keys: tuple[str, ...], threshold: int
+) -> None:
+    raw = pure.sign(PolicySet, "amina", keys=keys, threshold=threshold)
+    assert fails(raw, pure) == "bad_threshold"
+
+
+def test_nobody_decides_in_a_case_of_their_own(pure: PureLedger) -> None:
+    fields = dict(EXAMPLES[2][1])
+    for name in ("amina", "brahim"):
+        arbitration = Arbitration(arbiter=did(name), window_ms=60_000, payee_share=0)
+        raw = pure.sign(Hold, "amina", **(fields | {"arbitration": arbitration}))
+        assert fails(raw, pure) == "bad_arbitration"
 
 
 def test_only_the_ledger_writes_its_own_records(pure: PureLedger) -> None:

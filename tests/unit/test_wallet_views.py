@@ -58,7 +58,7 @@ class Crowd:
 
     def hold(self) -> bytes:
         now = self.rig.clock.now_ms()
-        fields = {"payee": did("brahim"), "amount": "1", "agreement": DEAL}
+        fields = {"payee": did("brahim"), "amount": "1", "agreement": DEAL, "arbitration": None}
         common = {"chain": self.rig.genesis.chain, "fee": str(FEE), "fee_payer": None}
         place = {"lane": EXPIRING_LANE, "seq": self.rig.ids.salt(), "valid_until": now + 60_000}
         hold = Hold(account=did("amina"), expires=now + 60_000, **fields, **common, **place)

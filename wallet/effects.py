@@ -1,0 +1,327 @@
+"""The table of transactions: what each type does, and when it is refused.
+
+Each compiler reads the state and returns a :class:`~wallet.plan.Plan`, or raises the refusal. None
+changes anything. That the account may act, can pay and stays within a session's limits is checked
+for all types alike (:mod:`wallet.machine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from rahba.balance import ISSUANCE
+from rahba.money import MAX_FALS
+from wallet.authority import policy_of
+from wallet.errors import (
+    BadExpiryError,
+    BadSplitError,
+    CapExceededError,
+    DeadlinePassedError,
+    DisputedError,
+    EvidenceUsedError,
+    ExceedsHoldError,
+    FixedKeyError,
+    HoldExpiredError,
+    HoldResolvedError,
+    InsufficientStakeError,
+    NoArbiterError,
+    NoBondError,
+    NotArbiterError,
+    NotDisputedError,
+    NotExpiredError,
+    NotMinterError,
+    NotPartyError,
+    NotPayeeError,
+    OutOfScopeError,
+    TooManySessionsError,
+    UnbondingError,
+    UnknownHoldError,
+    UnknownKeyError,
+    UnknownSessionError,
+)
+from wallet.faults import fault_of
+from wallet.plan import (
+    Bond,
+    Close,
+    Context,
+    Draw,
+    Freeze,
+    Open,
+    OpenHold,
+    Plan,
+    Rule,
+    Seize,
+    Unbond,
+    Unbonded,
+)
+from wallet.state import Escrow, Issue, Policy, Session, State, Unbonding
+from wallet.transactions import (
+    Batch,
+    Capture,
+    Dispute,
+    Expire,
+    Faucet,
+    Grant,
+    Hold,
+    KeyRotate,
+    Mint,
+    PolicySet,
+    Release,
+    Resolve,
+    Revoke,
+    Slash,
+    Stake,
+    Transfer,
+    Tx,
+    Unstake,
+)
+
+HOUR_MS: Final = 3_600_000
+MAX_HOLD_MS: Final = 30 * 24 * HOUR_MS
+MAX_SESSION_MS: Final = 366 * 24 * HOUR_MS
+MAX_SESSIONS: Final = 1_024
+MAX_UNBONDING: Final = 64
+BASIS: Final = 10_000
+
+
+def _transfer(tx: Transfer, _context: Context) -> Plan:
+    amount = int(tx.amount)
+    return Plan([(tx.account, tx.to, amount)], amount, (tx.to,))
+
+
+def _batch(tx: Batch, _context: Context) -> Plan:
+    postings = [(tx.account, item.to, int(item.amount)) for item in tx.items]
+    total = sum([amount for _, _, amount in postings])
+    return Plan(postings, total, tuple([item.to for item in tx.items]))
+
+
+def _hold(tx: Hold, context: Context) -> Plan:
+    if not context.log_time < tx.expires <= context.log_time + MAX_HOLD_MS:
+        raise BadExpiryError(f"a hold lasts up to {MAX_HOLD_MS} ms from now")
+    amount = int(tx.amount)
+    hold = Escrow(
+        context.tx_id,
+        tx.account,
+        tx.payee,
+        amount,
+        tx.expires,
+        tx.agreement,
+        context.session,
+        tx.arbitration,
+    )
+    return Plan([], amount, (tx.payee,), OpenHold(hold), parties=(tx.payee,))
+
+
+def _live_hold(hold_id: str, state: State) -> Escrow:
+    hold = state.holds.get(hold_id)
+    if hold is None:
+        raise UnknownHoldError("no hold has that id")
+    if hold.resolved:
+        raise HoldResolvedError(f"the hold was {hold.status}")
+    return hold
+
+
+def _capture(tx: Capture, context: Context) -> Plan:
+    hold = _live_hold(tx.hold, context.state)
+    if tx.account != hold.payee:
+        raise NotPayeeError("only the payee captures a hold")
+    if hold.status == "disputed":
+        raise DisputedError("the hold waits for its arbiter")
+    if context.log_time >= hold.expires:
+        raise HoldExpiredError(f"the hold expired at {hold.expires}")
+    amount = int(tx.amount)
+    if amount > hold.rest:
+        raise ExceedsHoldError(f"{hold.rest} fals are left in the hold")
+    return _drawn(hold, amount, hold.rest - amount if tx.final else 0)
+
+
+def _release(tx: Release, context: Context) -> Plan:
+    hold = _live_hold(tx.hold, context.state)
+    if tx.account != hold.payee:
+        raise NotPayeeError("only the payee gives a hold back")
+    return _drawn(hold, 0, hold.rest)
+
+
+def _dispute(tx: Dispute, context: Context) -> Plan:
+    hold = _live_hold(tx.hold, context.state)
+    if tx.account not in {hold.payer, hold.payee}:
+        raise NotPartyError("only payer and payee dispute a hold")
+    if hold.arbitration is None:
+        raise NoArbiterError("the hold names no arbiter")
+    if hold.status == "disputed":
+        raise DisputedError("the hold is in dispute already")
+    if context.log_time >= hold.expires:
+        raise HoldExpiredError(f"the hold expired at {hold.expires}")
+    deadline = context.log_time + hold.arbitration.window_ms
+    parties = (hold.payer, hold.payee, hold.arbitration.arbiter)
+    return Plan([], change=Freeze(hold, deadline), parties=parties)
+
+
+def _resolve(tx: Resolve, context: Context) -> Plan:
+    _own_key_only(context)
+    hold = _live_hold(tx.hold, context.state)
+    if hold.arbitration is None or tx.account != hold.arbitration.arbiter:
+        raise NotArbiterError("only the hold's arbiter resolves its dispute")
+    if hold.status != "disputed":
+        raise NotDisputedError("nobody disputes the hold")
+    if context.log_time >= hold.deadline:
+        raise DeadlinePassedError(f"the arbiter's time was over at {hold.deadline}")
+    taken, back = int(tx.to_payee), int(tx.to_payer)
+    if taken + back != hold.rest:
+        raise BadSplitError(f"{hold.rest} fals are left in the hold")
+    return _drawn(hold, taken, back)
+
+
+def _expire(tx: Expire, context: Context) -> Plan:
+    part = context.state.unbonding.get(tx.subject)
+    if part is not None:
+        _check_due(part.due, context)
+        return Plan([], change=Unbonded(part), parties=(part.owner,))
+    hold = _live_hold(tx.subject, context.state)
+    _check_due(hold.due, context)
+    taken = 0
+    if hold.status == "disputed" and hold.arbitration is not None:
+        taken = hold.rest * hold.arbitration.payee_share // BASIS
+    return _drawn(hold, taken, hold.rest - taken)
+
+
+def _check_due(due: int, context: Context) -> None:
+    if context.log_time < due:
+        raise NotExpiredError(f"its time is not over before {due}")
+
+
+def _drawn(hold: Escrow, taken: int, back: int) -> Plan:
+    postings = [(hold.payer, hold.payee, taken)] if taken else []
+    return Plan(postings, change=Draw(hold, taken, back), parties=(hold.payer, hold.payee))
+
+
+def _stake(tx: Stake, context: Context) -> Plan:
+    _own_key_only(context)
+    return Plan([], change=Bond(tx.account, int(tx.amount)))
+
+
+def _unstake(tx: Unstake, context: Context) -> Plan:
+    _own_key_only(context)
+    account, amount = context.state.accounts.get(tx.account), int(tx.amount)
+    if account is None or amount > account.bond:
+        raise InsufficientStakeError("the account has not staked that much")
+    if amount > account.staked or len(account.unbonding) >= MAX_UNBONDING:
+        raise UnbondingError(f"{account.staked} fals are staked, the rest is on its way back")
+    due = context.log_time + context.state.genesis.unbond_ms
+    return Plan([], change=Unbond(Unbonding(context.tx_id, tx.account, amount, due)))
+
+
+def _slash(tx: Slash, context: Context) -> Plan:
+    _own_key_only(context)
+    state, fault = context.state, fault_of(tx.offender, tx.evidence)
+    if fault in state.faults:
+        raise EvidenceUsedError("the fault was punished before")
+    account = state.accounts.get(tx.offender)
+    amount = account.bond * state.genesis.slashed // BASIS if account is not None else 0
+    if account is None or not amount:
+        raise NoBondError("the offender has no bond")
+    reward = amount * state.genesis.reporter // BASIS
+    shares = ((tx.account, reward), (ISSUANCE, amount - reward))
+    postings = [(tx.offender, to, share) for to, share in shares if share]
+    return Plan(postings, change=Seize(account, amount, fault), parties=(tx.offender,))
+
+
+def _mint(tx: Mint, context: Context) -> Plan:
+    _own_key_only(context)
+    if tx.account != context.state.genesis.operator:
+        raise NotMinterError("only the operator of the genesis mints")
+    return _issued("mint", tx.to, int(tx.amount), context)
+
+
+def _faucet(tx: Faucet, context: Context) -> Plan:
+    amount, claim = int(tx.amount), context.state.genesis.faucet_claim
+    if amount > int(claim):
+        raise CapExceededError(f"one claim is at most {claim} fals")
+    return _issued("faucet", tx.account, amount, context)
+
+
+def _issued(kind: Issue, to: str, amount: int, context: Context) -> Plan:
+    state = context.state
+    issued = state.issued_in_epoch(kind, context.log_time) + amount
+    if issued > state.caps[kind] or state.issued + amount > MAX_FALS:
+        raise CapExceededError("no more is issued for now")
+    return Plan([(ISSUANCE, to, amount)], issues=(kind, amount))
+
+
+def _own_key_only(context: Context) -> None:
+    if context.session is not None:
+        raise OutOfScopeError("only the account's own keys do that")
+
+
+def _grant(tx: Grant, context: Context) -> Plan:
+    _own_key_only(context)
+    if not context.log_time < tx.expires <= context.log_time + MAX_SESSION_MS:
+        raise BadExpiryError(f"a session lasts up to {MAX_SESSION_MS} ms from now")
+    account = context.state.accounts.get(tx.account)
+    others = account.sessions.keys() - {tx.key} if account is not None else ()
+    if len(others) >= MAX_SESSIONS:
+        raise TooManySessionsError(f"an account has at most {MAX_SESSIONS} sessions")
+    session = Session(
+        tx.key,
+        int(tx.budget),
+        int(tx.per_tx),
+        frozenset(tx.payees) if tx.payees is not None else None,
+        frozenset(tx.types),
+        tx.expires,
+    )
+    return Plan([], change=Open(session))
+
+
+def _revoke(tx: Revoke, context: Context) -> Plan:
+    _own_key_only(context)
+    account = context.state.accounts.get(tx.account)
+    if account is None or tx.key not in account.sessions:
+        raise UnknownSessionError("no session has that key")
+    return Plan([], change=Close(tx.key))
+
+
+def _rotate(tx: KeyRotate, context: Context) -> Plan:
+    policy = _present_policy(tx, context)
+    if tx.old not in policy.keys or tx.new in policy.keys:
+        raise UnknownKeyError("the old key is none of the account's, or the new one is already")
+    keys = sorted({*policy.keys, tx.new} - {tx.old})
+    return Plan([], change=Rule(Policy(tuple(keys), policy.threshold), None, closes=True))
+
+
+def _policy(tx: PolicySet, context: Context) -> Plan:
+    present, wanted = _present_policy(tx, context), Policy(tx.keys, tx.threshold)
+    if wanted.covers(present):
+        return Plan([], change=Rule(wanted, None, closes=False))
+    due = context.log_time + context.state.genesis.policy_ms
+    return Plan([], change=Rule(present, (wanted, due), closes=False))
+
+
+def _present_policy(tx: KeyRotate | PolicySet, context: Context) -> Policy:
+    _own_key_only(context)
+    if tx.account == context.state.genesis.operator:
+        raise FixedKeyError("the operator's key is the genesis's")
+    return policy_of(context.state.accounts.get(tx.account), tx.account, context.log_time)
+
+
+COMPILERS: Final[dict[type[Tx], Callable[[Any, Context], Plan]]] = {
+    Transfer: _transfer,
+    Batch: _batch,
+    Hold: _hold,
+    Capture: _capture,
+    Release: _release,
+    Expire: _expire,
+    Dispute: _dispute,
+    Resolve: _resolve,
+    Stake: _stake,
+    Unstake: _unstake,
+    Slash: _slash,
+    Mint: _mint,
+    Faucet: _faucet,
+    Grant: _grant,
+    Revoke: _revoke,
+    KeyRotate: _rotate,
+    PolicySet: _policy,
+}
+NEEDS_NO_FEE: Final = frozenset({Release, Expire})
+"""They end what a fee was paid for when it began; nobody should need money for that."""

@@ -1,0 +1,51 @@
+"""Faults that signatures alone prove: whoever signed both halves of the evidence said two things.
+
+* ``notes``: two C2SP checkpoints of one log and one size with different roots, both signed by the
+  offender as the log. A log that does so shows different people different histories.
+* ``receipts``: two receipts of one seller for one agreement with different results.
+
+:func:`fault_of` checks all of it, offline, and returns the fault's name: a digest over who did
+what where, however the evidence is written, so that one fault is punished once.
+"""
+
+from __future__ import annotations
+
+from rahba.encoding import digest, unb64
+from rahba.errors import RahbaError
+from rahba.messages import open_receipt
+from rahba.note import open_checkpoint, verifier_key_of
+from wallet.errors import BadEvidenceError
+from wallet.transactions import NoteFault, ReceiptFault
+
+
+def fault_of(offender: str, evidence: NoteFault | ReceiptFault) -> str:
+    """Check the evidence against ``offender``; returns the name of the fault (64 hex digits).
+
+    Raises:
+        BadEvidenceError: it does not prove a fault of the offender's.
+    """
+    try:
+        if isinstance(evidence, NoteFault):
+            return _two_roots(offender, evidence)
+        return _two_results(offender, evidence)
+    except BadEvidenceError:
+        raise
+    except RahbaError as error:
+        raise BadEvidenceError(f"the evidence does not hold: {error}") from error
+
+
+def _two_roots(offender: str, evidence: NoteFault) -> str:
+    origin = evidence.first.partition("\n")[0]
+    vkey = verifier_key_of(origin, offender)
+    first, second = open_checkpoint(evidence.first, vkey), open_checkpoint(evidence.second, vkey)
+    if first.size != second.size or first.root == second.root:
+        raise BadEvidenceError("the notes do not contradict each other")
+    return digest(["notes", offender, origin, first.size])
+
+
+def _two_results(offender: str, evidence: ReceiptFault) -> str:
+    first = open_receipt(unb64(evidence.first), seller=offender)
+    second = open_receipt(unb64(evidence.second), seller=offender)
+    if first.agreement != second.agreement or first.output_digest == second.output_digest:
+        raise BadEvidenceError("the receipts do not contradict each other")
+    return digest(["receipts", offender, first.agreement])

@@ -1,0 +1,129 @@
+"""What a transaction will do, written down before anything is done.
+
+A :class:`Plan` is plain data: postings, and at most one :data:`Change` of something else. Whoever
+made it has read the state and changed nothing (:mod:`wallet.effects`); :mod:`wallet.machine`
+checks it as a whole and carries it out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from wallet.state import Account, Escrow, Issue, Policy, Session, State, Unbonding
+
+Posting = tuple[str, str, int]
+"""``(debit, credit, amount)``: the amount moves from the first to the second."""
+
+
+class Context(msgspec.Struct, frozen=True, gc=False):
+    """What a compiler may know: the state to read, the session if any, when, and which id."""
+
+    state: State
+    session: Session | None
+    log_time: int
+    tx_id: str
+
+
+class OpenHold(NamedTuple):
+    """Money is set aside in a new hold."""
+
+    hold: Escrow
+
+
+class Freeze(NamedTuple):
+    """An open hold waits for its arbiter."""
+
+    hold: Escrow
+    deadline: int
+
+
+class Draw(NamedTuple):
+    """A hold gives ``taken`` to its payee and ``freed`` back to its payer."""
+
+    hold: Escrow
+    taken: int
+    freed: int
+
+
+class Bond(NamedTuple):
+    """``amount`` of the account's own becomes its stake."""
+
+    account: str
+    amount: int
+
+
+class Unbond(NamedTuple):
+    """A part of a stake is on its way back."""
+
+    part: Unbonding
+
+
+class Unbonded(NamedTuple):
+    """A part of a stake is free again."""
+
+    part: Unbonding
+
+
+class Seize(NamedTuple):
+    """``amount`` of a bond is freed for the postings that take it; ``fault`` is then punished."""
+
+    account: Account
+    amount: int
+    fault: str
+
+
+class Open(NamedTuple):
+    """A session begins, or is replaced."""
+
+    session: Session
+
+
+class Close(NamedTuple):
+    """The session of ``key`` ends."""
+
+    key: str
+
+
+class Rule(NamedTuple):
+    """Another policy: now, and perhaps one that is pending. ``closes`` ends all sessions."""
+
+    policy: Policy
+    pending: tuple[Policy, int] | None
+    closes: bool
+
+
+Change = OpenHold | Freeze | Draw | Bond | Unbond | Unbonded | Seize | Open | Close | Rule
+
+
+class Plan(msgspec.Struct, gc=False):
+    """What a transaction will do, and nothing else.
+
+    ``spend`` is what a session's limits count, ``payees`` to whom; ``parties`` see it in their
+    history although nothing is posted to them; ``issues`` counts towards the caps of the genesis.
+    """
+
+    postings: list[Posting]
+    spend: int = 0
+    payees: tuple[str, ...] = ()
+    change: Change | None = None
+    issues: tuple[Issue, int] | None = None
+    parties: tuple[str, ...] = ()
+
+
+def freed(change: Change) -> tuple[str, int]:
+    """Return whose available money a change alters before the postings, and by how much."""
+    match change:
+        case OpenHold(hold):
+            return hold.payer, -hold.amount
+        case Draw(hold, taken, back):
+            return hold.payer, taken + back
+        case Bond(account, amount):
+            return account, -amount
+        case Unbonded(part):
+            return part.owner, part.amount
+        case Seize(account, amount, _):
+            return account.id, amount
+        case _:
+            return "", 0
