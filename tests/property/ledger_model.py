@@ -1,15 +1,19 @@
 """The ledger as one would explain it on paper: slow, obvious, and not the machine's code.
 
-Balances are added up from the list of all movements each time somebody asks for one.
+Balances are added up from the list of all movements each time somebody asks for one. A deed is a
+list of what may be wrong with it, in the machine's order, and of what moves if nothing is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+
+Moves = list[tuple[str, str, int]]
 
 
 @dataclass
-class PaperMandate:
+class Mandate:
     budget: int
     per_tx: int
     expires: int
@@ -17,97 +21,259 @@ class PaperMandate:
 
 
 @dataclass
-class PaperHold:
+class Aside:
+    """Money aside for a deal with ``payee``; without one, a stake on its way back."""
+
     payer: str
-    payee: str
+    payee: str | None
     rest: int
-    expires: int
-    mandate: PaperMandate | None = None
-    open: bool = True
+    due: int
+    judge: str | None = None
+    share: int = 0  # hundredths that are the payee's if the judge is silent
+    mandate: Mandate | None = None
+    state: str = "open"
 
 
 @dataclass
 class PaperLedger:
     fee: int
     claim: int
-    epoch_cap: int
+    caps: dict[str, int]
     epoch_ms: int
-    movements: list[tuple[str, str, int]] = field(default_factory=list)
-    gifts: list[tuple[int, int]] = field(default_factory=list)
-    holds: dict[str, PaperHold] = field(default_factory=dict)
-    mandates: dict[tuple[str, str], PaperMandate] = field(default_factory=dict)
+    window: int
+    unbond: int
+    delay: int
+    operator: str
+    moves: Moves = field(default_factory=list)
+    issued: Counter[tuple[str, int]] = field(default_factory=Counter)
+    holds: dict[str, Aside] = field(default_factory=dict)
+    stakes: Counter[str] = field(default_factory=Counter)
+    mandates: dict[tuple[str, str], Mandate] = field(default_factory=dict)
+    rules: dict[str, list[tuple[int, frozenset[str], int]]] = field(default_factory=dict)
+    punished: set[object] = field(default_factory=set)
 
     def owned(self, name: str) -> int:
-        moves = self.movements
-        return sum(m[2] for m in moves if m[1] == name) - sum(m[2] for m in moves if m[0] == name)
+        return sum(m[2] for m in self.moves if m[1] == name) - sum(
+            m[2] for m in self.moves if m[0] == name
+        )
 
     def free(self, name: str) -> int:
-        return self.owned(name) - sum(h.rest for h in self.holds.values() if h.payer == name)
+        aside = sum(hold.rest for hold in self.holds.values() if hold.payer == name)
+        return self.owned(name) - aside - self.stakes[name]
 
-    def pay(
-        self, by: str, items: list[tuple[str, int]], now: int, agent: str | None, aside: int = 0
+    def rule(self, name: str, now: int) -> tuple[frozenset[str], int]:
+        """Who acts for an account: the newest of its rules that is in force."""
+        rules = [(0, frozenset({name}), 1), *self.rules.get(name, [])]
+        return [rule[1:] for rule in rules if rule[0] <= now][-1]
+
+    def deed(
+        self,
+        by: str,
+        signers: list[str],
+        now: int,
+        *wrongs: tuple[object, str],
+        moves: Moves | None = None,
+        aside: int = 0,
+        freed: tuple[str, int] = ("", 0),
+        spends: bool = False,
+        payer: str | None = None,
+        key: str | None = None,
+        costs: bool = True,
     ) -> str:
-        """Pay the items and the fee, if ``aside`` is left over to be set aside."""
-        mandate = self.mandates.get((by, agent)) if agent else None
-        total = sum(amount for _, amount in items) + self.fee + aside
-        for wrong, code in [
-            (agent and not mandate, "unknown_session"),
-            (mandate and now >= mandate.expires, "session_expired"),
-            (total > self.free(by), "insufficient_funds"),
-            (mandate and total > mandate.per_tx, "out_of_scope"),
-            (mandate and mandate.spent + total > mandate.budget, "budget_exceeded"),
+        keys, wanted = self.rule(by, now)
+        own = signers[0] in keys
+        agent = None if own else self.mandates.get((by, signers[0]))
+        asked = sorted(keys & set(signers[:wanted])) if own else signers[:1]
+        moves = [*(moves or []), *([(payer or by, "fees", self.fee)] if costs else [])]
+        after = Counter({freed[0]: freed[1], by: 0})
+        after[by] += (freed[1] if by == freed[0] else 0) - aside
+        for debit, credit, amount in moves:
+            after[debit] -= amount
+            after[credit] += amount
+        short = any(
+            n < 0 and self.free(who) + n < 0 for who, n in after.items() if who != "issuance"
+        )
+        spent = (sum(m[2] for m in moves if m[0] == by) + aside) if spends else self.fee
+        for bad, code in [
+            (not own and not agent, "unknown_session"),
+            (agent and now >= agent.expires, "session_expired"),
+            (signers != [*asked, *([key] if key else [])], "not_authorised"),
+            (own and len(asked) < wanted, "not_authorised"),
+            *wrongs,
+            (short, "insufficient_funds"),
+            (agent and spent > agent.per_tx, "out_of_scope"),
+            (agent and agent.spent + spent > agent.budget, "budget_exceeded"),
         ]:
-            if wrong:
+            if bad:
                 return code
-        if mandate:
-            mandate.spent += total
-        self.movements += [(by, to, amount) for to, amount in [*items, ("fees", self.fee)]]
+        if agent:
+            agent.spent += spent
+        self.moves += moves
         return "logged"
 
-    def hold(self, name: str, hold: PaperHold, now: int, agent: str | None) -> str:
-        hold.mandate = self.mandates.get((hold.payer, agent)) if agent else None
-        may_sign = not agent or (hold.mandate and now < hold.mandate.expires)
-        if may_sign and hold.expires <= now:
-            return "bad_expiry"
-        code = self.pay(hold.payer, [], now, agent, aside=hold.rest)
+    def pay(self, by: str, items: list[tuple[str, int]], now: int, signers: list[str]) -> str:
+        moves = [(by, to, amount) for to, amount in items]
+        return self.deed(by, signers, now, moves=moves, spends=True)
+
+    def hold(self, name: str, hold: Aside, now: int, signers: list[str]) -> str:
+        bad = (hold.due <= now, "bad_expiry")
+        code = self.deed(hold.payer, signers, now, bad, aside=hold.rest, spends=True)
         if code == "logged":
+            own = signers[0] in self.rule(hold.payer, now)[0]
+            hold.mandate = None if own else self.mandates[hold.payer, signers[0]]
             self.holds[name] = hold
         return code
 
-    def capture(self, hold: PaperHold, by: str, amount: int, now: int, *, final: bool) -> str:
-        for wrong, code in [
-            (not hold.open, "hold_resolved"),
+    def draw(
+        self,
+        hold: Aside,
+        by: str,
+        taken: int,
+        back: int,
+        now: int,
+        *wrongs: tuple[object, str],
+        costs: bool = True,
+    ) -> str:
+        """Give ``taken`` of what is aside to the payee and ``back`` to the payer."""
+        over = (hold.state == "over", "hold_resolved" if hold.payee else "unknown_hold")
+        moves = [(hold.payer, hold.payee or hold.payer, taken)]
+        freed = (hold.payer, taken + back)
+        code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, costs=costs)
+        if code == "logged":
+            hold.rest -= taken + back
+            hold.state = hold.state if hold.rest else "over"
+            if hold.mandate and not hold.rest:
+                hold.mandate.spent -= back
+        return code
+
+    def capture(self, hold: Aside, by: str, amount: int, now: int, *, final: bool) -> str:
+        back = max(0, hold.rest - amount) if final else 0
+        return self.draw(
+            hold,
+            by,
+            amount,
+            back,
+            now,
             (by != hold.payee, "not_payee"),
-            (now >= hold.expires, "hold_expired"),
+            (hold.state == "disputed", "disputed"),
+            (now >= hold.due, "hold_expired"),
             (amount > hold.rest, "exceeds_hold"),
-            (self.free(by) + amount < self.fee, "insufficient_funds"),
-        ]:
-            if wrong:
-                return code
-        self.movements += [(hold.payer, by, amount), (by, "fees", self.fee)]
-        hold.rest -= amount
-        return self.close(hold) if final or not hold.rest else "logged"
+        )
 
-    def release(self, hold: PaperHold, by: str, now: int) -> str:
-        if not hold.open:
-            return "hold_resolved"
-        return self.close(hold) if by == hold.payee or now >= hold.expires else "not_expired"
+    def release(self, hold: Aside, by: str, now: int) -> str:
+        return self.draw(hold, by, 0, hold.rest, now, (by != hold.payee, "not_payee"), costs=False)
 
-    def close(self, hold: PaperHold) -> str:
-        if hold.mandate:
-            hold.mandate.spent -= hold.rest
-        hold.rest, hold.open = 0, False
-        return "logged"
+    def expire(self, hold: Aside, by: str, now: int) -> str:
+        taken = hold.rest * hold.share // 100 if hold.state == "disputed" else 0
+        early = (now < hold.due, "not_expired")
+        return self.draw(hold, by, taken, hold.rest - taken, now, early, costs=False)
 
-    def give(self, to: str, amount: int, now: int) -> str:
-        epoch = now // self.epoch_ms
-        if (
-            amount > self.claim
-            or amount + sum(g for e, g in self.gifts if e == epoch) > self.epoch_cap
-        ):
-            return "cap_exceeded"
-        if self.free(to) + amount < self.fee:
-            return "insufficient_funds"
-        self.gifts.append((epoch, amount))
-        self.movements += [("issuance", to, amount), (to, "fees", self.fee)]
-        return "logged"
+    def dispute(self, hold: Aside, by: str, now: int) -> str:
+        code = self.deed(
+            by,
+            [by],
+            now,
+            (hold.state == "over", "hold_resolved"),
+            (by not in {hold.payer, hold.payee}, "not_party"),
+            (not hold.judge, "no_arbiter"),
+            (hold.state == "disputed", "disputed"),
+            (now >= hold.due, "hold_expired"),
+        )
+        if code == "logged":
+            hold.state, hold.due = "disputed", now + self.window
+        return code
+
+    def resolve(self, hold: Aside, by: str, taken: int, back: int, now: int) -> str:
+        return self.draw(
+            hold,
+            by,
+            taken,
+            back,
+            now,
+            (by != hold.judge, "not_arbiter"),
+            (hold.state != "disputed", "not_disputed"),
+            (now >= hold.due, "deadline_passed"),
+            (taken + back != hold.rest, "bad_split"),
+        )
+
+    def stake(self, by: str, amount: int, now: int, payer: str | None) -> str:
+        code = self.deed(by, [by], now, aside=amount, payer=payer)
+        self.stakes[by] += amount if code == "logged" else 0
+        return code
+
+    def leaving(self, name: str) -> list[Aside]:
+        parts = [(part.due, id_, part) for id_, part in self.holds.items() if not part.payee]
+        own = [(due, id_) for due, id_, part in parts if part.payer == name and part.rest]
+        return [self.holds[id_] for _, id_ in sorted(own)]
+
+    def unstake(self, name: str, by: str, amount: int, now: int) -> str:
+        bond = self.stakes[by] + sum(part.rest for part in self.leaving(by))
+        too_much = (amount > bond, "insufficient_stake"), (amount > self.stakes[by], "unbonding")
+        code = self.deed(by, [by], now, *too_much)
+        if code == "logged":
+            self.stakes[by] -= amount
+            self.holds[name] = Aside(by, None, amount, now + self.unbond)
+        return code
+
+    def slash(self, by: str, offender: str, fault: object, now: int) -> str:
+        """Half of the bond is taken, what is staked first; a tenth of that is the reporter's."""
+        amount = (self.stakes[offender] + sum(p.rest for p in self.leaving(offender))) // 2
+        reward = amount // 10
+        code = self.deed(
+            by,
+            [by],
+            now,
+            (fault in self.punished, "evidence_used"),
+            (not amount, "no_bond"),
+            moves=[(offender, by, reward), (offender, "issuance", amount - reward)],
+            freed=(offender, amount),
+        )
+        if code == "logged":
+            self.punished.add(fault)
+            first = min(amount, self.stakes[offender])
+            self.stakes[offender] -= first
+            amount -= first
+            for part in reversed(self.leaving(offender)):
+                share = min(part.rest, amount)
+                part.rest, amount = part.rest - share, amount - share
+                part.state = "open" if part.rest else "over"
+        return code
+
+    def give(self, kind: str, by: str, to: str, amount: int, now: int) -> str:
+        epoch = (kind, now // self.epoch_ms)
+        code = self.deed(
+            by,
+            [by],
+            now,
+            (kind == "mint" and by != self.operator, "not_minter"),
+            (kind == "faucet" and amount > self.claim, "cap_exceeded"),
+            (self.issued[epoch] + amount > self.caps[kind], "cap_exceeded"),
+            moves=[("issuance", to, amount)],
+        )
+        self.issued[epoch] += amount if code == "logged" else 0
+        return code
+
+    def grant(self, by: str, agent: str, mandate: Mandate, now: int, signers: list[str]) -> str:
+        code = self.deed(by, signers, now)
+        if code == "logged":
+            self.mandates[by, agent] = mandate
+        return code
+
+    def rotate(self, by: str, old: str, new: str, now: int, signers: list[str]) -> str:
+        keys, wanted = self.rule(by, now)
+        unknown = (old not in keys or new in keys, "unknown_key")
+        code = self.deed(by, signers, now, unknown, key=new)
+        if code == "logged":
+            self.rules[by] = [(now, keys - {old} | {new}, wanted)]
+            self.mandates = {pair: m for pair, m in self.mandates.items() if pair[0] != by}
+        return code
+
+    def set_rule(
+        self, by: str, keys: frozenset[str], wanted: int, now: int, signers: list[str]
+    ) -> str:
+        present = self.rule(by, now)
+        code = self.deed(by, signers, now)
+        if code == "logged":
+            weaker = wanted - len(keys - present[0]) < present[1]
+            self.rules[by] = [(0, *present), (now + self.delay if weaker else now, keys, wanted)]
+        return code
