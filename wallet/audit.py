@@ -183,7 +183,7 @@ class Audit:
             self._states.append(self._log.size)
             self._supplies.append(book.state.issued)
             if self._closed_at is not None and self._ended < ENDED:
-                for subject in book.state.pop_due(self._closed_at, MAX_PROBLEMS):
+                for subject in book.state.deadlines.pop(self._closed_at, MAX_PROBLEMS):
                     said = f"{subject} was due at {book.state.due(subject)} and has not ended"
                     self._note(self._log.size - 1, "overdue", said)
             self._closed_at, self._ended = record.log_time, 0

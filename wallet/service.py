@@ -261,7 +261,7 @@ class Sequencer(LedgerViews):
     def _expire_due(self, now: int, group: _Group) -> None:
         book = self._book
         log_time = book.time(now)
-        for subject in book.state.pop_due(log_time, MAX_GROUP):
+        for subject in book.state.deadlines.pop(log_time, MAX_GROUP):
             if book.full:
                 self._close_interval(group)
             signed = read(seal_transaction(self._expire(subject, log_time), self._operator))

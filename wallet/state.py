@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from typing import Final, Literal, NamedTuple
 
 from rahba.balance import ISSUANCE, AccountLeaf
 from rahba.money import parse_fals
+from wallet.deadlines import Deadlines
 from wallet.errors import InvariantError
 from wallet.transactions import Arbitration, Genesis
 
@@ -156,7 +156,6 @@ class State:
     """The whole ledger at one moment; see the module for who may change it."""
 
     __slots__ = (
-        "_due",
         "_resolved",
         "_salts_by_minute",
         "accounts",
@@ -164,6 +163,7 @@ class State:
         "caps",
         "chain",
         "concerned",
+        "deadlines",
         "dirty",
         "epochs",
         "escrowed",
@@ -202,7 +202,7 @@ class State:
         self.touched: set[str] = set()  # accounts, since the last state leaf
         self.dirty: set[str] = set()  # holds, bonds and faults, since the last snapshot
         self.concerned: list[Account] = []  # by the last transaction, whose history it is part of
-        self._due: list[tuple[int, str]] = []
+        self.deadlines = Deadlines(self.due)
         self._resolved: deque[tuple[int, str]] = deque()
         self._salts_by_minute: dict[int, list[tuple[str, int]]] = {}
         for name in (ISSUANCE, FEES):
@@ -247,7 +247,7 @@ class State:
         self.holds[hold.id] = hold
         self.escrowed += hold.amount
         self.open_holds += 1
-        self.watch(hold.id, hold.expires)
+        self._watch(hold.id, hold.expires)
         self.reserve(hold.payer, hold.amount)
 
     def freeze_hold(self, hold: Escrow, deadline: int) -> None:
@@ -255,7 +255,7 @@ class State:
         if hold.status != "open":
             raise InvariantError("I6: only an open hold is disputed", hold=hold.id)
         hold.status, hold.deadline = "disputed", deadline
-        self.watch(hold.id, deadline)
+        self._watch(hold.id, deadline)
 
     def draw_hold(self, hold: Escrow, taken: int, freed: int) -> None:
         """Take a part of a hold and free another; with nothing left it is resolved, once."""
@@ -284,7 +284,7 @@ class State:
         account = self.accounts[part.owner]
         account.staked -= part.amount
         account.unbonding[part.id] = self.unbonding[part.id] = part
-        self.watch(part.id, part.due)
+        self._watch(part.id, part.due)
 
     def end_unbonding(self, part: Unbonding) -> None:
         """Free what was on its way back."""
@@ -344,11 +344,6 @@ class State:
                 concerned.append(account)
         self.touched.update(accounts)
 
-    def watch(self, subject: str, due: int) -> None:
-        """Keep in mind when the time of a hold, a dispute or an unbonding stake is over."""
-        self.dirty.add(subject)
-        heapq.heappush(self._due, (due, subject))
-
     def due(self, subject: str) -> int | None:
         """Return when the time of ``subject`` is over; ``None`` if it has ended."""
         hold = self.holds.get(subject)
@@ -357,23 +352,6 @@ class State:
         part = self.unbonding.get(subject)
         return None if part is None else part.due
 
-    def next_due(self) -> int | None:
-        """Return when the next time is over."""
-        heap = self._due
-        while heap and self.due(heap[0][1]) != heap[0][0]:
-            heapq.heappop(heap)
-        return heap[0][0] if heap else None
-
-    def pop_due(self, log_time: int, limit: int) -> list[str]:
-        """Take what is past its time off the list, oldest first."""
-        found: dict[str, None] = {}  # one may be listed twice for one time
-        while len(found) < limit:
-            due = self.next_due()
-            if due is None or due > log_time:
-                break
-            found[heapq.heappop(self._due)[1]] = None
-        return list(found)
-
     def forget(self) -> list[str]:
         """Let go of the holds that were resolved long ago; returns their ids."""
         gone: list[str] = []
@@ -381,3 +359,7 @@ class State:
             gone.append(self._resolved.popleft()[1])
             del self.holds[gone[-1]]
         return gone
+
+    def _watch(self, subject: str, due: int) -> None:
+        self.dirty.add(subject)
+        self.deadlines.watch(subject, due)

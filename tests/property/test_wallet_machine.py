@@ -329,7 +329,7 @@ class BesidePaper(RuleBasedStateMachine):
     @invariant()
     def what_is_due_is_on_the_list(self) -> None:
         live = [hold.due for hold in self.paper.holds.values() if hold.state != "over"]
-        assert self.book.state.next_due() == min(live, default=None)
+        assert self.book.state.deadlines.next() == min(live, default=None)
 
     def teardown(self) -> None:
         """Replay everything: the same log is the same state."""

@@ -94,9 +94,9 @@ def test_a_dispute_outlasts_the_expiry_of_its_hold(pure: PureLedger, hold: str) 
     pure.now += 59_000
     assert pure.do(Dispute, "amina", hold=hold) == LOGGED
     pure.now += 2_000
-    assert pure.state.pop_due(pure.now, 10) == []
+    assert pure.state.deadlines.pop(pure.now, 10) == []
     assert code(pure, Expire, "amina", subject=hold, fee="0") == "not_expired"
-    assert pure.state.pop_due(pure.now + FAIR.window_ms, 10) == [hold]
+    assert pure.state.deadlines.pop(pure.now + FAIR.window_ms, 10) == [hold]
 
 
 def test_the_payee_may_give_in_while_the_arbiter_thinks(pure: PureLedger, hold: str) -> None:
@@ -139,7 +139,7 @@ def test_a_stake_is_no_longer_available_and_comes_back_after_the_delay(pure: Pur
     pure.now += pure.genesis.unbond_ms - 1
     assert code(pure, Expire, "brahim", subject=signed.id, fee="0") == "not_expired"
     pure.now += 1
-    assert pure.state.pop_due(pure.now, 10) == [signed.id]
+    assert pure.state.deadlines.pop(pure.now, 10) == [signed.id]
     assert pure.do(Expire, "brahim", subject=signed.id, fee="0") == LOGGED
     assert code(pure, Expire, "brahim", subject=signed.id, fee="0") == "unknown_hold"
     assert pure.available("amina") == 10_000 - 2_000 - 2 * FEE

@@ -23,12 +23,12 @@ def test_holds_expire_oldest_first_and_resolved_ones_do_not(state: State) -> Non
     for name, expires in (("a", 300), ("b", 100), ("c", 200), ("d", 900)):
         state.open_hold(hold(name, expires))
     state.draw_hold(state.holds["b"], 10, 0)
-    assert state.next_due() == 200
-    assert state.pop_due(299, 10) == ["c"]
-    assert state.pop_due(300, 10) == ["a"]
-    assert state.pop_due(10_000, 0) == []
-    assert state.pop_due(10_000, 10) == ["d"]
-    assert state.next_due() is None
+    assert state.deadlines.next() == 200
+    assert state.deadlines.pop(299, 10) == ["c"]
+    assert state.deadlines.pop(300, 10) == ["a"]
+    assert state.deadlines.pop(10_000, 0) == []
+    assert state.deadlines.pop(10_000, 10) == ["d"]
+    assert state.deadlines.next() is None
 
 
 @pytest.mark.parametrize(("taken", "freed"), [(11, 0), (0, 11), (6, 5)])
