@@ -1,7 +1,8 @@
 """The ledger over HTTP: the one door to the process that orders all payments. Bare ASGI.
 
 * Writes: ``POST /v1/transactions`` takes one envelope (``application/json``), an array of them or
-  NDJSON; each gets its own answer after it is durable. A batch always answers 200 with a list; a
+  NDJSON; each gets its own answer after it is durable, with a signed receipt (``?receipt=1``) if
+  asked. A batch always answers 200 with a list; a
   single envelope answers 200, or a problem document that carries its outcome.
 * Reads show committed state. Checkpoint and proofs are for anybody; tiles never change, so any
   cache may keep them for ever.
@@ -121,6 +122,7 @@ class LedgerApp:
             "/v1/entries": self._entries,
             "/v1/log/key": self._key,
             "/v1/log/checkpoint": self._checkpoint,
+            "/v1/log/witnessed": self._witnessed,
             "/v1/log/proof/inclusion": self._inclusion,
             "/v1/log/proof/consistency": self._consistency,
         }
@@ -174,10 +176,11 @@ class LedgerApp:
         if kind not in {_JSON, _NDJSON}:
             raise MediaTypeError(f"send {_JSON} or {_NDJSON}")
         body = await self._body(scope, receive)
+        receipt = _query(scope["query_string"]).get("receipt") == "1"
         if kind == _JSON and body.lstrip(_SPACE)[:1] != b"[":
-            return _single(await self._ledger.submit(body.strip(_SPACE)))
+            return _single(await self._ledger.submit(body.strip(_SPACE), receipt=receipt))
         raws = _split_array(body) if kind == _JSON else _split_lines(body)
-        return Reply(encode_answers(await self._ledger.submit_many(raws)))
+        return Reply(encode_answers(await self._ledger.submit_many(raws, receipt=receipt)))
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         limit = self._max_body_bytes
@@ -224,6 +227,8 @@ class LedgerApp:
         return Reply(encode_all(found))
 
     async def _transaction(self, tx_id: str) -> Reply:
+        if tx_id.endswith("/status"):
+            return Reply(encode(await self._ledger.status(_digest(tx_id.removesuffix("/status")))))
         return _found(await self._ledger.transaction(_digest(tx_id)))
 
     async def _account(self, account_id: str) -> Reply:
@@ -239,6 +244,12 @@ class LedgerApp:
 
     async def _checkpoint(self, _: Query) -> Reply:
         note = await self._ledger.checkpoint()
+        return Reply(note.encode(), _TEXT, headers={"cache-control": BRIEFLY})
+
+    async def _witnessed(self, _: Query) -> Reply:
+        note = await self._ledger.witnessed()
+        if note is None:
+            raise NotFoundError("no quorum of witnesses has cosigned a checkpoint yet")
         return Reply(note.encode(), _TEXT, headers={"cache-control": BRIEFLY})
 
     async def _inclusion(self, query: Query) -> Reply:

@@ -9,12 +9,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Self
 
 from rahba.envelope import Signer
+from rahba.merkle import HASH_BYTES
 from wallet.errors import InvariantError
+from wallet.links import pack_links
 from wallet.machine import Outcome, apply
 from wallet.merkle import MerkleLog
+from wallet.ports import Snapshot
+from wallet.snapshot import changes
 from wallet.state import State
 from wallet.sumtree import SumTree
 from wallet.transactions import Genesis, Signed, StateLeaf, read, seal_transaction
@@ -25,7 +29,7 @@ MAX_INTERVAL: Final = 50_000
 class Book:
     """State, log and account tree that move together; made from the genesis leaf."""
 
-    __slots__ = ("_interval", "genesis", "log", "pending", "state", "tree")
+    __slots__ = ("_interval", "changed", "genesis", "links", "log", "pending", "state", "tree")
 
     def __init__(self, genesis: Genesis, leaf: bytes) -> None:
         """Open a book by its rules; ``leaf`` is the hash of the genesis record's bytes."""
@@ -33,8 +37,20 @@ class Book:
         self.state = State(genesis)
         self.log = MerkleLog([leaf])
         self.tree = SumTree()
+        self.links = b""  # of the newest transaction, see wallet.links
+        self.changed: set[str] = set()  # accounts, since the last snapshot
         self.pending = 1  # leaves since the last state leaf
         self._interval: int | None = genesis.created
+
+    @classmethod
+    def resume(cls, state: State, log: MerkleLog) -> Self:
+        """Open a book as of a state leaf, the last of ``log``, from a snapshot of the state."""
+        book = cls(state.genesis, bytes(HASH_BYTES))
+        book.state, book.log = state, log
+        for account in state.accounts.values():
+            book.tree.update(account.position, account.leaf())
+        book.pending, book._interval = 0, None
+        return book
 
     @property
     def interval(self) -> int | None:
@@ -58,8 +74,21 @@ class Book:
         if outcome.outcome == "logged":
             self._interval = log_time
             self.pending += 1
-            self.log.append(signed.leaf)
+            self.links = self._link(self.log.append(signed.leaf) + 1)
         return outcome
+
+    def _link(self, number: int) -> bytes:
+        """Make the entry that is the ``number``-th the newest of all accounts it concerns."""
+        concerned = self.state.concerned
+        links = pack_links([(account.position, account.last) for account in concerned])
+        for account in concerned:
+            account.last = number
+        return links
+
+    def snapshot(self) -> Snapshot:
+        """Return what changed since the last snapshot; only when no interval is open."""
+        changed, self.changed = self.changed, set()
+        return Snapshot(self.log.size, changes(self.state, changed))
 
     def summary(self, log_time: int) -> StateLeaf:
         """Return what the next state leaf has to say."""
@@ -69,6 +98,7 @@ class Book:
         )
         for account in touched:
             tree.update(account.position, account.leaf())
+        self.changed |= state.touched
         state.touched.clear()
         if tree.total:
             raise InvariantError("I1: the balances in the tree do not add up to nothing")

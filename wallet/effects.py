@@ -269,6 +269,7 @@ def _grant(tx: Grant, context: Context) -> Plan:
         frozenset(tx.payees) if tx.payees is not None else None,
         frozenset(tx.types),
         tx.expires,
+        context.tx_id,
     )
     return Plan([], change=Open(session))
 

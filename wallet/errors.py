@@ -326,6 +326,20 @@ class StoreError(RemoteError):
     code = "store_failed"
 
 
+class StoreLockedError(StoreError):
+    """Another process writes to this store."""
+
+    code = "store_locked"
+    hint = "one sequencer a ledger: stop the other one, or start this one with --standby"
+
+
+class FencedError(StoreError):
+    """Another sequencer took this store over; this one must stop."""
+
+    code = "fenced"
+    hint = "the newer sequencer goes on; this one may be started again as its standby"
+
+
 class LedgerCorruptError(RemoteError):
     """The stored log does not lead to its recorded state; ``facts["seq"]`` is the first place."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import Self
 
 from rahba.errors import BadInputError
 from rahba.merkle import EMPTY_ROOT, HASH_BYTES, OutOfRangeError, node_hash
@@ -30,6 +31,28 @@ class MerkleLog:
         """Start with ``leaf_hashes``."""
         self._levels: list[bytearray] = [bytearray()]
         self.extend(leaf_hashes)
+
+    @classmethod
+    def load(cls, hashes: bytes) -> Self:
+        """Make the tree of many leaves at once: their hashes, one after another."""
+        if len(hashes) % HASH_BYTES:
+            raise BadInputError("a leaf hash has 32 bytes")
+        log = cls()
+        level = bytearray(hashes)
+        levels = log._levels = [level]
+        pair = 2 * HASH_BYTES
+        while len(level) >= pair:
+            whole = bytes(level)
+            level = bytearray(
+                b"".join(
+                    [
+                        sha256(b"\x01" + whole[at : at + pair]).digest()
+                        for at in range(0, len(whole) - pair + 1, pair)
+                    ]
+                )
+            )
+            levels.append(level)
+        return log
 
     @property
     def size(self) -> int:

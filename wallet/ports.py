@@ -6,9 +6,9 @@ what they show is durable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from rahba.proof import InclusionProof
 
@@ -24,7 +24,8 @@ class Answer:
     (``nonce_gap`` and ``busy`` with ``retry``; see the table of transactions for the rest).
     ``unknown`` is no answer to a submission but to a question: the ledger neither logged nor
     remembers refusing it. ``receipt`` is the operator's signed promise, if one was asked for
-    (:class:`rahba.promise.Promise` in a DSSE envelope).
+    (:class:`rahba.promise.Promise` in a DSSE envelope). ``finality`` says how final a transaction
+    in the log is: on the operator's disk, or under a checkpoint that a quorum of witnesses signed.
     """
 
     outcome: Outcome
@@ -33,6 +34,7 @@ class Answer:
     code: str | None = None
     detail: str = ""
     receipt: str | None = None
+    finality: Literal["durable", "witnessed"] | None = None
 
     @property
     def ok(self) -> bool:
@@ -110,12 +112,16 @@ class TxView:
 class Ledger(Protocol):
     """The ledger as its users see it, in process or over HTTP."""
 
-    async def submit(self, raw: bytes) -> Answer:
-        """Submit one signed transaction; answers after it is durable."""
+    async def submit(self, raw: bytes, *, receipt: bool = False) -> Answer:
+        """Submit one signed transaction; answers after it is durable, with a receipt if asked."""
         ...
 
-    async def submit_many(self, raws: list[bytes]) -> list[Answer]:
+    async def submit_many(self, raws: list[bytes], *, receipt: bool = False) -> list[Answer]:
         """Submit several, in order; each gets its own answer."""
+        ...
+
+    async def status(self, tx_id: str) -> Answer:
+        """Return what became of a transaction: ``logged``, ``refused`` or ``unknown``."""
         ...
 
     async def chain(self) -> str:
@@ -146,6 +152,10 @@ class Ledger(Protocol):
         """Return the latest signed checkpoint (a signed note)."""
         ...
 
+    async def witnessed(self) -> str | None:
+        """Return the latest checkpoint that a quorum of witnesses cosigned, if there is one."""
+        ...
+
     async def verifier_key(self) -> str:
         """Return the log's C2SP verifier key (``name+hash+base64``)."""
         ...
@@ -160,12 +170,17 @@ class Ledger(Protocol):
 
 
 class Entry(NamedTuple):
-    """A leaf of the log as it is stored: its place, exact bytes, RFC 6962 leaf hash and time."""
+    """A leaf of the log as it is stored: its place, exact bytes, RFC 6962 leaf hash and time.
+
+    ``links`` lead to the previous entry of each account that this one concerns
+    (:mod:`wallet.links`).
+    """
 
     seq: int
     raw: bytes
     leaf: bytes
     log_time: int
+    links: bytes = b""
 
 
 class Verdict(NamedTuple):
@@ -177,22 +192,54 @@ class Verdict(NamedTuple):
     until: int
 
 
+class Snapshot(NamedTuple):
+    """What changed of the state since the last snapshot, as rows; ``None`` deletes one.
+
+    All rows together are the state after the first ``size`` entries. Those whose key is
+    ``ARCHIVE`` or above are kept beside it, and are no part of what a start reads.
+    """
+
+    size: int
+    rows: Mapping[bytes, bytes | None]
+
+
+ARCHIVE: Final = b"r"
+
+
 class Store(Protocol):
     """Keeps the log; all of an ``append`` is on disk when it returns, or nothing is.
 
-    ``append`` is called from one thread, the reading methods from another one.
+    Reading needs nothing; to write, a store must be acquired. ``append``, ``acquire`` and
+    ``save_witnessed`` are called from one thread at a time, the reading methods from another one.
     """
 
+    def acquire(self) -> int:
+        """Become the one writer; returns the fencing token, larger than every earlier one.
+
+        Raises:
+            StoreLockedError: somebody else writes.
+        """
+        ...
+
     def append(
-        self, entries: Sequence[Entry], verdicts: Sequence[Verdict], checkpoint: str | None
+        self,
+        entries: Sequence[Entry],
+        verdicts: Sequence[Verdict],
+        checkpoint: str | None,
+        snapshot: Snapshot | None = None,
     ) -> None:
         """Add entries without a gap, remember refusals, replace the checkpoint unless ``None``.
 
         Verdicts older than the last entry's time are forgotten.
 
         Raises:
+            FencedError: somebody acquired the store after this writer; nothing was written.
             StoreError: nothing was written.
         """
+        ...
+
+    def save_witnessed(self, note: str) -> None:
+        """Keep the newest checkpoint that a quorum of witnesses cosigned."""
         ...
 
     def size(self) -> int:
@@ -201,6 +248,10 @@ class Store(Protocol):
 
     def read(self, start: int, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries from ``start`` on."""
+        ...
+
+    def leaves(self, start: int, limit: int) -> bytes:
+        """Return up to ``limit`` leaf hashes from ``start`` on, 32 bytes each."""
         ...
 
     def find(self, ids: Sequence[str]) -> dict[str, Entry]:
@@ -213,6 +264,18 @@ class Store(Protocol):
 
     def checkpoint(self) -> str | None:
         """Return the latest checkpoint."""
+        ...
+
+    def witnessed(self) -> str | None:
+        """Return the latest checkpoint that a quorum of witnesses cosigned."""
+        ...
+
+    def snapshot(self) -> tuple[int, Iterable[tuple[bytes, bytes]]] | None:
+        """Return how many entries the snapshot covers and its rows, without the archive."""
+        ...
+
+    def row(self, key: bytes) -> bytes | None:
+        """Return one row of the snapshot or the archive."""
         ...
 
     def close(self) -> None:

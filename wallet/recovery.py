@@ -2,29 +2,44 @@
 
 1. An empty store gets its genesis; one that is not keeps its own.
 2. The operator's key and the network are those of the genesis.
-3. Every stored leaf hash is that of the stored bytes; the log replays; every recorded state root
-   and supply is what it leads to.
+3. The state begins with the snapshot, if there is one that fits the state leaf at its end;
+   otherwise with the genesis. What comes after is replayed: every stored leaf hash is that of the
+   stored bytes; every recorded state root and supply is what the entries lead to.
 4. The signed checkpoint is one of this very log: nothing it covered is missing or different.
-5. An interval that a crash left open is closed, at the ledger time its entries were stored with.
+5. Whoever may know better is asked (``before_signing``: witnesses), before anything is signed.
+6. An interval that a crash left open is closed, at the ledger time its entries were stored with.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from rahba.envelope import Signer
 from rahba.merkle import leaf_hash
-from rahba.note import open_checkpoint, sign_checkpoint, verifier_key
+from rahba.note import open_checkpoint, sign_checkpoint, verifier_key_of
 from wallet.book import Book
 from wallet.errors import LedgerCorruptError, WrongGenesisError
+from wallet.merkle import MerkleLog
 from wallet.ports import Entry, Store
 from wallet.replay import Replay
-from wallet.transactions import Genesis, read, seal_transaction
+from wallet.snapshot import restore
+from wallet.transactions import Genesis, StateLeaf, read, seal_transaction
 
 _PAGE: Final = 2_000
+BeforeSigning = Callable[[Book, str], Awaitable[None]]
+
+logger = logging.getLogger("rahba.ledger")
 
 
-def recover(store: Store, genesis: Genesis | None, operator: Signer) -> tuple[Book, str]:
+async def recover(
+    store: Store,
+    genesis: Genesis | None,
+    operator: Signer,
+    before_signing: BeforeSigning | None = None,
+) -> tuple[Book, str]:
     """Return the ledger's book and its latest checkpoint; see the module for what is checked.
 
     Raises:
@@ -33,16 +48,89 @@ def recover(store: Store, genesis: Genesis | None, operator: Signer) -> tuple[Bo
         StoreError: the store does not read or write.
     """
     if store.size() == 0:  # 1
-        _found(store, genesis, operator)
-    replay = Replay(verify=False)
-    last = _feed(store, replay)  # 3
+        await asyncio.to_thread(_found, store, genesis, operator)
+    replay, log_time = await asyncio.to_thread(replayed, store)  # 3
     book = replay.book
     _check_owner(book.genesis, genesis, operator)  # 2
-    replay.finish(last.log_time)
-    note = _check_checkpoint(store, book, operator)  # 4
-    if book.interval is not None or not note:  # 5
-        note = close_interval(store, book, operator)
+    replay.finish(log_time)
+    note = check_checkpoint(store, book)  # 4
+    if before_signing is not None:  # 5
+        await before_signing(book, note)
+    if book.interval is not None or not note:  # 6
+        note = await asyncio.to_thread(close_interval, store, book, operator)
     return book, note
+
+
+def replayed(store: Store) -> tuple[Replay, int]:
+    """Replay a store; returns the replay and the stored time of the last entry.
+
+    When what follows from the snapshot is not what was signed, everything is replayed: then it is
+    known which entry is wrong.
+    """
+    book = _from_snapshot(store)
+    if book is not None:
+        try:
+            replay, log_time = _replayed(store, book)
+            check_checkpoint(store, replay.book)
+        except LedgerCorruptError as error:
+            logger.warning("the log does not follow from its snapshot: %s", error)
+        else:
+            return replay, log_time
+    return _replayed(store, None)
+
+
+def _replayed(store: Store, book: Book | None) -> tuple[Replay, int]:
+    replay = Replay(verify=False, book=book)
+    last = follow(store, replay)
+    if last is None:
+        if book is None:
+            raise LedgerCorruptError("the log is empty", seq=0)
+        return replay, book.state.log_time
+    return replay, last.log_time
+
+
+def follow(store: Store, replay: Replay) -> Entry | None:
+    """Feed a replay all entries that it has not seen; returns the last one."""
+    last: Entry | None = None
+    while page := store.read(replay.size, _PAGE):
+        for entry in page:
+            if entry.seq != replay.size or leaf_hash(entry.raw) != entry.leaf:
+                raise LedgerCorruptError(
+                    f"entry {replay.size} is not as it was stored", seq=replay.size
+                )
+            replay.feed(entry.raw)
+            last = entry
+    return last
+
+
+def _from_snapshot(store: Store) -> Book | None:
+    found = store.snapshot()
+    if found is None:
+        return None
+    size, rows = found
+    try:
+        return _resume(store, size, rows)
+    except LedgerCorruptError as error:
+        logger.warning("the snapshot at size %d is not used: %s", size, error)
+        return None
+
+
+def _resume(store: Store, size: int, rows: Iterable[tuple[bytes, bytes]]) -> Book:
+    """Make a book of a snapshot, if it is the state that the state leaf at its end tells."""
+    ends = [*store.read(0, 1), *store.read(size - 1, 1)]
+    if [entry.seq for entry in ends] != [0, size - 1]:
+        raise LedgerCorruptError("the log is shorter than its snapshot", seq=size - 1)
+    genesis, said = [read(entry.raw).record for entry in ends]
+    log = MerkleLog.load(store.leaves(0, size))
+    if not isinstance(genesis, Genesis) or not isinstance(said, StateLeaf) or log.size != size:
+        raise LedgerCorruptError("a snapshot ends with a state leaf", seq=size - 1)
+    book = Book.resume(restore(genesis, rows), log)
+    state = book.state
+    if (said.root, said.supply) != (book.tree.root().hex(), str(state.issued)):
+        raise LedgerCorruptError("the snapshot is not the state that the log tells", seq=size - 1)
+    if (said.log_time, log.node(0, size - 1)) != (state.log_time, leaf_hash(ends[1].raw)):
+        raise LedgerCorruptError("the snapshot is of another log", seq=size - 1)
+    return book
 
 
 def close_interval(store: Store, book: Book, operator: Signer) -> str:
@@ -67,21 +155,6 @@ def _found(store: Store, genesis: Genesis | None, operator: Signer) -> None:
     store.append([Entry(0, signed.raw, signed.leaf, genesis.created)], [], None)
 
 
-def _feed(store: Store, replay: Replay) -> Entry:
-    last: Entry | None = None
-    while page := store.read(replay.size, _PAGE):
-        for entry in page:
-            if entry.seq != replay.size or leaf_hash(entry.raw) != entry.leaf:
-                raise LedgerCorruptError(
-                    f"entry {replay.size} is not as it was stored", seq=replay.size
-                )
-            replay.feed(entry.raw)
-            last = entry
-    if last is None:
-        raise LedgerCorruptError("the log is empty", seq=0)
-    return last
-
-
 def _check_owner(stored: Genesis, wanted: Genesis | None, operator: Signer) -> None:
     if stored.operator != operator.did:
         raise WrongGenesisError("the ledger has another operator", operator=stored.operator)
@@ -89,13 +162,14 @@ def _check_owner(stored: Genesis, wanted: Genesis | None, operator: Signer) -> N
         raise WrongGenesisError("the ledger is another network's", network=stored.network)
 
 
-def _check_checkpoint(store: Store, book: Book, operator: Signer) -> str:
+def check_checkpoint(store: Store, book: Book) -> str:
+    """Return the stored checkpoint, if it is one of this very log."""
     note = store.checkpoint()
     if note is None:
         if book.log.size > 1:
             raise LedgerCorruptError("the log has lost its checkpoint", seq=1)
         return ""
-    signed = open_checkpoint(note, verifier_key(book.genesis.origin, operator))
+    signed = open_checkpoint(note, verifier_key_of(book.genesis.origin, book.genesis.operator))
     if signed.size > book.log.size:
         raise LedgerCorruptError("entries under the signed checkpoint are gone", seq=book.log.size)
     if book.log.root_at(signed.size) != signed.root:

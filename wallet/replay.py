@@ -24,13 +24,13 @@ from wallet.transactions import Genesis, Signed, StateLeaf, read
 class Replay:
     """Rebuilds a book leaf by leaf; feed it the exact bytes, in order."""
 
-    def __init__(self, *, verify: bool = True) -> None:
-        """Start before the first leaf."""
+    def __init__(self, *, verify: bool = True, book: Book | None = None) -> None:
+        """Start before the first leaf, or after the last one of ``book``."""
         self._verify = verify
-        self._book: Book | None = None
+        self._book = book
         self._waiting: list[Signed] = []
-        self._chain = ""
-        self.size = 0
+        self._chain = book.genesis.chain if book is not None else ""
+        self.size = book.log.size if book is not None else 0
 
     @property
     def book(self) -> Book:

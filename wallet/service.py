@@ -26,18 +26,19 @@ import asyncio
 import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Final, Self
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, Self
 
 from rahba.clock import Clock
 from rahba.envelope import Signer
 from rahba.ids import Ids
+from rahba.promise import Promise, sign_promise
 from wallet.admission import Admission, Item
 from wallet.book import Book
 from wallet.errors import InvariantError, LedgerUnavailableError
-from wallet.ports import Answer, Entry, Store, Verdict
+from wallet.ports import Answer, Entry, Snapshot, Store, Verdict
+from wallet.recovery import BeforeSigning, recover
 from wallet.recovery import checkpoint as sign
-from wallet.recovery import recover
 from wallet.refusals import Refusals, charged
 from wallet.transactions import (
     EXPIRING_LANE,
@@ -53,6 +54,7 @@ from wallet.views import LedgerViews
 INTERVAL_S: Final = 0.2
 SWEEP_S: Final = 0.5
 MAX_GROUP: Final = 1_000
+SNAPSHOT_EVERY: Final = 20_000
 VERIFIERS: Final = 2
 EXPIRE_VALIDITY_MS: Final = 60_000
 _MAYBE_LOGGED: Final = frozenset({"expired", "nonce_conflict"})
@@ -68,6 +70,7 @@ class _Group:
     verdicts: list[Verdict] = field(default_factory=list)
     checkpoint: str | None = None
     checkpoint_size: int = 0
+    snapshot: Snapshot | None = None
     answers: list[tuple[Item, Answer]] = field(default_factory=list)
     seen: list[tuple[Item, Answer]] = field(default_factory=list)
 
@@ -86,6 +89,7 @@ class Sequencer(LedgerViews):
         super().__init__(store, book, note, operator)
         self._clock = clock
         self._ids = ids
+        self._covered = (store.snapshot() or (0, ()))[0]
         self._refusals = Refusals(store.verdicts())
         self._verifiers = ThreadPoolExecutor(VERIFIERS, "ledger-verify")
         self._writer = ThreadPoolExecutor(1, "ledger-write")
@@ -104,19 +108,29 @@ class Sequencer(LedgerViews):
 
     @classmethod
     async def open(
-        cls, store: Store, *, genesis: Genesis | None, operator: Signer, clock: Clock, ids: Ids
+        cls,
+        store: Store,
+        *,
+        genesis: Genesis | None,
+        operator: Signer,
+        clock: Clock,
+        ids: Ids,
+        before_signing: BeforeSigning | None = None,
     ) -> Self:
-        """Replay the store's log, compare it with what it recorded, and start.
+        """Acquire the store, replay its log, compare it with what it recorded, and start.
 
-        ``genesis`` opens an empty store; a store that has one keeps its own. The ledger closes
-        the store in the end, also when it cannot be opened.
+        ``genesis`` opens an empty store; a store that has one keeps its own. ``before_signing``
+        is given the book and its latest checkpoint before anything is signed, and may raise. The
+        ledger closes the store in the end, also when it cannot be opened.
 
         Raises:
+            StoreLockedError: another sequencer has the store.
             LedgerCorruptError: the log does not lead to its recorded state; says where.
             WrongGenesisError: the log is another network's or operator's, or there is none.
         """
         try:
-            book, note = await asyncio.to_thread(recover, store, genesis, operator)
+            await asyncio.to_thread(store.acquire)
+            book, note = await recover(store, genesis, operator, before_signing)
         except BaseException:
             store.close()
             raise
@@ -149,20 +163,53 @@ class Sequencer(LedgerViews):
         """
         await asyncio.shield(self._stopped)
 
-    async def submit(self, raw: bytes) -> Answer:
+    async def submit(self, raw: bytes, *, receipt: bool = False) -> Answer:
         """Submit one signed transaction; answers after it is durable."""
-        (answer,) = await self.submit_many([raw])
+        (answer,) = await self.submit_many([raw], receipt=receipt)
         return answer
 
-    async def submit_many(self, raws: list[bytes]) -> list[Answer]:
+    async def submit_many(self, raws: list[bytes], *, receipt: bool = False) -> list[Answer]:
         """Submit several, in order; each gets its own answer.
+
+        With ``receipt`` the operator signs that what is in the log is there (one signature each).
 
         Raises:
             LedgerUnavailableError: the ledger stopped; what happened to them must be asked.
         """
         if self._stopping or self._stopped.done():
             raise LedgerUnavailableError("the ledger is stopping")
-        return await self._admission.submit(raws).done if raws else []
+        answers = await self._admission.submit(raws).done if raws else []
+        return await asyncio.to_thread(self._promise, answers) if receipt else answers
+
+    async def status(self, tx_id: str) -> Answer:
+        """Return what became of a transaction: ``logged``, ``refused`` or ``unknown``."""
+        entry = await self._find(tx_id)
+        await self._settled()
+        if entry is not None:
+            witnessed = entry.seq < self._witnessed_size
+            finality: Literal["durable", "witnessed"] = "witnessed" if witnessed else "durable"
+            return Answer("logged", tx_id, entry.seq, finality=finality)
+        verdict = self._refusals.recall(tx_id, self._book.time(self._clock.now_ms()))
+        if verdict is not None:
+            return Answer("refused", tx_id, code=verdict.code, detail=verdict.detail)
+        return Answer("unknown", tx_id, detail="neither logged nor refused: it may be sent again")
+
+    async def save_witnessed(self, note: str, size: int) -> None:
+        """Keep a checkpoint of ``size`` entries that a quorum of witnesses cosigned."""
+        self._check_running()
+        if size > self._witnessed_size:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writer, self._store.save_witnessed, note)
+            self._witnessed, self._witnessed_size = note, size
+
+    def _promise(self, answers: list[Answer]) -> list[Answer]:
+        chain = self._book.state.chain
+        return [
+            replace(answer, receipt=sign_promise(_promised(chain, answer), self._operator))
+            if answer.ok
+            else answer
+            for answer in answers
+        ]
 
     async def _sweep(self) -> None:
         """Wake the sequencer now and then, so that holds expire without traffic."""
@@ -189,12 +236,17 @@ class Sequencer(LedgerViews):
         group = self._apply(self._in_hand)
         if group.entries or group.verdicts:
             await asyncio.get_running_loop().run_in_executor(
-                self._writer, self._store.append, group.entries, group.verdicts, group.checkpoint
+                self._writer,
+                self._store.append,
+                group.entries,
+                group.verdicts,
+                group.checkpoint,
+                group.snapshot,
             )
             self._check_running()
         self._durable.set()
         if group.checkpoint is not None:
-            self._checkpoint, self._checkpoint_size = group.checkpoint, group.checkpoint_size
+            self._publish(group.checkpoint, group.checkpoint_size)
         for item, answer in group.answers:
             item.ticket.settle(item.index, answer)
         if group.seen:
@@ -231,7 +283,7 @@ class Sequencer(LedgerViews):
         seq = book.log.size
         outcome = book.take(signed, log_time)
         if outcome.outcome == "logged":
-            self._logged(group, Entry(seq, signed.raw, signed.leaf, log_time))
+            self._logged(group, Entry(seq, signed.raw, signed.leaf, log_time, book.links))
             group.answers.append((item, Answer("logged", tx_id, seq)))
             return
         answer = Answer(outcome.outcome, tx_id, code=outcome.code, detail=outcome.detail)
@@ -269,7 +321,7 @@ class Sequencer(LedgerViews):
             outcome = book.take(signed, log_time)
             if outcome.outcome != "logged":
                 raise InvariantError("what is due could not be ended", subject=subject)
-            self._logged(group, Entry(seq, signed.raw, signed.leaf, log_time))
+            self._logged(group, Entry(seq, signed.raw, signed.leaf, log_time, book.links))
 
     def _expire(self, subject: str, log_time: int) -> Expire:
         return Expire(
@@ -293,6 +345,9 @@ class Sequencer(LedgerViews):
         group.entries.append(Entry(seq, signed.raw, signed.leaf, log_time))
         group.checkpoint = sign(book, self._operator)
         group.checkpoint_size = book.log.size
+        if book.log.size - self._covered >= SNAPSHOT_EVERY:
+            group.snapshot = _merged(group.snapshot, book.snapshot())
+            self._covered = book.log.size
 
     async def _look_up(self, seen: list[tuple[Item, Answer]]) -> None:
         """What cannot be logged now may be logged already: then it exists."""
@@ -325,6 +380,16 @@ def _break(future: asyncio.Future[None], error: Exception) -> None:
     """Set an error that nobody has to look at."""
     future.set_exception(error)
     future.exception()
+
+
+def _merged(first: Snapshot | None, second: Snapshot) -> Snapshot:
+    """Return what both say; the rows of the second are newer."""
+    return second if first is None else Snapshot(second.size, {**first.rows, **second.rows})
+
+
+def _promised(chain: str, answer: Answer) -> Promise:
+    seq = answer.seq or 0
+    return Promise(chain=chain, id=answer.id, seq=seq, by_size=seq + 1)
 
 
 def _invalid(item: Item) -> Answer:

@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -50,7 +50,10 @@ class Policy(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """A key's mandate to spend for an account; ``spent`` counts amounts and fees."""
+    """A key's mandate to spend for an account; ``spent`` counts amounts and fees.
+
+    ``grant`` is the id of the transaction that gave it.
+    """
 
     key: str
     budget: int
@@ -58,6 +61,7 @@ class Session:
     payees: frozenset[str] | None
     types: frozenset[str]
     expires: int
+    grant: str = ""
     spent: int = 0
 
 
@@ -121,7 +125,7 @@ class Account:
 class Escrow:
     """A hold: ``amount`` of the payer's set aside; ``captured`` is what the payee took so far.
 
-    A disputed one waits for its arbiter until ``deadline``.
+    A disputed one waits for its arbiter until ``deadline``; a resolved one ``ended`` then.
     """
 
     id: str
@@ -135,6 +139,7 @@ class Escrow:
     captured: int = 0
     status: Status = "open"
     deadline: int = 0
+    ended: int = 0
 
     @property
     def resolved(self) -> bool:
@@ -203,7 +208,7 @@ class State:
         self.dirty: set[str] = set()  # holds, bonds and faults, since the last snapshot
         self.concerned: list[Account] = []  # by the last transaction, whose history it is part of
         self.deadlines = Deadlines(self.due)
-        self._resolved: deque[tuple[int, str]] = deque()
+        self._resolved: list[tuple[int, str]] = []
         self._salts_by_minute: dict[int, list[tuple[str, int]]] = {}
         for name in (ISSUANCE, FEES):
             self.register(name)
@@ -269,7 +274,8 @@ class State:
         if done:
             hold.status = "captured" if hold.captured else "released"
             self.open_holds -= 1
-            self._resolved.append((self.log_time + REMEMBER_MS, hold.id))
+            hold.ended = self.log_time
+            heapq.heappush(self._resolved, (hold.ended, hold.id))
             if hold.session is not None:
                 hold.session.spent -= freed  # what came back may be spent again
 
@@ -352,13 +358,35 @@ class State:
         part = self.unbonding.get(subject)
         return None if part is None else part.due
 
-    def forget(self) -> list[str]:
-        """Let go of the holds that were resolved long ago; returns their ids."""
-        gone: list[str] = []
-        while self._resolved and self._resolved[0][0] < self.log_time:
-            gone.append(self._resolved.popleft()[1])
-            del self.holds[gone[-1]]
+    def forget(self) -> list[Escrow]:
+        """Let go of the holds that were resolved long ago, and return them."""
+        gone: list[Escrow] = []
+        while self._resolved and self._resolved[0][0] + REMEMBER_MS < self.log_time:
+            gone.append(self.holds.pop(heapq.heappop(self._resolved)[1]))
         return gone
+
+    def put_account(self, account: Account) -> None:
+        """Take an account over from a snapshot; they come by position, the system's first."""
+        self.accounts[account.id] = account
+        if account.position:
+            self.total += account.posted
+        self.held += account.held
+        self.bonded += account.bond
+        for salt, minute in account.salts.items():
+            self._salts_by_minute.setdefault(minute, []).append((account.id, salt))
+        for part in account.unbonding.values():
+            self.unbonding[part.id] = part
+            self.deadlines.watch(part.id, part.due)
+
+    def put_hold(self, hold: Escrow) -> None:
+        """Take a hold over from a snapshot."""
+        self.holds[hold.id] = hold
+        if hold.resolved:
+            heapq.heappush(self._resolved, (hold.ended, hold.id))
+            return
+        self.escrowed += hold.rest
+        self.open_holds += 1
+        self.deadlines.watch(hold.id, hold.due)
 
     def _watch(self, subject: str, due: int) -> None:
         self.dirty.add(subject)

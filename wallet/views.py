@@ -23,6 +23,7 @@ from wallet.book import Book
 from wallet.errors import LedgerUnavailableError
 from wallet.merkle import MerkleLog
 from wallet.ports import AccountView, Entry, HoldView, Store, SupplyView, TxView
+from wallet.snapshot import archive_key, archived
 from wallet.state import SYSTEM
 from wallet.transactions import Genesis, read
 
@@ -40,6 +41,9 @@ class LedgerViews:
         self._operator = operator
         self._checkpoint = note
         self._checkpoint_size = book.log.size
+        self._witnessed = store.witnessed()
+        self._witnessed_size = _size_of(self._witnessed)
+        self._news = asyncio.Event()
         self._reader = ThreadPoolExecutor(1, "ledger-read")
         self._durable = asyncio.Event()
         self._durable.set()
@@ -83,6 +87,10 @@ class LedgerViews:
         await self._settled()
         found = self._book.state.holds.get(hold_id)
         if found is None:
+            key = archive_key(check_digest(hold_id))
+            row = await self._read(lambda: self._store.row(key))
+            found = archived(row) if row is not None else None
+        if found is None:
             return None
         return HoldView(
             found.id,
@@ -118,6 +126,22 @@ class LedgerViews:
     async def checkpoint(self) -> str:
         """Return the latest signed checkpoint (a signed note)."""
         return self._checkpoint
+
+    async def next_checkpoint(self, after: int) -> tuple[str, int]:
+        """Wait for a durable checkpoint of more than ``after`` entries; returns it and its size."""
+        while self._checkpoint_size <= after:
+            self._check_running()
+            await self._news.wait()
+        return self._checkpoint, self._checkpoint_size
+
+    def _publish(self, note: str, size: int) -> None:
+        self._checkpoint, self._checkpoint_size = note, size
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def witnessed(self) -> str | None:
+        """Return the latest checkpoint that a quorum of witnesses cosigned."""
+        return self._witnessed
 
     async def verifier_key(self) -> str:
         """Return the log's C2SP verifier key."""
@@ -163,3 +187,8 @@ class LedgerViews:
 def _view(entry: Entry) -> TxView:
     payload: dict[str, object] = msgspec.json.decode(read(entry.raw).payload)
     return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
+
+
+def _size_of(note: str | None) -> int:
+    """Return the size that a checkpoint of our own store names."""
+    return int(note.split("\n", 2)[1]) if note else 0

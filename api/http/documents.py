@@ -325,11 +325,13 @@ class DealDocument(Document):
 class AnswerDocument(Document):
     """The ledger's answer to one submission."""
 
-    outcome: Literal["logged", "exists", "conflict", "retry", "invalid", "refused"]
+    outcome: Literal["logged", "exists", "conflict", "retry", "invalid", "refused", "unknown"]
     id: str
     seq: int | None
     code: str | None
     detail: str
+    receipt: str | None
+    finality: Literal["durable", "witnessed"] | None
 
 
 class SubmittedDocument(RootModel[AnswerDocument | list[AnswerDocument]]):

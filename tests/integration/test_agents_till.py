@@ -88,7 +88,7 @@ class Flaky:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    async def submit(self, raw: bytes) -> Answer:
+    async def submit(self, raw: bytes, *, receipt: bool = False) -> Answer:
         if self.busy:
             self.busy -= 1
             return Answer("retry", "0" * 64, code="busy")

@@ -37,7 +37,7 @@ class Line:
         self.lose_answers = 0
         self.busy = 0
 
-    async def submit(self, raw: bytes) -> Answer:
+    async def submit(self, raw: bytes, *, receipt: bool = False) -> Answer:
         self.sent.append(raw)
         if self.lose_requests:
             self.lose_requests -= 1

@@ -430,6 +430,7 @@ async def test_a_far_ledger_is_judged_by_what_it_sends_alone() -> None:
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     store = SqliteStore(path)
+    store.acquire()
     store.append(ENTRIES, [], CHECKPOINT)
     store.close()
     return path
@@ -437,6 +438,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_file_is_audited_beside_the_sequencer_that_writes_it(file: Path) -> None:
     store = SqliteStore(file)
+    store.acquire()
     try:
         with ReadOnlyLog(file) as log:
             assert audit_entries(log, log.checkpoint, vkey=VKEY).ok

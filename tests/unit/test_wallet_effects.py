@@ -120,7 +120,7 @@ def test_a_resolved_hold_is_remembered_for_an_hour(pure: PureLedger, hold: str) 
     pure.state.advance(pure.now)
     assert pure.state.forget() == []
     pure.state.advance(pure.now + 1)
-    assert pure.state.forget() == [hold]
+    assert [gone.id for gone in pure.state.forget()] == [hold]
     pure.now += 1
     assert code(pure, Expire, "amina", subject=hold, fee="0") == "unknown_hold"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,17 +14,19 @@ from rahba.errors import BadInputError, RahbaError
 from rahba.merkle import OutOfRangeError, verify_consistency, verify_inclusion
 from rahba.messages import TX_TYPE
 from rahba.note import open_checkpoint
+from rahba.promise import open_promise
 from tests.fixtures.wallet import DEAL, FEE, START_MS, LedgerRig, did, signer_of
 from wallet.account import Wallet
 from wallet.admission import MAX_QUEUED
+from wallet.book import Book
 from wallet.errors import (
     HoldExpiredError,
     InsufficientFundsError,
+    LedgerCorruptError,
     LedgerUnavailableError,
     StoreError,
     WrongGenesisError,
 )
-from wallet.ports import Entry, Verdict
 from wallet.service import Sequencer
 from wallet.stores.memory import MemoryStore
 from wallet.stores.sqlite import SqliteStore
@@ -297,11 +300,11 @@ async def test_a_view_never_shows_what_is_not_on_disk(tmp_path: Path) -> None:
 class SlowStore(MemoryStore):
     """Takes 20 ms for an append."""
 
-    def append(self, entries: list[Entry], verdicts: list[Verdict], checkpoint: str | None) -> None:
+    def append(self, *group: Any) -> None:
         import time
 
         time.sleep(0.02)
-        super().append(entries, verdicts, checkpoint)
+        super().append(*group)
 
 
 async def test_a_full_disk_stops_the_ledger_and_answers_nobody(tmp_path: Path) -> None:
@@ -372,6 +375,7 @@ async def test_an_empty_store_needs_a_genesis_and_a_ledger_its_operator(
     memory_rig: LedgerRig,
 ) -> None:
     words = {"clock": memory_rig.clock, "ids": memory_rig.ids}
+    await memory_rig.ledger.close()
     with pytest.raises(WrongGenesisError, match="needs a genesis"):
         await Sequencer.open(MemoryStore(), genesis=None, operator=memory_rig.operator, **words)
     with pytest.raises(WrongGenesisError, match="another operator"):
@@ -433,3 +437,61 @@ async def test_an_interval_that_is_full_is_closed_at_once(
     assert states == [12, 23]
     await memory_rig.reopen()
     assert await memory_rig.available("brahim") == 25
+
+
+async def test_what_became_of_a_transaction_can_be_asked(rig: LedgerRig) -> None:
+    amina = await rig.funded("amina", 10_000)
+    raw = await amina.sign_transfer(did("brahim"), 1)
+    name = transaction_id(raw)
+    assert (await rig.ledger.status(name)).outcome == "unknown"
+    await rig.ledger.submit(raw)
+    found = await rig.ledger.status(name)
+    assert (found.outcome, found.finality) == ("logged", "durable")
+    await rig.ledger.save_witnessed(await rig.ledger.checkpoint(), 1)
+    assert (await rig.ledger.status(name)).finality == "durable"
+    note, size = await rig.ledger.next_checkpoint(found.seq or 0)
+    await rig.ledger.save_witnessed(note, size)
+    assert (await rig.ledger.status(name)).finality == "witnessed"
+    too_much = await amina.sign_transfer(did("brahim"), 10**9)
+    assert (await rig.ledger.submit(too_much)).outcome == "refused"
+    told = await rig.ledger.status(transaction_id(too_much))
+    assert (told.outcome, told.code) == ("refused", "insufficient_funds")
+    await rig.reopen()
+    assert (await rig.ledger.status(name)).finality == "witnessed"
+    assert await rig.ledger.witnessed() == note
+
+
+async def test_a_receipt_is_the_operators_word_on_what_is_in_the_log(rig: LedgerRig) -> None:
+    amina = await rig.funded("amina", 10_000)
+    raws = [await amina.sign_transfer(did("brahim"), amount) for amount in (1, 10**9)]
+    paid, refused = await rig.ledger.submit_many(raws, receipt=True)
+    assert refused.receipt is None
+    assert paid.receipt is not None
+    promise = open_promise(paid.receipt, rig.operator.did)
+    assert (promise.id, promise.seq) == (transaction_id(raws[0]), paid.seq)
+    assert promise.chain == await rig.ledger.chain()
+    again = await rig.ledger.submit(raws[0], receipt=True)
+    assert (again.outcome, again.receipt) == ("exists", paid.receipt)
+    assert (await rig.ledger.submit(raws[0])).receipt is None
+    with pytest.raises(RahbaError):
+        open_promise(paid.receipt, did("amina"))
+
+
+async def test_whoever_is_asked_before_signing_may_forbid_it(sqlite_rig: LedgerRig) -> None:
+    await sqlite_rig.funded("amina")
+    await sqlite_rig.ledger.close()
+    asked: list[tuple[int, str]] = []
+
+    async def forbid(book: Book, note: str) -> None:
+        asked.append((book.log.size, note))
+        raise LedgerCorruptError("somebody saw more")
+
+    store = sqlite_rig.make_store()
+    words = {"genesis": None, "clock": sqlite_rig.clock, "ids": sqlite_rig.ids}
+    size = store.size()
+    with pytest.raises(LedgerCorruptError):
+        await Sequencer.open(store, operator=sqlite_rig.operator, before_signing=forbid, **words)
+    ledger = await sqlite_rig.open()
+    assert asked == [(size, await ledger.checkpoint())]
+    assert ledger.log.size == size
+    await ledger.close()

@@ -13,7 +13,7 @@ from rahba.clock import ManualClock
 from tests.fixtures.wallet import DEAL, FEE, START_MS, LedgerRig, did, signer_of
 from wallet.book import Book
 from wallet.errors import InvariantError, LedgerUnavailableError
-from wallet.ports import Entry, Verdict
+from wallet.ports import Entry, Snapshot, Verdict
 from wallet.stores.sqlite import SqliteStore
 from wallet.transactions import (
     EXPIRING_LANE,
@@ -35,10 +35,14 @@ class WatchedStore(SqliteStore):
         self.held: set[str] = set()
 
     def append(
-        self, entries: Sequence[Entry], verdicts: Sequence[Verdict], checkpoint: str | None
+        self,
+        entries: Sequence[Entry],
+        verdicts: Sequence[Verdict],
+        checkpoint: str | None,
+        snapshot: Snapshot | None = None,
     ) -> None:
         time.sleep(0.005)
-        super().append(entries, verdicts, checkpoint)
+        super().append(entries, verdicts, checkpoint, snapshot)
         for entry in entries:
             tx = read(entry.raw).record
             self.paid += isinstance(tx, Transfer)

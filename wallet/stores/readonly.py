@@ -17,6 +17,7 @@ from wallet.errors import StoreError
 from wallet.ports import Entry
 
 _BUSY_MS = 5_000
+_KINDS = (int, bytes, bytes, int, bytes)
 
 
 class ReadOnlyLog:
@@ -40,7 +41,9 @@ class ReadOnlyLog:
         try:
             self._connection.set_busy_timeout(_BUSY_MS)
             self._connection.execute("PRAGMA wal_autocheckpoint = 0; BEGIN")
-            rows = self._connection.execute("SELECT note FROM checkpoint").fetchall()
+            rows = self._connection.execute(
+                "SELECT note FROM notes WHERE name = 'checkpoint'"
+            ).fetchall()
         except (apsw.Error, UnicodeDecodeError) as error:
             self._connection.close()
             raise StoreError(f"not a ledger file: {error}", path=str(path)) from error
@@ -65,13 +68,13 @@ class ReadOnlyLog:
         """
         try:
             rows = self._connection.execute(
-                "SELECT seq, raw, leaf, log_time FROM entries ORDER BY seq"
+                "SELECT seq, raw, leaf, log_time, links FROM entries ORDER BY seq"
             )
-            for seq, raw, leaf, log_time in rows:
+            for row in rows:
                 # A damaged page can give a value of any type, whatever the table asked for.
-                if not (type(raw) is type(leaf) is bytes and type(seq) is type(log_time) is int):
+                if tuple(map(type, row)) != _KINDS:
                     raise StoreError("the file is damaged")
-                yield Entry(seq, raw, leaf, log_time)
+                yield Entry._make(row)
         except (apsw.Error, UnicodeDecodeError) as error:
             raise StoreError(f"the file cannot be read: {error}") from error
 

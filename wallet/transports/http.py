@@ -72,6 +72,7 @@ class _Job:
     raws: list[bytes]
     bytes: int
     answers: asyncio.Future[list[Answer]]
+    receipt: bool
 
 
 class HttpLedger:
@@ -119,11 +120,11 @@ class HttpLedger:
         if self._session is not None:
             await self._session.close()
 
-    async def submit(self, raw: bytes) -> Answer:
+    async def submit(self, raw: bytes, *, receipt: bool = False) -> Answer:
         """Submit one signed transaction; answers after it is durable."""
-        return (await self.submit_many([raw]))[0]
+        return (await self.submit_many([raw], receipt=receipt))[0]
 
-    async def submit_many(self, raws: list[bytes]) -> list[Answer]:
+    async def submit_many(self, raws: list[bytes], *, receipt: bool = False) -> list[Answer]:
         """Submit several, in order; each gets its own answer."""
         answers: dict[int, Answer] = {}
         sendable: list[int] = []
@@ -134,7 +135,7 @@ class HttpLedger:
             else:
                 answers[at] = Answer("invalid", leaf_hash(raw).hex(), code=code)
         for chunk in _chunks(sendable, raws):
-            found = await self._enqueue([raws[at] for at in chunk])
+            found = await self._enqueue([raws[at] for at in chunk], receipt)
             answers.update(zip(chunk, found, strict=True))
         return [answers[at] for at in range(len(raws))]
 
@@ -156,6 +157,10 @@ class HttpLedger:
         """Return a logged transaction."""
         return await self._find(f"/v1/transactions/{quote(tx_id, safe='')}", TxView)
 
+    async def status(self, tx_id: str) -> Answer:
+        """Return what became of a transaction."""
+        return await self._get(f"/v1/transactions/{quote(tx_id, safe='')}/status", Answer)
+
     async def entries(self, start: int, limit: int) -> list[TxView]:
         """Return log entries from ``start`` on; fewer than ``limit`` when they are large."""
         return await self._get(f"/v1/entries?start={start:d}&limit={limit:d}", list[TxView])
@@ -167,6 +172,11 @@ class HttpLedger:
     async def checkpoint(self) -> str:
         """Return the latest signed checkpoint."""
         return _text((await self._ask("GET", "/v1/log/checkpoint"))[1])
+
+    async def witnessed(self) -> str | None:
+        """Return the latest cosigned checkpoint."""
+        status, note = await self._ask("GET", "/v1/log/witnessed", absent=True)
+        return None if status == 404 else _text(note)
 
     async def verifier_key(self) -> str:
         """Return the log's verifier key."""
@@ -186,10 +196,10 @@ class HttpLedger:
 
     # -- submissions -----------------------------------------------------------------------
 
-    async def _enqueue(self, raws: list[bytes]) -> list[Answer]:
+    async def _enqueue(self, raws: list[bytes], receipt: bool) -> list[Answer]:
         async with self._room:
             loop = asyncio.get_running_loop()
-            job = _Job(raws, sum(map(len, raws)) + len(raws), loop.create_future())
+            job = _Job(raws, sum(map(len, raws)) + len(raws), loop.create_future(), receipt)
             self._jobs.append(job)
             if not self._scheduled:
                 self._scheduled = True
@@ -209,7 +219,8 @@ class HttpLedger:
         while self._jobs:
             items += len(self._jobs[0].raws)
             size += self._jobs[0].bytes
-            if items > MAX_ITEMS or size > MAX_POST_BYTES:
+            other = self._jobs[0].receipt != jobs[0].receipt
+            if items > MAX_ITEMS or size > MAX_POST_BYTES or other:
                 break
             jobs.append(self._jobs.popleft())
         return jobs
@@ -222,7 +233,8 @@ class HttpLedger:
     async def _post(self, jobs: list[_Job]) -> None:
         raws = [raw for job in jobs for raw in job.raws]
         try:
-            _, body = await self._ask("POST", "/v1/transactions", b"\n".join(raws) + b"\n")
+            path = "/v1/transactions" + ("?receipt=1" if jobs[0].receipt else "")
+            _, body = await self._ask("POST", path, b"\n".join(raws) + b"\n")
             answers = read(body, list[Answer])
             if len(answers) != len(raws):
                 raise LedgerAnswerError("not one answer for each transaction")  # noqa: TRY301

@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from api.http.documents import (
     Account,
     AccountDocument,
+    AnswerDocument,
     ChainDocument,
     ConsistencyDocument,
     Digest,
@@ -74,10 +75,11 @@ async def read_account(request: Request, account: Account) -> Response:
     responses=answers(SubmittedDocument, 200, 402, 409, 413, 415, 422, 503),
     openapi_extra=transactions_body(),
 )
-async def submit(request: Request) -> Response:
+async def submit(request: Request, receipt: Annotated[int, Query(ge=0, le=1)] = 0) -> Response:
     """Submit signed transactions: one envelope, an array of them, or one a line (NDJSON).
 
-    Each gets its own answer after it is durable. Sending the same bytes again is harmless.
+    Each gets its own answer after it is durable. Sending the same bytes again is harmless. With
+    ``receipt=1`` the operator signs that each is in the log, and where.
     """
     gateway, kind = gateway_of(request), media_type(request)
     if kind not in {_JSON, _NDJSON}:
@@ -85,11 +87,11 @@ async def submit(request: Request) -> Response:
     body = (await request.body()).strip(_SPACE)
     ledger = gateway.parts.ledger
     if kind == _JSON and not body.startswith(b"["):
-        return _answered(await ledger.submit(body))
+        return _answered(await ledger.submit(body, receipt=bool(receipt)))
     raws = _items(body) if kind == _JSON else [line for line in body.split(b"\n") if line]
     if len(raws) > gateway.settings.max_batch:
         raise TooLargeError("too many transactions at once", limit=gateway.settings.max_batch)
-    found = encode_answers(await ledger.submit_many(raws)) if raws else b"[]"
+    found = encode_answers(await ledger.submit_many(raws, receipt=bool(receipt))) if raws else b"[]"
     if kind == _JSON:
         return Reply(found)
     lines = b"".join(orjson.dumps(item) + b"\n" for item in orjson.loads(found))
@@ -103,6 +105,15 @@ async def read_transaction(request: Request, transaction: Digest) -> Response:
     if view is None:
         raise UnknownTransactionError("the ledger has no such transaction", id=transaction)
     return Reply(encode(view))
+
+
+@router.get("/transactions/{transaction}/status", responses=answers(AnswerDocument, 200, 422))
+async def read_status(request: Request, transaction: Digest) -> Response:
+    """Return what became of a transaction: logged and how final, refused, or unknown.
+
+    What is unknown may be sent again: the same bytes are executed once at most.
+    """
+    return Reply(encode(await gateway_of(request).parts.ledger.status(check_digest(transaction))))
 
 
 @router.get("/holds/{hold}", responses=answers(HoldDocument, 200, 404, 422))
@@ -136,6 +147,15 @@ async def read_log_key(request: Request) -> Response:
 async def read_checkpoint(request: Request) -> Response:
     """Return the newest signed checkpoint (a C2SP signed note)."""
     note = await gateway_of(request).parts.ledger.checkpoint()
+    return PlainTextResponse(note, headers={"cache-control": "public, max-age=1"})
+
+
+@router.get("/log/witnessed", responses=plain_answers(200, 404))
+async def read_witnessed(request: Request) -> Response:
+    """Return the newest checkpoint that a quorum of witnesses cosigned."""
+    note = await gateway_of(request).parts.ledger.witnessed()
+    if note is None:
+        raise NotFoundError("no quorum of witnesses has cosigned a checkpoint yet")
     return PlainTextResponse(note, headers={"cache-control": "public, max-age=1"})
 
 
