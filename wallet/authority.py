@@ -24,6 +24,9 @@ def authorise(state: State, signed: Signed, log_time: int) -> Session | None:
     """
     tx, signers = signed.tx, signed.signers
     account = state.accounts.get(tx.account)
+    alone = signers == (tx.account,) and tx.fee_payer is None and type(tx) is not KeyRotate
+    if alone and (account is None or (account.policy is None and account.pending is None)):
+        return None  # an account that never had another key than its own, by that
     policy = policy_of(account, tx.account, log_time)
     session = None
     own = 1

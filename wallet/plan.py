@@ -11,19 +11,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from wallet.state import Account, Escrow, Issue, Policy, Session, State, Unbonding
-
-Posting = tuple[str, str, int]
-"""``(debit, credit, amount)``: the amount moves from the first to the second."""
+from wallet.state import Account, Escrow, Issue, Policy, Posting, Session, State, Unbonding
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):
-    """What a compiler may know: the state to read, the session if any, when, and which id."""
+    """What a compiler may know: the state to read, the session if any, when, and which leaf."""
 
     state: State
     session: Session | None
     log_time: int
-    tx_id: str
+    leaf: bytes
+
+    @property
+    def tx_id(self) -> str:
+        """Return the id of the transaction."""
+        return self.leaf.hex()
 
 
 class OpenHold(NamedTuple):

@@ -9,8 +9,7 @@
 
     >>> from wallet.transactions import dev_genesis
     >>> state = State(dev_genesis("did:key:z6Mk", 0))
-    >>> for name, change in ((ISSUANCE, -5), (FEES, 5)):
-    ...     state.post(state.register(name), change)
+    >>> state.post([(ISSUANCE, FEES, 5)], {})
     >>> state.issued, state.total
     (5, 5)
 """
@@ -18,7 +17,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
@@ -34,6 +33,8 @@ SYSTEM: Final = frozenset({ISSUANCE, FEES})
 REMEMBER_MS: Final = 3_600_000
 Status = Literal["open", "disputed", "captured", "released"]
 Issue = Literal["faucet", "mint"]
+Posting = tuple[str, str, int]
+"""``(debit, credit, amount)``: the amount moves from the first to the second."""
 
 
 class Policy(NamedTuple):
@@ -236,11 +237,20 @@ class State:
             self.touched.add(name)
         return account
 
-    def post(self, account: Account, change: int) -> None:
-        """Change what an account owns."""
-        account.posted += change
-        if account.position:  # all but the issuance
-            self.total += change
+    def post(self, postings: Iterable[Posting], touched: dict[str, Account]) -> None:
+        """Move what each posting says, and add whom it concerns to ``touched``."""
+        accounts = self.accounts
+        for debit, credit, amount in postings:
+            payer = accounts.get(debit) or self.register(debit)
+            payee = accounts.get(credit) or self.register(credit)
+            payer.posted -= amount
+            payee.posted += amount
+            if not payer.position:  # what is issued is new to all others
+                self.total += amount
+            elif not payee.position:
+                self.total -= amount
+            touched[debit] = payer
+            touched[credit] = payee
 
     def reserve(self, name: str, change: int) -> None:
         """Change how much of what an account owns is held."""
@@ -343,11 +353,11 @@ class State:
 
         The system's accounts take part in everything and have no history of their own.
         """
-        concerned = self.concerned = []
-        for name, account in accounts.items():
-            if name not in SYSTEM:
-                account.tip = sha256(account.tip + leaf).digest()
-                concerned.append(account)
+        concerned = self.concerned = [
+            account for account in accounts.values() if account.position >= len(SYSTEM)
+        ]
+        for account in concerned:
+            account.tip = sha256(account.tip + leaf).digest()
         self.touched.update(accounts)
 
     def due(self, subject: str) -> int | None:

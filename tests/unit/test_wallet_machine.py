@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fixtures.wallet import DEAL, FEE, PureLedger, did
+from tests.fixtures.wallet import DEAL, FEE, PureLedger, did, signer_of
+from wallet.book import Book
 from wallet.effects import MAX_SESSIONS
 from wallet.errors import InvariantError
 from wallet.forms import open_transaction
@@ -20,6 +21,8 @@ from wallet.transactions import (
     Release,
     Revoke,
     Transfer,
+    read,
+    seal_transaction,
 )
 
 LOGGED = Outcome("logged")
@@ -363,9 +366,19 @@ def test_ledger_time_never_runs_backwards(pure: PureLedger) -> None:
 
 def test_money_that_appears_from_nowhere_stops_the_ledger(pure: PureLedger) -> None:
     pure.fund("amina")
-    pure.state.post(pure.state.accounts[did("amina")], 1)
+    pure.state.total += 1
     with pytest.raises(InvariantError, match="I1"):
         pure.do(Transfer, "amina", to=did("brahim"), amount="1")
+
+
+def test_money_that_appears_in_one_account_alone_ends_with_its_interval(pure: PureLedger) -> None:
+    first = read(seal_transaction(pure.genesis, signer_of("operator")))
+    book = Book(pure.genesis, first.leaf)
+    raw = pure.sign(Faucet, "amina", amount="5000")
+    assert book.take(open_transaction(raw, pure.genesis.chain), pure.now) == LOGGED
+    book.state.accounts[did("amina")].posted += 1
+    with pytest.raises(InvariantError, match="I1"):
+        book.close_interval(signer_of("operator"))
 
 
 def test_a_hold_that_does_not_add_up_stops_the_ledger(pure: PureLedger) -> None:
