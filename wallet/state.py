@@ -252,18 +252,13 @@ class State:
             touched[debit] = payer
             touched[credit] = payee
 
-    def reserve(self, name: str, change: int) -> None:
-        """Change how much of what an account owns is held."""
-        self.register(name).held += change
-        self.held += change
-
     def open_hold(self, hold: Escrow) -> None:
         """Set a hold's amount aside."""
         self.holds[hold.id] = hold
         self.escrowed += hold.amount
         self.open_holds += 1
         self._watch(hold.id, hold.expires)
-        self.reserve(hold.payer, hold.amount)
+        self._reserve(hold.payer, hold.amount)
 
     def freeze_hold(self, hold: Escrow, deadline: int) -> None:
         """Leave an open hold to its arbiter until ``deadline``."""
@@ -276,7 +271,7 @@ class State:
         """Take a part of a hold and free another; with nothing left it is resolved, once."""
         if hold.resolved or taken + freed > hold.rest:
             raise InvariantError("I6: a hold resolves once, to what is in it", hold=hold.id)
-        self.reserve(hold.payer, -taken - freed)
+        self._reserve(hold.payer, -taken - freed)
         self.escrowed -= taken + freed
         self.dirty.add(hold.id)
         done = taken + freed == hold.rest
@@ -293,7 +288,7 @@ class State:
         """Change what an account has staked."""
         account.staked += change
         self.bonded += change
-        self.reserve(account.id, change)
+        self._reserve(account.id, change)
 
     def unbond(self, part: Unbonding) -> None:
         """Begin to give a part of a stake back; it stays held until it is due."""
@@ -307,7 +302,7 @@ class State:
         del self.unbonding[part.id], self.accounts[part.owner].unbonding[part.id]
         self.dirty.add(part.id)
         self.bonded -= part.amount
-        self.reserve(part.owner, -part.amount)
+        self._reserve(part.owner, -part.amount)
 
     def seize(self, account: Account, amount: int, fault: str) -> None:
         """Free ``amount`` of a bond for what takes it: the stake first, then what leaves last."""
@@ -322,7 +317,7 @@ class State:
             taken += share
             self.dirty.add(part.id)
             self.bonded -= share
-            self.reserve(account.id, -share)
+            self._reserve(account.id, -share)
             if not part.amount:
                 self.end_unbonding(part)
         if taken != amount:
@@ -401,3 +396,7 @@ class State:
     def _watch(self, subject: str, due: int) -> None:
         self.dirty.add(subject)
         self.deadlines.watch(subject, due)
+
+    def _reserve(self, name: str, change: int) -> None:
+        self.register(name).held += change
+        self.held += change

@@ -26,7 +26,13 @@ TEXTS = {"", ".cfg", ".css", ".html", ".js", ".json", ".lock", ".lua", ".md", ".
 TEXTS |= {".toml", ".txt", ".yml", ".yaml", ".csv"}
 
 # Modules of the kernel whose users are other people's programs.
-FOR_STRANGERS = {"rahba.client.market", "rahba.client.light", "rahba.balance", "rahba.policy"}
+FOR_STRANGERS = {
+    "rahba.client",
+    "rahba.client.market",
+    "rahba.client.light",
+    "rahba.balance",
+    "rahba.policy",
+}
 
 
 @cache
