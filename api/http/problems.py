@@ -70,6 +70,8 @@ KINDS: Final[dict[str, Kind]] = {
     "unknown_field": Kind(422, "A field is unknown, missing or of a wrong type"),
     "too_large": Kind(413, "Something exceeds its limit"),
     "bad_id": Kind(422, "An id is malformed"),
+    "bad_path": Kind(422, "A derivation path is malformed"),
+    "bad_phrase": Kind(422, "The words are no recovery phrase"),
     "bad_amount": Kind(422, "An amount is malformed"),
     "bad_signature": Kind(422, "A signature does not verify"),
     "envelope_expired": Kind(422, "A signed message is out of its time"),
@@ -131,6 +133,7 @@ KINDS: Final[dict[str, Kind]] = {
     "invariant_broken": Kind(500, "The ledger found a defect in itself"),
     "wrong_genesis": Kind(500, "The ledger's file is another network's"),
     "keystore": Kind(500, "A key file cannot be used"),
+    "wrong_passphrase": Kind(500, "The passphrase does not open the keystore"),
     # the log
     "bad_note": Kind(422, "The bytes are no signed note"),
     "bad_proof": Kind(422, "The proof does not lead to its root"),

@@ -6,17 +6,11 @@ import stat
 import threading
 from pathlib import Path
 
-import orjson
 import pytest
-from nacl import pwhash
 
-from rahba.envelope import Signer
 from rahba.ids import RandomIds
 from wallet.errors import KeystoreError
-from wallet.keys import agent_signer, new_seed, open_keystore, save_keystore
-
-QUICK = {"memory": pwhash.argon2id.MEMLIMIT_MIN, "passes": 1}
-SEED = bytes(range(32))
+from wallet.keys import agent_signer, bare_signer, new_seed
 
 
 def mode(path: Path) -> int:
@@ -68,56 +62,10 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path, bits: int) -> Non
         agent_signer(path)
 
 
-def test_a_locked_key_opens_with_its_passphrase_only(tmp_path: Path) -> None:
-    path = tmp_path / "owner.json"
-    save_keystore(path, SEED, "correct horse", **QUICK)
-    assert open_keystore(path, "correct horse").did == Signer(SEED).did
-    assert mode(path) == 0o600
-    assert SEED not in path.read_bytes()
-    for wrong in ("", "correct horse ", "Correct horse"):
-        with pytest.raises(KeystoreError, match="wrong passphrase"):
-            open_keystore(path, wrong)
-
-
-def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "owner.json"
-    save_keystore(path, SEED, "one", **QUICK)
-    before = path.read_bytes()
-    with pytest.raises(KeystoreError, match="never overwritten"):
-        save_keystore(path, new_seed(RandomIds()), "two", **QUICK)
-    assert path.read_bytes() == before
-    assert [each.name for each in tmp_path.iterdir()] == ["owner.json"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"memory": 2**40},
-        {"passes": 1_000},
-        {"kdf": "none"},
-        {"salt": "AA=="},
-        {"box": "AA=="},
-        {"did": Signer(bytes(32)).did},
-        {"extra": 1},
-    ],
-)
-def test_a_tampered_keystore_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    path = tmp_path / "owner.json"
-    save_keystore(path, SEED, "one", **QUICK)
-    changed = orjson.loads(path.read_bytes()) | change
-    path.write_bytes(orjson.dumps(changed, option=orjson.OPT_SORT_KEYS))
-    with pytest.raises(KeystoreError):
-        open_keystore(path, "one")
-
-
-def test_a_missing_or_huge_keystore_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "owner.json"
-    with pytest.raises(KeystoreError):
-        open_keystore(path, "one")
-    path.write_bytes(b"x" * 10_000)
-    path.chmod(0o600)
-    with pytest.raises(KeystoreError):
-        open_keystore(path, "one")
+def test_a_key_that_must_be_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        bare_signer(tmp_path / "key")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_seeds_are_32_fresh_bytes() -> None:
