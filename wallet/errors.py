@@ -337,7 +337,14 @@ class FencedError(StoreError):
     """Another sequencer took this store over; this one must stop."""
 
     code = "fenced"
-    hint = "the newer sequencer goes on; this one may be started again as its standby"
+    hint = "it was silent and taken for dead: look why; it may be started again with --standby"
+
+
+class StoreVersionError(StoreError):
+    """The ledger was stored by another release, in another form."""
+
+    code = "store_version"
+    hint = "run the release that wrote it, or start in another data folder"
 
 
 class LedgerCorruptError(RemoteError):

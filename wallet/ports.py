@@ -206,19 +206,44 @@ class Snapshot(NamedTuple):
 ARCHIVE: Final = b"r"
 
 
+class Pulse(NamedTuple):
+    """Who writes (its fencing token), and how often it has said that it lives."""
+
+    token: int
+    beat: int
+
+
 class Store(Protocol):
     """Keeps the log; all of an ``append`` is on disk when it returns, or nothing is.
 
-    Reading needs nothing; to write, a store must be acquired. ``append``, ``acquire`` and
-    ``save_witnessed`` are called from one thread at a time, the reading methods from another one.
+    * Reading needs nothing; to write, a store must be acquired.
+    * The fencing token is compared within every write, so that a writer that was taken for dead
+      and wakes up again writes nothing more.
+    * ``append`` and ``acquire`` are called from one thread at a time, the reading methods from
+      another one, ``save_witnessed`` and ``beat`` from any.
     """
 
-    def acquire(self) -> int:
+    def acquire(self, *, steal: bool = False) -> int:
         """Become the one writer; returns the fencing token, larger than every earlier one.
 
+        Who is the writer already keeps its token. ``steal`` takes the place of a writer that is
+        there and does not live, as far as its :meth:`pulse` tells; should it live, it is fenced.
+
         Raises:
-            StoreLockedError: somebody else writes.
+            StoreLockedError: somebody else writes, or holds on to what it was writing.
         """
+        ...
+
+    def beat(self) -> None:
+        """Tell who watches that this writer lives.
+
+        Raises:
+            FencedError: somebody acquired the store after it.
+        """
+        ...
+
+    def pulse(self) -> Pulse:
+        """Return the newest writer's token and beats; zeros if there never was one."""
         ...
 
     def append(
@@ -230,7 +255,8 @@ class Store(Protocol):
     ) -> None:
         """Add entries without a gap, remember refusals, replace the checkpoint unless ``None``.
 
-        Verdicts older than the last entry's time are forgotten.
+        Verdicts older than the last entry's time are forgotten. A snapshot covers no less than
+        the one before it, and no more entries than there are.
 
         Raises:
             FencedError: somebody acquired the store after this writer; nothing was written.
@@ -271,7 +297,10 @@ class Store(Protocol):
         ...
 
     def snapshot(self) -> tuple[int, Iterable[tuple[bytes, bytes]]] | None:
-        """Return how many entries the snapshot covers and its rows, without the archive."""
+        """Return how many entries the snapshot covers and its rows, without the archive.
+
+        Both are of one moment, whatever is appended while the rows are read.
+        """
         ...
 
     def row(self, key: bytes) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from rahba.merkle import leaf_hash
-from wallet.errors import FencedError, StoreError, StoreLockedError
+from wallet.errors import FencedError, StoreError, StoreLockedError, StoreVersionError
 from wallet.ports import Entry, Snapshot, Store, Verdict
+from wallet.stores.lockfile import LockFile, read_beat
 from wallet.stores.memory import MemoryDisk, MemoryStore
 from wallet.stores.postgres import PostgresStore
-from wallet.stores.sqlite import TILE, SqliteStore
+from wallet.stores.sqlite import _EPOCH_BITS, _FIND, TILE, SqliteStore
 
 
 def entry(seq: int, log_time: int = 1_000, size: int = 100) -> Entry:
@@ -29,19 +29,18 @@ def verdict(name: str, until: int) -> Verdict:
 
 @dataclass
 class Kit:
-    """Stores of one ledger: any number, and what a paused writer's lost lock looks like."""
+    """Stores of one ledger, any number."""
 
     make: Callable[[], Store]
-    lose_lock: Callable[[Store], None]
     opened: list[Store]
 
     def reader(self) -> Store:
         self.opened.append(self.make())
         return self.opened[-1]
 
-    def writer(self) -> Store:
+    def writer(self, *, steal: bool = False) -> Store:
         store = self.reader()
-        store.acquire()
+        store.acquire(steal=steal)
         return store
 
     def again(self) -> Store:
@@ -56,16 +55,6 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
     make: Callable[[], Store]
     disk = MemoryDisk()
 
-    def lose_lock(store: Store) -> None:
-        if isinstance(store, SqliteStore):
-            os.close(store._lock)
-            store._lock = -1
-        elif isinstance(store, PostgresStore):
-            assert store._writer is not None
-            store._writer.execute("SELECT pg_advisory_unlock_all()")
-        else:
-            disk.writer = 0
-
     if request.param == "postgres":
         url: str = request.getfixturevalue("postgres_url")
         make = lambda: PostgresStore(url)  # noqa: E731
@@ -73,7 +62,7 @@ def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
         make = lambda: SqliteStore(tmp_path / "deep" / "ledger.db")  # noqa: E731
     else:
         make = lambda: MemoryStore(disk=disk)  # noqa: E731
-    found = Kit(make, lose_lock, [])
+    found = Kit(make, [])
     yield found
     for store in found.opened:
         store.close()
@@ -168,6 +157,31 @@ def test_a_snapshot_is_the_sum_of_its_changes_and_the_archive_is_no_part_of_it(k
     assert (store.row(b"r1"), store.row(b"a1"), store.row(b"h")) == (b"old", b"two", None)
 
 
+def test_a_snapshot_is_read_as_of_one_moment(kit: Kit) -> None:
+    writer, reader = kit.writer(), kit.reader()
+    rows: dict[bytes, bytes | None] = {b"a%04d" % number: b"old" * 99 for number in range(2_000)}
+    writer.append([entry(0)], [], None, Snapshot(1, rows))
+    found = reader.snapshot()
+    assert found is not None
+    first = next(items := iter(found[1]))
+    writer.append([entry(1)], [], None, Snapshot(2, {**dict.fromkeys(rows, b"new"), b"b": b""}))
+    assert (found[0], dict([first, *items])) == (1, rows)
+    again = reader.snapshot()
+    assert again is not None
+    assert (again[0], len(list(again[1]))) == (2, 2_001)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_snapshot_covers_no_less_than_before_and_no_more_than_there_is(
+    kit: Kit, size: int
+) -> None:
+    store = kit.writer()
+    store.append([entry(0), entry(1)], [], None, Snapshot(2, {b"a": b"two"}))
+    with pytest.raises(StoreError, match="covers"):
+        store.append([entry(2)], [], "note", Snapshot(size, {b"a": b"wrong"}))
+    assert (store.size(), store.row(b"a"), store.checkpoint()) == (2, b"two", None)
+
+
 def test_one_at_a_time_writes_and_anybody_reads(kit: Kit) -> None:
     first = kit.writer()
     first.append([entry(0)], [], "note")
@@ -194,17 +208,44 @@ def test_only_who_acquired_it_writes(kit: Kit) -> None:
 def test_a_writer_that_was_overtaken_writes_nothing_more(kit: Kit) -> None:
     paused = kit.writer()
     paused.append([entry(0)], [], None)
-    kit.lose_lock(paused)
-    newer = kit.writer()
+    newer = kit.writer(steal=True)
     newer.append([entry(1)], [], "new")
     with pytest.raises(FencedError):
         paused.append([entry(2)], [verdict("a", 9_000)], "old", Snapshot(3, {b"a": b"x"}))
-    with pytest.raises(FencedError):
-        paused.save_witnessed("old")
+    for write in (lambda: paused.save_witnessed("old"), paused.beat):
+        with pytest.raises(FencedError):
+            write()
     newer.append([entry(2)], [], None)
     assert (newer.size(), newer.checkpoint(), newer.verdicts()) == (3, "new", [])
     assert newer.snapshot() is None
     assert newer.witnessed() is None
+    paused.close()  # takes nothing from the newer one
+    with pytest.raises(StoreLockedError):
+        kit.writer()
+    newer.append([entry(3)], [], None)
+    kit.again().append([entry(4)], [], None)
+
+
+def test_a_writer_that_is_one_already_keeps_its_token(kit: Kit) -> None:
+    store = kit.writer()
+    assert store.acquire() == store.acquire(steal=True) == store.pulse().token
+    store.append([entry(0)], [], None)
+
+
+def test_whoever_watches_sees_that_the_writer_lives(kit: Kit) -> None:
+    watcher = kit.reader()
+    assert watcher.pulse() == (0, 0)
+    store = kit.writer()
+    first = watcher.pulse()
+    store.append([entry(0)], [], None)
+    store.beat()
+    second = watcher.pulse()
+    store.beat()
+    assert first.token == second.token == store.acquire()
+    assert len({first, second, watcher.pulse()}) == 3
+    newer = kit.writer(steal=True)
+    newer.beat()
+    assert watcher.pulse().token == newer.acquire() > first.token
 
 
 def test_tokens_only_grow(kit: Kit) -> None:
@@ -291,8 +332,63 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
     assert store._writer is not None
     store._writer.execute("PRAGMA user_version = 1")
     store.close()
-    with pytest.raises(StoreError, match="another version"):
-        SqliteStore(tmp_path / "ledger.db")
+    for opened in (SqliteStore, lambda path: SqliteStore(path).acquire()):
+        with pytest.raises(StoreVersionError, match="another version: 1"):
+            opened(tmp_path / "ledger.db")
+
+
+def test_a_writer_that_is_frozen_amid_a_transaction_keeps_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wallet.stores.sqlite._BUSY_MS", 50)
+    frozen, standby = SqliteStore(tmp_path / "ledger.db"), SqliteStore(tmp_path / "ledger.db")
+    token = frozen.acquire()
+    assert frozen._writer is not None
+    frozen._writer.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreLockedError):
+        standby.acquire(steal=True)
+    frozen._writer.execute("ROLLBACK")
+    frozen.append([entry(0)], [], None)
+    with pytest.raises(StoreLockedError):
+        standby.acquire()
+    assert standby.acquire(steal=True) == token + 1
+    assert [path.name for path in tmp_path.glob("*.lock*")] == ["ledger.db.lock"]
+    frozen.close()
+    standby.close()
+
+
+def test_an_id_is_found_in_whatever_epoch_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "ledger.db")
+    store.acquire()
+    count = 2 * 2**_EPOCH_BITS + 5
+    entries = [entry(seq, size=1) for seq in range(count)]
+    store.append(entries, [], None)
+    wanted = [entries[at] for at in (0, 1, 2**_EPOCH_BITS - 1, 2**_EPOCH_BITS, count - 1)]
+    found = store.find([each.leaf.hex() for each in wanted] + ["f" * 64])
+    assert sorted(found.values()) == wanted
+    assert store._reader is not None
+    plan = str(store._reader.execute(f"EXPLAIN QUERY PLAN {_FIND}", (b"",)).fetchall())
+    assert "entries_by_leaf" in plan
+    store.close()
+
+
+def test_a_lock_file_that_was_replaced_is_not_taken_for_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db.lock"
+    first = LockFile(path)
+    second = LockFile(path, steal=True)
+    second.settle()
+    first.close()
+    with pytest.raises(StoreLockedError):
+        LockFile(path)
+    second.beat()
+    second.beat()
+    assert read_beat(path) == 2
+    LockFile(path, steal=True).close()  # never settled: it leaves nothing behind
+    assert list(tmp_path.iterdir()) == [path]
+    second.close()
+    LockFile(path).close()
 
 
 def test_the_file_is_written_in_the_safest_way(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from wallet.errors import FencedError, StoreError, StoreLockedError
-from wallet.ports import ARCHIVE, Entry, Snapshot, Verdict
+from wallet.ports import ARCHIVE, Entry, Pulse, Snapshot, Verdict
 
 
 @dataclass(slots=True)
@@ -21,6 +21,7 @@ class MemoryDisk:
     covered: int = 0
     fence: int = 0
     writer: int = 0
+    beat: int = 0
 
 
 class MemoryStore:
@@ -32,14 +33,25 @@ class MemoryStore:
         self._disk = disk or MemoryDisk()
         self._token = 0
 
-    def acquire(self) -> int:
+    def acquire(self, *, steal: bool = False) -> int:
         """Become the one writer, until it is closed."""
         disk = self._disk
-        if disk.writer:
+        if self._token:
+            return self._token
+        if disk.writer and not steal:
             raise StoreLockedError("another one writes")
         disk.fence += 1
         disk.writer = self._token = disk.fence
         return self._token
+
+    def beat(self) -> None:
+        """Tell who watches that this writer lives."""
+        self._check_writer()
+        self._disk.beat += 1
+
+    def pulse(self) -> Pulse:
+        """Return the newest writer's token and beats."""
+        return Pulse(self._disk.fence, self._disk.beat)
 
     def append(
         self,
@@ -55,6 +67,8 @@ class MemoryStore:
             raise StoreError("entries follow each other without a gap", size=size)
         if self._limit is not None and size + len(entries) > self._limit:
             raise StoreError("the store is full", limit=self._limit)
+        if snapshot is not None and not self._disk.covered <= snapshot.size <= size + len(entries):
+            raise StoreError("a snapshot covers what there is", covers=snapshot.size)
         self._disk.entries += entries
         self._disk.places.update((entry.leaf, entry.seq) for entry in entries)
         if entries:

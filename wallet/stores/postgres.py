@@ -21,7 +21,7 @@ from psycopg.rows import TupleRow
 
 from rahba.merkle import HASH_BYTES
 from wallet.errors import FencedError, StoreError, StoreLockedError
-from wallet.ports import ARCHIVE, Entry, Snapshot, Verdict
+from wallet.ports import ARCHIVE, Entry, Pulse, Snapshot, Verdict
 
 T = TypeVar("T")
 Connection = psycopg.Connection[TupleRow]
@@ -54,6 +54,18 @@ _COUNT: Final[LiteralString] = (
 _NOTE: Final[LiteralString] = (
     "INSERT INTO notes VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET note = EXCLUDED.note"
 )
+_BEAT: Final[LiteralString] = (
+    "INSERT INTO counters VALUES ('beat', 1) ON CONFLICT (name) DO UPDATE"
+    " SET value = counters.value + 1"
+)
+# Its session ends, and with it what it was writing: unless it had sent its COMMIT, that is gone.
+_END_WRITER: Final[LiteralString] = """
+SELECT bool_and(pg_terminate_backend(pid, %s)) FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 1
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND (classid::bigint << 32) | objid::bigint = %s
+"""
+_END_WAIT_MS: Final = 5_000
 _COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END: Final = b"\xff\xff"
 _ROW_HEAD: Final = Struct(">hiqi")
@@ -77,13 +89,15 @@ class PostgresStore:
         self._reader: Connection | None = None
         self._closed = False
 
-    def acquire(self) -> int:
+    def acquire(self, *, steal: bool = False) -> int:
         """Lock the ledger and become its writer."""
-        if self._closed or self._writer is not None:
-            raise StoreError("the store is closed, or acquired already")
+        if self._closed:
+            raise StoreError("the store is closed")
+        if self._writer is not None:
+            return self._token
         writer = self._connect()
         try:
-            self._take_over(writer)
+            self._take_over(writer, steal=steal)
         except psycopg.Error as error:
             writer.close()
             raise _failed(error) from error
@@ -95,9 +109,10 @@ class PostgresStore:
         self._tail = bytearray(self._leaves_of_entries(size - size % TILE, TILE))
         return self._token
 
-    def _take_over(self, writer: Connection) -> None:
-        if not _one(writer, "SELECT pg_try_advisory_lock(%s)", (_LOCK,)):
-            raise StoreLockedError("another sequencer has this ledger")
+    def _take_over(self, writer: Connection, *, steal: bool) -> None:
+        while not _one(writer, "SELECT pg_try_advisory_lock(%s)", (_LOCK,)):
+            if not steal or not _one(writer, _END_WRITER, (_END_WAIT_MS, _LOCK)):
+                raise StoreLockedError("another sequencer has this ledger")
         with writer.transaction():
             writer.execute(_SCHEMA)
             version = _one(writer, "SELECT value FROM counters WHERE name = 'version'")
@@ -133,6 +148,15 @@ class PostgresStore:
         """Keep the newest cosigned checkpoint."""
         self._transact(lambda writer: writer.execute(_NOTE, ("witnessed", note)))
 
+    def beat(self) -> None:
+        """Tell who watches that this writer lives."""
+        self._transact(lambda writer: writer.execute(_BEAT))
+
+    def pulse(self) -> Pulse:
+        """Return the newest writer's token and beats."""
+        rows: dict[str, int] = dict(self._rows("SELECT name, value FROM counters"))
+        return Pulse(rows.get("fence", 0), rows.get("beat", 0))
+
     def _transact(self, write: Callable[[Connection], object]) -> None:
         if self._writer is None or self._closed:
             raise StoreError("the store is closed, or was not acquired")
@@ -145,7 +169,15 @@ class PostgresStore:
                     raise FencedError("a newer writer has the store", token=self._token)
                 write(self._writer)
         except psycopg.Error as error:
-            raise _failed(error) from error
+            raise (self._fenced() or _failed(error)) from error
+
+    def _fenced(self) -> FencedError | None:
+        """Say whether the session ended because somebody took the ledger over."""
+        if self._writer is not None and self._writer.closed:
+            newest = self.pulse().token
+            if newest != self._token:
+                return FencedError("a newer writer has the store", token=self._token, newest=newest)
+        return None
 
     def _write_entries(self, writer: Connection, entries: Sequence[Entry]) -> bytearray:
         size = int(_one(writer, "SELECT coalesce(max(seq) + 1, 0) FROM entries"))
@@ -307,6 +339,10 @@ def _write_rest(
         if checkpoint is not None:
             cursor.execute(_NOTE, ("checkpoint", checkpoint))
         if snapshot is not None:
+            covered = _one(writer, "SELECT value FROM counters WHERE name = 'covered'") or 0
+            size = _one(writer, "SELECT coalesce(max(seq) + 1, 0) FROM entries")
+            if not covered <= snapshot.size <= size:
+                raise StoreError("a snapshot covers what there is", covers=snapshot.size)
             rows = snapshot.rows.items()
             cursor.executemany(
                 "INSERT INTO snapshot VALUES (%s, %s)"
