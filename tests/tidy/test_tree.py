@@ -28,10 +28,11 @@ TEXTS |= {".toml", ".txt", ".yml", ".yaml", ".csv"}
 # Modules of the kernel whose users are other people's programs.
 FOR_STRANGERS = {
     "rahba.client",
-    "rahba.client.market",
     "rahba.client.light",
-    "rahba.balance",
+    "rahba.client.market",
+    "rahba.cosignature",
     "rahba.policy",
+    "rahba.promise",
 }
 
 
