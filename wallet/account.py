@@ -3,8 +3,8 @@
 * ``transfer``, ``hold``, ... sign, send and return the :class:`~wallet.ports.Answer`, or raise the
   class of the refusal (:mod:`wallet.errors`).
 * ``sign_...`` return the signed bytes without sending: write down their id
-  (:func:`wallet.transactions.transaction_id`) before :meth:`Wallet.send`, and a crash in between
-  leaves nothing unknown.
+  (:func:`wallet.transactions.transaction_id`) before :meth:`Wallet.send`, or give the wallet an
+  outbox that does so, and a crash in between leaves nothing unknown.
 * On a lost connection or ``retry`` the *same* bytes are sent again: they run once at most.
 * All go by the expiring lane, so any number can be under way at a time.
 
@@ -14,24 +14,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
 from rahba.clock import Clock
-from rahba.encoding import shape
 from rahba.envelope import Signer
-from rahba.errors import BadSignatureError
+from rahba.errors import BadInputError
 from rahba.ids import Ids
 from rahba.money import wire_fals
+from wallet.delivery import deliver, genesis_of, refusal
 from wallet.effects import NEEDS_NO_FEE
-from wallet.errors import (
-    LedgerUnavailableError,
-    PaymentRefusedError,
-    PaymentUnknownError,
-    WrongChainError,
-    error_for,
-)
+from wallet.outbox import Outbox
 from wallet.ports import Answer, Ledger
 from wallet.transactions import (
     EXPIRING_LANE,
@@ -48,19 +41,17 @@ from wallet.transactions import (
     Spending,
     Transfer,
     seal_transaction,
-    transaction_id,
 )
 
 VALIDITY_MS: Final = 30_000
 GRACE_S: Final = 5.0
-_FIRST_PAUSE_S: Final = 0.02
-_LONGEST_PAUSE_S: Final = 1.0
 
 
 class Wallet:
     """Acts for ``account`` by ``signer``: its own key, or a session key that it granted.
 
-    Safe for any number of tasks at a time. ``fee_payer`` co-signs and pays all fees.
+    Safe for any number of tasks at a time. ``fee_payer`` co-signs and pays all fees. With an
+    ``outbox`` (of the same ledger) a crash leaves nothing unknown: see :mod:`wallet.outbox`.
     """
 
     def __init__(
@@ -73,6 +64,7 @@ class Wallet:
         account: str | None = None,
         fee_payer: Signer | None = None,
         validity_ms: int = VALIDITY_MS,
+        outbox: Outbox | None = None,
     ) -> None:
         """Act on ``ledger``; transactions are valid for ``validity_ms``."""
         self.account = account or signer.did
@@ -82,6 +74,7 @@ class Wallet:
         self._ids = ids
         self._fee_payer = fee_payer
         self._validity_ms = validity_ms
+        self._outbox = outbox
         self._genesis: Genesis | None = None
 
     @property
@@ -193,38 +186,26 @@ class Wallet:
         """Sign the end of a session."""
         return await self.sign(Revoke, key=key_did)
 
-    async def send(self, raw: bytes) -> Answer:
+    async def send(self, raw: bytes, *, key: str | None = None) -> Answer:
         """Submit signed bytes until there is a sure answer.
+
+        With an outbox they are written down first, and ``key`` names the payment: under the same
+        key it is made once.
 
         Raises:
             PaymentRefusedError: a subclass for the code, when refused or invalid.
             PaymentUnknownError: nobody answered in time; the same bytes may be sent again.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._validity_ms / 1000 + GRACE_S
-        pause = _FIRST_PAUSE_S
-        lost: LedgerUnavailableError | None = None
-        while True:
-            failure: Exception
-            try:
-                answer = await self._ledger.submit(raw)
-            except LedgerUnavailableError as error:
-                failure = lost = error
-            else:
-                if answer.ok:
-                    return answer
-                failure = _error(answer)
-                if answer.outcome != "retry":
-                    raise failure
-            if loop.time() + pause > deadline:
-                break
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_S)
-        if lost is None:
-            raise failure
-        raise PaymentUnknownError(
-            "the ledger gave no sure answer", id=transaction_id(raw)
-        ) from lost
+        if self._outbox is not None:
+            answer = await self._outbox.send(raw, key=key)
+        elif key is not None:
+            raise BadInputError("only a wallet with an outbox remembers a payment's key")
+        else:
+            patience_s = self._validity_ms / 1000 + GRACE_S
+            answer = await deliver(self._ledger, raw, patience_s=patience_s)
+        if not answer.ok:
+            raise refusal(answer)
+        return answer
 
     async def do(self, form: type[AnyTx], *others: Signer, **fields: Any) -> Answer:
         """Sign a transaction of any type with its own ``fields``, and send it."""
@@ -253,17 +234,5 @@ class Wallet:
     async def _rules(self) -> Genesis:
         """Read the ledger's genesis, once; it must be the one that its chain id names."""
         if self._genesis is None:
-            chain = await self._ledger.chain()
-            first = await self._ledger.entries(0, 1)
-            if not first:
-                raise BadSignatureError("the ledger shows no genesis")
-            genesis = shape(first[0].payload, Genesis)
-            if genesis.chain != chain:
-                raise WrongChainError("the genesis is not the chain's", chain=chain)
-            self._genesis = genesis
+            self._genesis = await genesis_of(self._ledger)
         return self._genesis
-
-
-def _error(answer: Answer) -> PaymentRefusedError:
-    code = answer.code or answer.outcome
-    return error_for(code, answer.detail, id=answer.id, outcome=answer.outcome)

@@ -134,6 +134,9 @@ KINDS: Final[dict[str, Kind]] = {
     "invariant_broken": Kind(500, "The ledger found a defect in itself"),
     "wrong_genesis": Kind(500, "The ledger's file is another network's"),
     "keystore": Kind(500, "A key file cannot be used"),
+    "outbox_failed": Kind(500, "The outbox cannot be read or written"),
+    "outbox_full": Kind(503, "Too many payments are without an answer"),
+    "payment_key_reused": Kind(409, "The key names another payment"),
     "wrong_passphrase": Kind(500, "The passphrase does not open the keystore"),
     # the log
     "bad_note": Kind(422, "The bytes are no signed note"),

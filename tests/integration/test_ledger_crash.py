@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -15,52 +12,16 @@ import pytest
 from rahba.clock import SystemClock
 from rahba.envelope import Signer
 from rahba.ids import RandomIds
+from tests.fixtures.ledger_server import LedgerProcess
 from wallet.audit import audit_entries
 from wallet.ports import Answer
 from wallet.stores.readonly import ReadOnlyLog
 from wallet.transactions import EXPIRING_LANE, AnyTx, Faucet, Transfer, seal_transaction
 from wallet.transports.http import HttpLedger, LedgerUnreachableError
 
-ROOT = Path(__file__).parents[2]
 ALICE, BOB = Signer(bytes([2]) * 32), Signer(bytes([3]) * 32)
 CLOCK, IDS = SystemClock(), RandomIds()
 ISSUED = 10**9
-
-
-class LedgerProcess:
-    """The ledger in a process of its own, always on the same file and port."""
-
-    def __init__(self, path: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.path = path
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.fixtures.ledger_server",
-                str(self.path),
-                str(self.port),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline().strip() == self.url
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
-            self.process = None
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.line import Line
 from tests.fixtures.wallet import DEAL, FEE, LedgerRig, did, signer_of
 from wallet.account import Wallet
 from wallet.errors import (
@@ -15,7 +16,6 @@ from wallet.errors import (
     HoldResolvedError,
     InsufficientFundsError,
     LedgerBusyError,
-    LedgerUnavailableError,
     NotExpiredError,
     NotPayeeError,
     PaymentRefusedError,
@@ -23,36 +23,7 @@ from wallet.errors import (
     TransactionExpiredError,
     WrongChainError,
 )
-from wallet.ports import Answer
 from wallet.transactions import Expire, Genesis, Transfer, read, transaction_id
-
-
-class Line:
-    """The way to a real ledger, with the faults a test wants on it."""
-
-    def __init__(self, rig: LedgerRig) -> None:
-        self.rig = rig
-        self.sent: list[bytes] = []
-        self.lose_requests = 0
-        self.lose_answers = 0
-        self.busy = 0
-
-    async def submit(self, raw: bytes, *, receipt: bool = False) -> Answer:
-        self.sent.append(raw)
-        if self.lose_requests:
-            self.lose_requests -= 1
-            raise LedgerUnavailableError("connection refused")
-        if self.busy:
-            self.busy -= 1
-            return Answer("retry", transaction_id(raw), code="busy")
-        answer = await self.rig.ledger.submit(raw)
-        if self.lose_answers:
-            self.lose_answers -= 1
-            raise LedgerUnavailableError("connection reset")
-        return answer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.rig.ledger, name)
 
 
 @pytest.fixture
