@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from rahba.merkle import leaf_hash
@@ -411,7 +412,59 @@ def test_a_database_waits_for_its_disk_whatever_the_server_says(postgres_url: st
     store.close()
 
 
-def test_an_unreachable_database_is_an_error_that_keeps_the_password(postgres_url: str) -> None:
-    with pytest.raises(StoreError) as caught:
-        PostgresStore("postgresql://rahba:hush-hush@127.0.0.1:1/none").acquire()
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://rahba:hush-hush@127.0.0.1:1/none",
+        "hush-hush",
+        "postgresql://:hush-hush@127.0.0.1:1/x",
+    ],
+)
+def test_an_unreachable_database_is_an_error_that_keeps_the_password(url: str) -> None:
+    with pytest.raises(StoreError, match="cannot reach") as caught:
+        PostgresStore(url).acquire()
     assert "hush-hush" not in f"{caught.value}{caught.value.facts}"
+
+
+def test_a_database_of_another_version_is_refused(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url)
+    store.acquire()
+    assert store._writer is not None
+    store._writer.execute("UPDATE counters SET value = 1 WHERE name = 'version'")
+    store.close()
+    with pytest.raises(StoreVersionError, match="another version: 1"):
+        PostgresStore(postgres_url).acquire()
+
+
+def test_what_a_database_does_not_take_leaves_nothing_behind(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url)
+    store.acquire()
+    store.append([entry(0)], [], "first")
+    with psycopg.connect(postgres_url) as admin:
+        admin.execute("ALTER TABLE rahba_ledger.entries ADD CHECK (seq < 5)")
+    with pytest.raises(StoreError, match="violates"):
+        store.append([entry(seq) for seq in range(1, 9)], [verdict("a", 9_000)], "second")
+    with psycopg.connect(postgres_url) as admin:
+        admin.execute("ALTER TABLE rahba_ledger.notes ADD CHECK (note <> 'third')")
+    with pytest.raises(StoreError, match="violates"):
+        store.append([entry(1)], [verdict("a", 9_000)], "third", Snapshot(2, {b"a": b"b"}))
+    assert (store.size(), store.verdicts(), store.checkpoint()) == (1, [], "first")
+    assert store.snapshot() is None
+    store.append([entry(1)], [], "fourth")
+    assert store.leaves(0, 9) == entry(0).leaf + entry(1).leaf
+    store.close()
+
+
+def test_a_session_that_the_server_ends_is_an_error_and_not_a_lost_lock(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url)
+    store.acquire()
+    with psycopg.connect(postgres_url) as admin:
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'rahba-ledger'"
+        )
+    with pytest.raises(StoreError) as caught:
+        store.append([entry(0)], [], None)
+    assert not isinstance(caught.value, FencedError)
+    assert store.size() == 0  # reading opens a session of its own again
+    store.close()

@@ -2,42 +2,57 @@
 
 * One writer at a time: a session-level advisory lock says who, and dies with its session. A fencing
   token is checked in every transaction, so that a writer that was paused while another one took
-  over cannot write any more.
-* Entries arrive by ``COPY`` in binary form; ``synchronous_commit`` is on, whatever the server's
-  default.
-* Everything is in one schema (``rahba_ledger``), made at the first acquisition.
+  over cannot write any more. Who takes over ends the session of the other one, and with it what
+  it was writing; a ``COMMIT`` that had been sent before counts.
+* Entries arrive by ``COPY`` in binary form, made while the server takes the ones before; what
+  else a group writes travels with its ``COMMIT``. ``synchronous_commit`` is on, whatever the
+  server's default.
+* When the connection breaks amid a ``COMMIT``, nobody knows whether the group was written: it is
+  an error, nobody gets an answer, and the next start finds what is there.
+* Everything is in one schema (``rahba_ledger``), made at the first acquisition. The session must
+  be one: no pooler that shares connections between transactions.
 
 Needs the extra ``postgres`` (psycopg 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
-from typing import Any, Final, LiteralString, TypeVar
+from typing import Any, Final, LiteralString, NoReturn
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
 from rahba.merkle import HASH_BYTES
-from wallet.errors import FencedError, StoreError, StoreLockedError
+from wallet.errors import FencedError, StoreError, StoreLockedError, StoreVersionError
 from wallet.ports import ARCHIVE, Entry, Pulse, Snapshot, Verdict
 
-T = TypeVar("T")
 Connection = psycopg.Connection[TupleRow]
+Write = tuple[LiteralString, tuple[Any, ...]]
 SCHEMA_VERSION: Final = 2
 TILE: Final = 256
+_TILE_BYTES: Final = TILE * HASH_BYTES
 _LOCK: Final = 0x7261_6862_61  # "rahba"
 _CONNECT_S: Final = 10
+_END_WAIT_MS: Final = 5_000
+_COPY_ROWS: Final = 100
+_SNAPSHOT_ROWS: Final = 5_000
+# An id is looked up by its epoch and its first bytes: so the index is written at its end, in pages
+# that are in memory; one index over all ids would touch a page of the disk an entry.
+_EPOCH_BITS: Final = 15
 _SCHEMA: Final[LiteralString] = """
 CREATE SCHEMA IF NOT EXISTS rahba_ledger;
 SET search_path TO rahba_ledger;
 CREATE TABLE IF NOT EXISTS entries (
   seq bigint PRIMARY KEY, raw bytea NOT NULL, leaf bytea NOT NULL, log_time bigint NOT NULL,
-  links bytea NOT NULL
+  links bytea NOT NULL, place bigint NOT NULL
 );
 ALTER TABLE entries ALTER COLUMN raw SET STORAGE EXTERNAL;
-CREATE INDEX IF NOT EXISTS entries_by_leaf ON entries USING hash (leaf);
+CREATE INDEX IF NOT EXISTS entries_by_place ON entries (place);
 CREATE TABLE IF NOT EXISTS tiles (number bigint PRIMARY KEY, hashes bytea NOT NULL);
 ALTER TABLE tiles ALTER COLUMN hashes SET STORAGE EXTERNAL;
 CREATE TABLE IF NOT EXISTS verdicts (
@@ -48,29 +63,39 @@ CREATE TABLE IF NOT EXISTS notes (name text PRIMARY KEY, note text NOT NULL);
 CREATE TABLE IF NOT EXISTS snapshot (key bytea PRIMARY KEY, value bytea NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name text PRIMARY KEY, value bigint NOT NULL);
 """
+_SIZE: Final[LiteralString] = "SELECT coalesce(max(seq) + 1, 0) FROM entries"
 _COUNT: Final[LiteralString] = (
     "INSERT INTO counters VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
 )
 _NOTE: Final[LiteralString] = (
     "INSERT INTO notes VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET note = EXCLUDED.note"
 )
+_BEGIN: Final[LiteralString] = "BEGIN; SELECT value FROM counters WHERE name = 'fence' FOR SHARE"
+_COVERED: Final[LiteralString] = "SELECT value FROM counters WHERE name = 'covered'"
+_ENTRIES: Final[LiteralString] = "SELECT seq, raw, leaf, log_time, links FROM entries"
+_VERDICT: Final[LiteralString] = (
+    "INSERT INTO verdicts VALUES (%s, %s, %s, %s) ON CONFLICT (id) DO UPDATE"
+    " SET code = EXCLUDED.code, detail = EXCLUDED.detail, until = EXCLUDED.until"
+)
+_ROWS: Final[LiteralString] = (
+    "INSERT INTO snapshot SELECT * FROM unnest(%s::bytea[], %s::bytea[])"
+    " ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value"
+)
 _BEAT: Final[LiteralString] = (
     "INSERT INTO counters VALUES ('beat', 1) ON CONFLICT (name) DO UPDATE"
     " SET value = counters.value + 1"
 )
-# Its session ends, and with it what it was writing: unless it had sent its COMMIT, that is gone.
 _END_WRITER: Final[LiteralString] = """
 SELECT bool_and(pg_terminate_backend(pid, %s)) FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 1
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND (classid::bigint << 32) | objid::bigint = %s
 """
-_END_WAIT_MS: Final = 5_000
 _COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END: Final = b"\xff\xff"
-_ROW_HEAD: Final = Struct(">hiqi")
-_TIME_HEAD: Final = Struct(">iqi")
-_LENGTH: Final = Struct(">i")
+_SEQ: Final = Struct(">hiqi")
+_TIME: Final = Struct(">iqi")
+_LEAF: Final = Struct(">i").pack(HASH_BYTES)
 
 
 class PostgresStore:
@@ -84,7 +109,9 @@ class PostgresStore:
         """
         self._url = url
         self._token = 0
-        self._tail = bytearray()  # leaf hashes that fill no tile yet
+        self._size = 0
+        self._tail = b""  # leaf hashes that fill no tile yet
+        self._writing = threading.Lock()
         self._writer: Connection | None = None
         self._reader: Connection | None = None
         self._closed = False
@@ -98,6 +125,8 @@ class PostgresStore:
         writer = self._connect()
         try:
             self._take_over(writer, steal=steal)
+            self._size = int(_one(writer, _SIZE))
+            self._tail = self._leaves_of_entries(self._size - self._size % TILE, TILE)
         except psycopg.Error as error:
             writer.close()
             raise _failed(error) from error
@@ -105,21 +134,23 @@ class PostgresStore:
             writer.close()
             raise
         self._writer = writer
-        size = self.size()
-        self._tail = bytearray(self._leaves_of_entries(size - size % TILE, TILE))
         return self._token
 
     def _take_over(self, writer: Connection, *, steal: bool) -> None:
         while not _one(writer, "SELECT pg_try_advisory_lock(%s)", (_LOCK,)):
-            if not steal or not _one(writer, _END_WRITER, (_END_WAIT_MS, _LOCK)):
+            if not steal or _one(writer, _END_WRITER, (_END_WAIT_MS, _LOCK)) is False:
                 raise StoreLockedError("another sequencer has this ledger")
         with writer.transaction():
-            writer.execute(_SCHEMA)
+            writer.execute(_SCHEMA, prepare=False)
             version = _one(writer, "SELECT value FROM counters WHERE name = 'version'")
             if version is None:
                 writer.execute(_COUNT, ("version", SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
-                raise StoreError("the database is of another version", version=int(version))
+                raise StoreVersionError(
+                    f"the database is of another version: {version}, and this release keeps"
+                    f" {SCHEMA_VERSION}",
+                    version=int(version),
+                )
             fence = _one(writer, "SELECT value FROM counters WHERE name = 'fence' FOR UPDATE")
             self._token = int(fence or 0) + 1
             writer.execute(_COUNT, ("fence", self._token))
@@ -133,97 +164,103 @@ class PostgresStore:
         snapshot: Snapshot | None = None,
     ) -> None:
         """Write all in one durable transaction, or nothing."""
-        tail = self._tail
+        size, after = self._size, self._size + len(entries)
+        leaves = self._tail + b"".join([entry.leaf for entry in entries])
+        writes = [*_tiles(size // TILE, leaves)]
+        if entries:
+            writes.append(("DELETE FROM verdicts WHERE until < %s", (entries[-1].log_time,)))
+        writes += [(_VERDICT, verdict) for verdict in verdicts]
+        if checkpoint is not None:
+            writes.append((_NOTE, ("checkpoint", checkpoint)))
 
-        def write(writer: Connection) -> None:
-            nonlocal tail
+        def begin(writer: Connection) -> None:
+            if [entry.seq for entry in entries] != list(range(size, after)):
+                raise StoreError("entries follow each other without a gap", size=size)
+            if snapshot is not None:
+                writes.extend(_snapshot(snapshot, _one(writer, _COVERED) or 0, after))
             if entries:
-                tail = self._write_entries(writer, entries)
-            _write_rest(writer, verdicts, checkpoint, snapshot)
+                _copy(writer, entries)
 
-        self._transact(write)
-        self._tail = tail
+        self._transact(writes, begin)
+        self._size = after
+        self._tail = leaves[len(leaves) - len(leaves) % _TILE_BYTES :]
 
     def save_witnessed(self, note: str) -> None:
         """Keep the newest cosigned checkpoint."""
-        self._transact(lambda writer: writer.execute(_NOTE, ("witnessed", note)))
+        self._transact([(_NOTE, ("witnessed", note))])
 
     def beat(self) -> None:
         """Tell who watches that this writer lives."""
-        self._transact(lambda writer: writer.execute(_BEAT))
+        self._transact([(_BEAT, ())])
 
     def pulse(self) -> Pulse:
         """Return the newest writer's token and beats."""
         rows: dict[str, int] = dict(self._rows("SELECT name, value FROM counters"))
         return Pulse(rows.get("fence", 0), rows.get("beat", 0))
 
-    def _transact(self, write: Callable[[Connection], object]) -> None:
-        if self._writer is None or self._closed:
-            raise StoreError("the store is closed, or was not acquired")
-        try:
-            with self._writer.transaction():
-                newest = _one(
-                    self._writer, "SELECT value FROM counters WHERE name = 'fence' FOR SHARE"
-                )
-                if newest != self._token:
-                    raise FencedError("a newer writer has the store", token=self._token)
-                write(self._writer)
-        except psycopg.Error as error:
-            raise (self._fenced() or _failed(error)) from error
+    def _transact(
+        self, writes: Sequence[Write], begin: Callable[[Connection], None] | None = None
+    ) -> None:
+        """Write in one transaction, as long as this is the writer."""
+        with self._writing:
+            writer = self._writer
+            if writer is None or self._closed:
+                raise StoreError("the store is closed, or was not acquired")
+            try:
+                self._begin(writer)
+                if begin is not None:
+                    begin(writer)
+                with writer.pipeline():
+                    for question, values in writes:
+                        writer.execute(question, values)
+                    writer.execute("COMMIT")
+            except psycopg.Error as error:
+                _roll_back(writer)
+                raise (self._fenced(writer) or _failed(error)) from error
+            except BaseException:
+                _roll_back(writer)
+                raise
 
-    def _fenced(self) -> FencedError | None:
+    def _begin(self, writer: Connection) -> None:
+        cursor = writer.execute(_BEGIN, prepare=False)
+        cursor.nextset()
+        newest = cursor.fetchone()
+        if newest != (self._token,):
+            raise FencedError("a newer writer has the store", token=self._token)
+
+    def _fenced(self, writer: Connection) -> FencedError | None:
         """Say whether the session ended because somebody took the ledger over."""
-        if self._writer is not None and self._writer.closed:
+        if writer.closed:
             newest = self.pulse().token
             if newest != self._token:
                 return FencedError("a newer writer has the store", token=self._token, newest=newest)
         return None
 
-    def _write_entries(self, writer: Connection, entries: Sequence[Entry]) -> bytearray:
-        size = int(_one(writer, "SELECT coalesce(max(seq) + 1, 0) FROM entries"))
-        if [entry.seq for entry in entries] != list(range(size, size + len(entries))):
-            raise StoreError("entries follow each other without a gap", size=size)
-        with (
-            writer.cursor() as cursor,
-            cursor.copy("COPY entries FROM STDIN (FORMAT BINARY)") as copy,
-        ):
-            copy.write(b"".join([_COPY_HEAD, *map(_copy_row, entries), _COPY_END]))
-        writer.execute("DELETE FROM verdicts WHERE until < %s", (entries[-1].log_time,))
-        tail = self._tail + b"".join([entry.leaf for entry in entries])
-        first, full = size // TILE, len(tail) // HASH_BYTES // TILE
-        width = TILE * HASH_BYTES
-        for at in range(full):
-            hashes = bytes(tail[at * width : (at + 1) * width])
-            writer.execute("INSERT INTO tiles VALUES (%s, %s)", (first + at, hashes))
-        return tail[full * width :]
-
     def size(self) -> int:
         """Return the number of entries."""
-        return int(self._rows("SELECT coalesce(max(seq) + 1, 0) FROM entries", (), [(0,)])[0][0])
+        return int(self._rows(_SIZE, absent=[(0,)])[0][0])
 
     def read(self, start: int, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries from ``start`` on."""
-        rows = self._rows(
-            "SELECT seq, raw, leaf, log_time, links FROM entries"
-            " WHERE seq >= %s ORDER BY seq LIMIT %s",
-            (start, limit),
-        )
+        rows = self._rows(f"{_ENTRIES} WHERE seq >= %s ORDER BY seq LIMIT %s", (start, limit))
         return [Entry._make(row) for row in rows]
 
     def leaves(self, start: int, limit: int) -> bytes:
         """Return up to ``limit`` leaf hashes from ``start`` on."""
+        limit = min(limit, self.size() - start)
+        if limit <= 0:
+            return b""
         first = start // TILE
         rows = self._rows(
-            "SELECT hashes FROM tiles WHERE number BETWEEN %s AND %s ORDER BY number",
-            (first, (start + limit) // TILE),
+            "SELECT number, hashes FROM tiles WHERE number BETWEEN %s AND %s ORDER BY number",
+            (first, (start + limit - 1) // TILE),
         )
-        found = b"".join([hashes for (hashes,) in rows])
-        there = first * TILE + len(found) // HASH_BYTES
-        skipped = (start - first * TILE) * HASH_BYTES if found else 0
-        if there < start + limit:
-            there = max(there, start)
-            found += self._leaves_of_entries(there, start + limit - there)
-        return found[skipped : skipped + limit * HASH_BYTES]
+        if [number for number, _ in rows] != list(range(first, first + len(rows))):
+            raise StoreError("the database is damaged: a tile is missing", tile=first)
+        skipped = (start - first * TILE) * HASH_BYTES
+        found = b"".join([hashes for _, hashes in rows])[skipped:][: limit * HASH_BYTES]
+        done = len(found) // HASH_BYTES
+        return found + self._leaves_of_entries(start + done, limit - done)
 
     def _leaves_of_entries(self, start: int, limit: int) -> bytes:
         rows = self._rows(
@@ -233,9 +270,12 @@ class PostgresStore:
 
     def find(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Return the entries that have these transaction ids."""
+        epochs = range(((self.size() - 1) >> _EPOCH_BITS) + 1)
+        leaves = [bytes.fromhex(name) for name in ids]
+        places = [_place(epoch << _EPOCH_BITS, leaf) for leaf in leaves for epoch in epochs]
         rows = self._rows(
-            "SELECT seq, raw, leaf, log_time, links FROM entries WHERE leaf = ANY(%s)",
-            ([bytes.fromhex(name) for name in ids],),
+            f"{_ENTRIES} WHERE place = ANY(%s) AND leaf = ANY(%s)",
+            ([int.from_bytes(place, "big", signed=True) for place in places], leaves),
         )
         return {row[2].hex(): Entry._make(row) for row in rows}
 
@@ -257,12 +297,17 @@ class PostgresStore:
         return str(rows[0][0]) if rows else None
 
     def snapshot(self) -> tuple[int, Iterable[tuple[bytes, bytes]]] | None:
-        """Return the snapshot's size and rows."""
-        covered = self._rows("SELECT value FROM counters WHERE name = 'covered'")
-        if not covered:
+        """Return the snapshot's size and rows, which are read as they are asked for."""
+        if not self._rows(_COVERED):
             return None
-        rows = self._rows("SELECT key, value FROM snapshot WHERE key < %s ORDER BY key", (ARCHIVE,))
-        return int(covered[0][0]), [(key, value) for key, value in rows]
+        reader = self._connect()  # of its own: it stays at one moment
+        try:
+            reader.execute("SET search_path TO rahba_ledger")
+            reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return int(_one(reader, _COVERED)), _snapshot_rows(reader)
+        except psycopg.Error as error:
+            reader.close()
+            raise _failed(error) from error
 
     def row(self, key: bytes) -> bytes | None:
         """Return one row."""
@@ -271,11 +316,12 @@ class PostgresStore:
 
     def close(self) -> None:
         """Close both connections; the lock goes with its session."""
-        self._closed = True
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                connection.close()
-        self._reader = self._writer = None
+        with self._writing:
+            self._closed = True
+            for connection in (self._reader, self._writer):
+                if connection is not None:
+                    connection.close()
+            self._reader = self._writer = None
 
     def _rows(
         self,
@@ -301,57 +347,83 @@ class PostgresStore:
             return psycopg.connect(
                 self._url,
                 autocommit=True,
+                prepare_threshold=0,
                 connect_timeout=_CONNECT_S,
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
                 application_name="rahba-ledger",
-                options="-c synchronous_commit=on -c client_min_messages=warning",
+                options="-c synchronous_commit=on -c client_min_messages=warning"
+                " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5"
+                " -c tcp_keepalives_count=3",
             )
         except psycopg.Error as error:
-            raise _failed(error) from error
+            _cannot_connect(self._url, error)
 
 
-def _copy_row(entry: Entry) -> bytes:
-    raw, links = entry.raw, entry.links
-    return b"".join(
-        (
-            _ROW_HEAD.pack(5, 8, entry.seq, len(raw)),
-            raw,
-            _LENGTH.pack(HASH_BYTES),
-            entry.leaf,
-            _TIME_HEAD.pack(8, entry.log_time, len(links)),
-            links,
-        )
-    )
+def _copy(writer: Connection, entries: Sequence[Entry]) -> None:
+    """Send entries; the server takes some while the next ones are made."""
+    seq_head, time_head = _SEQ.pack, _TIME.pack
+    with (
+        writer.cursor() as cursor,
+        cursor.copy("COPY entries FROM STDIN (FORMAT BINARY)") as copy,
+    ):
+        parts = [_COPY_HEAD]
+        for at in range(0, len(entries), _COPY_ROWS):
+            for seq, raw, leaf, log_time, links in entries[at : at + _COPY_ROWS]:
+                parts += (
+                    seq_head(6, 8, seq, len(raw)),
+                    raw,
+                    _LEAF,
+                    leaf,
+                    time_head(8, log_time, len(links)),
+                    links,
+                    b"\0\0\0\x08",
+                    _place(seq, leaf),
+                )
+            copy.write(b"".join(parts))
+            parts = []
+        copy.write(_COPY_END)
 
 
-def _write_rest(
-    writer: Connection,
-    verdicts: Sequence[Verdict],
-    checkpoint: str | None,
-    snapshot: Snapshot | None,
-) -> None:
-    with writer.cursor() as cursor:
-        if verdicts:
-            cursor.executemany(
-                "INSERT INTO verdicts VALUES (%s, %s, %s, %s) ON CONFLICT (id) DO UPDATE"
-                " SET code = EXCLUDED.code, detail = EXCLUDED.detail, until = EXCLUDED.until",
-                verdicts,
+def _place(seq: int, leaf: bytes) -> bytes:
+    """Return what an entry is looked up by: two bytes of its epoch, six of its leaf hash."""
+    return (seq >> _EPOCH_BITS & 0xFFFF).to_bytes(2, "big") + leaf[:6]
+
+
+def _tiles(number: int, leaves: bytes) -> Iterator[Write]:
+    """Cut the tiles that are complete from the leaf hashes that begin tile ``number``."""
+    cut = range(len(leaves) // _TILE_BYTES)
+    tiles = [leaves[at * _TILE_BYTES : (at + 1) * _TILE_BYTES] for at in cut]
+    if tiles:
+        numbers = [number + at for at in cut]
+        yield "INSERT INTO tiles SELECT * FROM unnest(%s::bigint[], %s::bytea[])", (numbers, tiles)
+
+
+def _snapshot(snapshot: Snapshot, covered: int, size: int) -> Iterator[Write]:
+    if not covered <= snapshot.size <= size:
+        raise StoreError("a snapshot covers what there is", size=size, covers=snapshot.size)
+    kept = [(key, value) for key, value in snapshot.rows.items() if value is not None]
+    gone = [key for key, value in snapshot.rows.items() if value is None]
+    yield _ROWS, ([key for key, _ in kept], [value for _, value in kept])
+    yield "DELETE FROM snapshot WHERE key = ANY(%s)", (gone,)
+    yield _COUNT, ("covered", snapshot.size)
+
+
+def _snapshot_rows(reader: Connection) -> Iterator[tuple[bytes, bytes]]:
+    try:
+        with reader.cursor("snapshot_rows") as cursor:
+            cursor.itersize = _SNAPSHOT_ROWS
+            cursor.execute(
+                "SELECT key, value FROM snapshot WHERE key < %s ORDER BY key",
+                (ARCHIVE,),
+                binary=True,
             )
-        if checkpoint is not None:
-            cursor.execute(_NOTE, ("checkpoint", checkpoint))
-        if snapshot is not None:
-            covered = _one(writer, "SELECT value FROM counters WHERE name = 'covered'") or 0
-            size = _one(writer, "SELECT coalesce(max(seq) + 1, 0) FROM entries")
-            if not covered <= snapshot.size <= size:
-                raise StoreError("a snapshot covers what there is", covers=snapshot.size)
-            rows = snapshot.rows.items()
-            cursor.executemany(
-                "INSERT INTO snapshot VALUES (%s, %s)"
-                " ON CONFLICT (key) DO UPDATE SET value = EXCLUDED.value",
-                [(key, value) for key, value in rows if value is not None],
-            )
-            gone = [key for key, value in rows if value is None]
-            cursor.execute("DELETE FROM snapshot WHERE key = ANY(%s)", (gone,))
-            cursor.execute(_COUNT, ("covered", snapshot.size))
+            yield from cursor
+    except psycopg.Error as error:
+        raise _failed(error) from error
+    finally:
+        reader.close()
 
 
 def _one(connection: Connection, question: LiteralString, values: tuple[Any, ...] = ()) -> Any:
@@ -359,7 +431,28 @@ def _one(connection: Connection, question: LiteralString, values: tuple[Any, ...
     return row[0] if row is not None else None
 
 
+def _roll_back(writer: Connection) -> None:
+    if writer.closed:
+        return
+    try:
+        if writer.info.transaction_status != TransactionStatus.IDLE:
+            writer.execute("ROLLBACK")
+    except psycopg.Error:
+        writer.close()  # the server rolls back what its session leaves behind
+
+
 def _failed(error: psycopg.Error) -> StoreError:
-    """Say what the server says, never where and as whom we connect."""
     said = error.diag.message_primary or type(error).__name__
     return StoreError(f"the database did not take it: {said}")
+
+
+def _cannot_connect(url: str, error: psycopg.Error) -> NoReturn:
+    """Say what is wrong, never the password."""
+    try:
+        password = str(conninfo_to_dict(url).get("password") or "")
+        said = " ".join(str(error).split())
+    except psycopg.Error:
+        password = said = ""  # no connection string: what it says may be a secret
+    if not said or (password and password in said):
+        said = type(error).__name__
+    raise StoreError(f"cannot reach the database: {said}") from error
