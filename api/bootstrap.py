@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from api.auditor import OPERATOR_KEY, witness_name
 from api.market import find_market
 from api.settings import NETWORK, Settings
 from rahba.clock import SystemClock
@@ -26,12 +27,12 @@ from rahba.ids import RandomIds
 if TYPE_CHECKING:
     from agents.work import WorkKey
     from broker import Broker
+    from wallet.cosigning import Cosigning
     from wallet.ports import Ledger
 
 log = logging.getLogger(__name__)
 
 LEDGER_FILE: Final = "ledger.sqlite"
-OPERATOR_KEY: Final = "operator.key"
 
 
 class NoBrokerError(LocalError):
@@ -39,6 +40,28 @@ class NoBrokerError(LocalError):
 
     code = "no_broker"
     hint = "set REDIS_URL, or start a market here with `rahba up`"
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessOptions:
+    """What a witness is told: whose logs, by verifier key or by operator; where to read them."""
+
+    audit: bool
+    logs: Sequence[str] = ()
+    operators: Sequence[str] = ()
+    log_url: str | None = None
+    name: str | None = None
+    folder: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return what it is: an auditor has another key than a witness."""
+        return "auditor" if self.audit else "witness"
+
+    @property
+    def key_file(self) -> str:
+        """Return the name of its key's file."""
+        return f"{self.kind}.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +122,39 @@ def tune_for_ledger() -> None:
     gc.set_threshold(100_000, 50, 50)
 
 
+async def run_witness(settings: Settings, wanted: WitnessOptions, stop: asyncio.Event) -> None:
+    """Run one witness; with ``audit`` it carries out every transaction before it cosigns."""
+    from api.witness_http import serve_witness
+    from rahba.note import read_verifier_key
+    from wallet.auditor import Auditor
+    from wallet.keys import agent_signer
+    from wallet.stores.witness import WitnessStore
+    from wallet.transports.http import HttpLedger
+    from wallet.watch import Watch
+    from wallet.witness import Trust
+
+    folder = wanted.folder or settings.data_dir / "witness"
+    signer = agent_signer(folder / wanted.key_file)
+    logs = {read_verifier_key(vkey).name: vkey for vkey in wanted.logs}
+    store = WitnessStore(folder / f"{wanted.kind}.sqlite")
+    ledger = HttpLedger(wanted.log_url or settings.ledger_url, patience_s=5.0)
+    try:
+        watch = Watch(
+            store,
+            wanted.name or witness_name(wanted.kind, signer.did),
+            signer,
+            Trust(logs, wanted.operators),
+            clock=SystemClock(),
+            auditor=Auditor(ledger) if wanted.audit else None,
+        )
+        log.info("verifier key: %s", watch.vkey)
+        address = settings.witness
+        await _until(stop, serve_witness(watch, store, address.host, address.port))
+    finally:
+        await ledger.close()
+        store.close()
+
+
 async def run_ledger(settings: Settings, stop: asyncio.Event) -> None:
     """Run the one sequencer on a SQLite file; end with an error if it must stop by itself."""
     from api.ledger_http import serve
@@ -111,17 +167,39 @@ async def run_ledger(settings: Settings, stop: asyncio.Event) -> None:
     clock = SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     operator = agent_signer(settings.data_dir / OPERATOR_KEY)
-    sequencer = await Sequencer.open(
-        SqliteStore(settings.data_dir / LEDGER_FILE),
-        genesis=dev_genesis(operator.did, clock.now_ms()),
-        operator=operator,
-        clock=clock,
-        ids=RandomIds(),
-    )
-    address = settings.ledger
-    async with sequencer:
-        serving = serve(sequencer, address.host, address.port, log=sequencer.log)
-        await _until(stop, serving, sequencer.stopped())
+    async with witnessed_by(settings) as cosigning:
+        sequencer = await Sequencer.open(
+            SqliteStore(settings.data_dir / LEDGER_FILE),
+            genesis=dev_genesis(operator.did, clock.now_ms()),
+            operator=operator,
+            clock=clock,
+            ids=RandomIds(),
+            before_signing=cosigning.before_signing if cosigning else None,
+        )
+        address = settings.ledger
+        async with sequencer:
+            jobs = [serve(sequencer, address.host, address.port, log=sequencer.log)]
+            jobs += [cosigning.run(sequencer)] if cosigning else []
+            await _until(stop, *jobs, sequencer.stopped())
+
+
+@contextlib.asynccontextmanager
+async def witnessed_by(settings: Settings) -> AsyncIterator[Cosigning | None]:
+    """Connect to the witnesses of the policy; ``None`` if there is no policy."""
+    from rahba.policy import read_policy
+    from wallet.cosigning import Cosigning
+    from wallet.transports.witness import HttpWitness
+
+    if not settings.policy.is_file():
+        yield None
+        return
+    policy = read_policy(settings.policy.read_text("utf-8"))
+    asked = {name: HttpWitness(party.url) for name, party in policy.witnesses.items() if party.url}
+    try:
+        yield Cosigning(policy, asked, required=settings.witness_required)
+    finally:
+        for witness in asked.values():
+            await witness.close()
 
 
 async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:

@@ -15,21 +15,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import re
-import socket
-from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
 import orjson
-import uvicorn
-from typing_extensions import override
 
+from api.door import (
+    JSON,
+    TEXT,
+    HungUpError,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    header_of,
+    read_body,
+    send_reply,
+    serve_app,
+)
 from rahba.errors import BadEncodingError, BadInputError, RahbaError, TooLargeError
 from rahba.ids import BadIdError, check_digest
 from rahba.proof import InclusionProof, write_proof
@@ -38,9 +46,6 @@ from wallet.ports import AccountView, Answer, HoldView, Ledger, TxView
 from wallet.tiles import check_tile, entry_bundle, hash_tile, read_tile_path
 from wallet.wire import encode, encode_all, encode_answers
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Query = dict[str, str]
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -48,7 +53,6 @@ MAX_ITEMS: Final = 1_000
 MAX_PATH_CHARS: Final = 256
 MAX_QUERY_BYTES: Final = 1_024
 MAX_ENTRIES_BYTES: Final = 8 * 1024 * 1024
-BODY_TIMEOUT_S: Final = 10.0
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 BRIEFLY: Final = "public, max-age=1"
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
@@ -61,10 +65,8 @@ _ERROR_STATUS: Final = {
     "too_large": 413,
     "unsupported_media_type": 415,
 }
-_JSON: Final = "application/json"
-_NDJSON: Final = "application/x-ndjson"
+NDJSON: Final = "application/x-ndjson"
 _SPACE: Final = b" \t\r\n"
-_TEXT: Final = "text/plain; charset=utf-8"
 
 logger = logging.getLogger("rahba.ledger.http")
 
@@ -79,26 +81,6 @@ class MediaTypeError(BadInputError):
     """The body is of a type that is not read here."""
 
     code = "unsupported_media_type"
-
-
-class SlowBodyError(BadInputError):
-    """The body did not arrive in time."""
-
-    code = "slow_body"
-
-
-class _HungUpError(Exception):
-    """The caller hung up before the request was complete."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What goes back."""
-
-    body: bytes
-    kind: str = _JSON
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 class LedgerApp:
@@ -139,21 +121,14 @@ class LedgerApp:
             raise RuntimeError("the ledger speaks HTTP only")
         try:
             reply = await self._answer(scope, receive)
-        except _HungUpError:
+        except HungUpError:
             return
         except RahbaError as error:
             reply = _problem(error)
         except Exception:  # the one supervised boundary: a defect must not end the server
             logger.exception("request failed: %s %s", scope["method"], scope["path"][:256])
             reply = _document(500, "internal", "the ledger could not answer; its own log says why")
-        headers = {
-            "content-type": reply.kind,
-            "content-length": str(len(reply.body)),
-            "x-content-type-options": "nosniff",
-        } | reply.headers
-        encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
-        await send({"type": "http.response.body", "body": reply.body})
+        await send_reply(send, reply)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         path, method = scope["path"], scope["method"]
@@ -172,36 +147,15 @@ class LedgerApp:
     # -- writes ----------------------------------------------------------------------------
 
     async def _submit(self, scope: Scope, receive: Receive) -> Reply:
-        kind = _header(scope, b"content-type").partition(";")[0].strip().lower()
-        if kind not in {_JSON, _NDJSON}:
-            raise MediaTypeError(f"send {_JSON} or {_NDJSON}")
-        body = await self._body(scope, receive)
+        kind = header_of(scope, b"content-type").partition(";")[0].strip().lower()
+        if kind not in {JSON, NDJSON}:
+            raise MediaTypeError(f"send {JSON} or {NDJSON}")
+        body = await read_body(scope, receive, self._max_body_bytes)
         receipt = _query(scope["query_string"]).get("receipt") == "1"
-        if kind == _JSON and body.lstrip(_SPACE)[:1] != b"[":
+        if kind == JSON and body.lstrip(_SPACE)[:1] != b"[":
             return _single(await self._ledger.submit(body.strip(_SPACE), receipt=receipt))
-        raws = _split_array(body) if kind == _JSON else _split_lines(body)
+        raws = _split_array(body) if kind == JSON else _split_lines(body)
         return Reply(encode_answers(await self._ledger.submit_many(raws, receipt=receipt)))
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        limit = self._max_body_bytes
-        declared = _header(scope, b"content-length")
-        if declared.isdecimal() and int(declared) > limit:
-            raise TooLargeError("body too large", limit_bytes=limit)
-        chunks = bytearray()
-        try:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _HungUpError
-                    chunks += message.get("body", b"")
-                    if len(chunks) > limit:
-                        raise TooLargeError("body too large", limit_bytes=limit)
-                    more = message.get("more_body", False)
-        except TimeoutError as error:
-            raise SlowBodyError("the body did not arrive in time") from error
-        return bytes(chunks)
 
     # -- reads -----------------------------------------------------------------------------
 
@@ -240,17 +194,17 @@ class LedgerApp:
     # -- the log ---------------------------------------------------------------------------
 
     async def _key(self, _: Query) -> Reply:
-        return Reply((await self._ledger.verifier_key()).encode(), _TEXT)
+        return Reply((await self._ledger.verifier_key()).encode(), TEXT)
 
     async def _checkpoint(self, _: Query) -> Reply:
         note = await self._ledger.checkpoint()
-        return Reply(note.encode(), _TEXT, headers={"cache-control": BRIEFLY})
+        return Reply(note.encode(), TEXT, headers={"cache-control": BRIEFLY})
 
     async def _witnessed(self, _: Query) -> Reply:
         note = await self._ledger.witnessed()
         if note is None:
             raise NotFoundError("no quorum of witnesses has cosigned a checkpoint yet")
-        return Reply(note.encode(), _TEXT, headers={"cache-control": BRIEFLY})
+        return Reply(note.encode(), TEXT, headers={"cache-control": BRIEFLY})
 
     async def _inclusion(self, query: Query) -> Reply:
         tx_id = _digest(query.get("tx", ""))
@@ -260,7 +214,7 @@ class LedgerApp:
         entry = await self._ledger.transaction(tx_id)
         if proof is None or entry is None:
             raise NotFoundError("no checkpoint covers this yet")
-        return Reply(write_proof(proof, entry.raw).encode(), _TEXT)
+        return Reply(write_proof(proof, entry.raw).encode(), TEXT)
 
     async def _consistency(self, query: Query) -> Reply:
         path = await self._ledger.consistency(_number(query, "old"), _number(query, "new"))
@@ -279,24 +233,6 @@ class LedgerApp:
         return Reply(body, "application/octet-stream", headers={"cache-control": FOR_EVER})
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn that says when it listens, and leaves signals to whoever runs the loop."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    @override
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
-
-    @contextlib.contextmanager
-    @override
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
 async def serve(
     ledger: Ledger,
     host: str,
@@ -311,40 +247,8 @@ async def serve(
     ``ready`` is called with the address once it listens (``port`` 0: any free one). Signals are
     the caller's; closing the ledger, too.
     """
-    config = uvicorn.Config(
-        LedgerApp(ledger, log=log, max_body_bytes=max_body_bytes),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    with _listen(host, port) as door:
-        address = f"http://{host}:{door.getsockname()[1]}"
-        server = _Server(config, lambda: ready(address) if ready else None)
-        running = asyncio.create_task(server.serve(sockets=[door]))
-        try:
-            await asyncio.shield(running)
-        finally:
-            server.should_exit = True
-            await running
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's delay off (40 ms a request) only for sockets that say they are TCP.
-    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        door.bind((host, port))
-        door.listen(1_024)
-    except OSError:
-        door.close()
-        raise
-    return door
+    app = LedgerApp(ledger, log=log, max_body_bytes=max_body_bytes)
+    await serve_app(app, host, port, ready=ready)
 
 
 def _single(answer: Answer) -> Reply:
@@ -382,13 +286,6 @@ def _limited(raws: list[bytes]) -> list[bytes]:
     if len(raws) > MAX_ITEMS:
         raise TooLargeError("too many transactions in one request", limit=MAX_ITEMS)
     return raws
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value).decode("latin-1")
-    return ""
 
 
 def _query(raw: bytes) -> Query:

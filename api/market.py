@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
@@ -21,6 +21,7 @@ from typing import Final, Self
 import aiohttp
 import msgspec
 
+from api.auditor import prepare_auditor
 from api.embedded_redis import EmbeddedRedis
 from api.settings import Address, Settings, next_database
 from api.supervisor import Service, Supervisor
@@ -36,7 +37,7 @@ class PortTakenError(LocalError):
     """Another program listens where a process of ours should."""
 
     code = "port_taken"
-    hint = "stop it, or choose another address with RAHBA_HTTP and RAHBA_LEDGER"
+    hint = "stop it, or choose others with RAHBA_HTTP, RAHBA_LEDGER and RAHBA_WITNESS"
 
 
 class NoMarketError(LocalError):
@@ -65,6 +66,7 @@ class LocalMarket:
         self._settings = settings
         self._redis = None if settings.redis_url else EmbeddedRedis(settings.data_dir / "redis")
         self._supervisor: Supervisor | None = None
+        self._operator = ""
         self._keeper: asyncio.Task[None] | None = None
         self.where: Whereabouts | None = None
 
@@ -106,12 +108,14 @@ class LocalMarket:
             ledger_url=settings.ledger_url,
             gateway_url=settings.gateway_url,
         )
+        self._operator = await asyncio.to_thread(prepare_auditor, settings)
         self._supervisor = Supervisor(settings.data_dir, self._groups(self.where))
         await self._supervisor.start(before_spawning=self._check_ports)
         write_whereabouts(settings.data_dir, self.where)
 
     def _check_ports(self) -> None:
-        for address in (self._settings.ledger, self._settings.http):
+        settings = self._settings
+        for address in (settings.witness, settings.ledger, settings.http):
             if not is_free(address):
                 raise PortTakenError(f"{address.host}:{address.port} is taken", port=address.port)
 
@@ -122,13 +126,20 @@ class LocalMarket:
             "CELERY_BROKER_URL": where.celery_broker_url,
             "RAHBA_LEDGER_URL": where.ledger_url,
             "RAHBA_LEDGER": f"{self._settings.ledger.host}:{self._settings.ledger.port}",
+            "RAHBA_WITNESS": f"{self._settings.witness.host}:{self._settings.witness.port}",
+            "RAHBA_POLICY": str(self._settings.policy),
             "RAHBA_HTTP": f"{self._settings.http.host}:{self._settings.http.port}",
         }
 
-        def service(name: str, ready: Callable[[], Awaitable[bool]]) -> Service:
-            return Service(name, [sys.executable, "-m", "api.cli", name], ready, env)
+        def service(
+            name: str, ready: Callable[[], Awaitable[bool]], words: Sequence[str] = ()
+        ) -> Service:
+            command = [sys.executable, "-m", "api.cli", *(words or [name])]
+            return Service(name, command, ready, env)
 
+        witness = ["witness", "--audit", "--operator", self._operator]
         return [
+            [service("witness", _answers(f"{self._settings.witness.url}/healthz"), witness)],
             [service("ledger", _answers(f"{where.ledger_url}/healthz"))],
             [
                 service("gateway", _answers(f"{where.gateway_url}/readyz")),
@@ -189,8 +200,15 @@ def is_free(address: Address) -> bool:
 
 def on_free_ports(settings: Settings) -> Settings:
     """Return ``settings`` with free ports where those of gateway and ledger are taken."""
-    http, ledger = (_freed(address) for address in (settings.http, settings.ledger))
-    return replace(settings, http=http, ledger=ledger, ledger_url=ledger.url, gateway_url=http.url)
+    http, ledger, witness = map(_freed, (settings.http, settings.ledger, settings.witness))
+    return replace(
+        settings,
+        http=http,
+        ledger=ledger,
+        witness=witness,
+        ledger_url=ledger.url,
+        gateway_url=http.url,
+    )
 
 
 def _freed(address: Address) -> Address:

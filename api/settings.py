@@ -5,6 +5,9 @@
 | `RAHBA_DATA` | folder of keys, ledger and logs | `.rahba` |
 | `RAHBA_HTTP` | `host:port` of the gateway | `127.0.0.1:8700` |
 | `RAHBA_LEDGER` | `host:port` the ledger listens on | `127.0.0.1:8701` |
+| `RAHBA_WITNESS` | `host:port` a witness listens on | `127.0.0.1:8702` |
+| `RAHBA_POLICY` | file of the ledger's trust policy (C2SP tlog-policy) | `policy` in `RAHBA_DATA` |
+| `RAHBA_WITNESS_REQUIRED` | 1: sign nothing before a quorum of witnesses was asked | 0 |
 | `RAHBA_LEDGER_URL` | where others reach the ledger | `http://` + `RAHBA_LEDGER` |
 | `REDIS_URL` | a running Redis >= 6.2 | an embedded server in `RAHBA_DATA` |
 | `CELERY_BROKER_URL` | broker of the heavy jobs | `REDIS_URL`, next database |
@@ -55,6 +58,9 @@ class Settings:
     data_dir: Path
     http: Address
     ledger: Address
+    witness: Address
+    policy: Path
+    witness_required: bool
     ledger_url: str
     gateway_url: str
     redis_url: str | None
@@ -71,12 +77,16 @@ class Settings:
         """
         http = _address(env, "RAHBA_HTTP", "127.0.0.1:8700")
         ledger = _address(env, "RAHBA_LEDGER", "127.0.0.1:8701")
+        data_dir = Path(env.get("RAHBA_DATA") or ".rahba").resolve()
         redis_url = _url(env, "REDIS_URL", {"redis", "rediss", "unix"})
         celery = env.get("CELERY_BROKER_URL") or (next_database(redis_url) if redis_url else None)
         return cls(
-            data_dir=Path(env.get("RAHBA_DATA") or ".rahba").resolve(),
+            data_dir=data_dir,
             http=http,
             ledger=ledger,
+            witness=_address(env, "RAHBA_WITNESS", "127.0.0.1:8702"),
+            policy=Path(env.get("RAHBA_POLICY") or data_dir / "policy").resolve(),
+            witness_required=env.get("RAHBA_WITNESS_REQUIRED") == "1",
             ledger_url=_url(env, "RAHBA_LEDGER_URL", {"http", "https"}) or ledger.url,
             gateway_url=_url(env, "RAHBA_URL", {"http", "https"}) or http.url,
             redis_url=redis_url,

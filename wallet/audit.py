@@ -109,6 +109,25 @@ class Audit:
         if self._progress is not None and self._log.size % PAGE == 0:
             self._progress(self._log.size)
 
+    @property
+    def size(self) -> int:
+        """Return how many entries were fed."""
+        return self._log.size
+
+    @property
+    def log(self) -> MerkleLog:
+        """Return the hashes of what was fed."""
+        return self._log
+
+    @property
+    def problems(self) -> list[Problem]:
+        """Return what was found so far."""
+        return self._problems
+
+    def closes(self, size: int) -> bool:
+        """Say whether a state leaf is the last of so many entries."""
+        return size > 0 and self._states[bisect_right(self._states, size) - 1] == size
+
     def broken(self, reason: str) -> None:
         """Note that no further entry could be read."""
         self._note(self._log.size, "unreadable", reason)
@@ -214,14 +233,10 @@ class Audit:
         elif not self._matches(found):
             said = f"the entries do not lead to the checkpoint's root at size {found.size}"
             self._note(None, "wrong_root", said)
-        elif found.size <= self._last.size and not self._closes(found.size):
+        elif found.size <= self._last.size and not self.closes(found.size):
             said = f"the checkpoint at size {found.size} is not where an interval was closed"
             self._note(found.size - 1 if found.size else None, "open_interval", said)
         return found
-
-    def _closes(self, size: int) -> bool:
-        """Say whether a state leaf is the last of so many entries."""
-        return size > 0 and self._states[bisect_right(self._states, size) - 1] == size
 
     def _matches(self, checkpoint: Checkpoint) -> bool:
         size = checkpoint.size

@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "wallet": ("api.cli.wallet", "wallet", "Balance, transfers and history of your account."),
     "keys": ("api.cli.wallet", "keys", "Issue, list and revoke API keys."),
     "ledger": ("api.cli.ledger", "ledger", "Run the ledger, or verify one."),
+    "witness": ("api.cli.witness", "witness", "Cosign a ledger's checkpoints, or audit them."),
     "gateway": ("api.cli.process", "gateway", "Run the HTTP gateway."),
     "host": ("api.cli.process", "host", "Run agents: deployed ones, or those of a Python file."),
     "worker": ("api.cli.process", "worker", "Run a worker for heavy jobs."),

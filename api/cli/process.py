@@ -18,7 +18,7 @@ from api.cli.output import asynchronous, fail, json_option, print_json, service
 from api.settings import Settings
 from rahba.errors import BadInputError, RahbaError
 
-NAMES = ("ledger", "gateway", "host", "worker", "redis")
+NAMES = ("ledger", "witness", "gateway", "host", "worker", "redis")
 
 
 @contextlib.asynccontextmanager

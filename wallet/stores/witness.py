@@ -1,4 +1,4 @@
-"""What a witness must not forget, in a SQLite file of its own: the newest checkpoints, and faults.
+"""What a witness must not forget, in a SQLite file of its own: newest checkpoints, evidence.
 
 ``keep`` is durable when it returns (FULL), so it comes before the cosignature leaves. One process
 has the file at a time.
@@ -13,16 +13,15 @@ import apsw
 
 from wallet.errors import StoreError
 from wallet.stores.lockfile import LockFile
-from wallet.witness import Fault, Seen
+from wallet.witness import Seen
 
-MAX_FAULTS: Final = 1_000
+MAX_BUNDLES: Final = 1_000
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS seen (
   origin TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, note TEXT NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS faults (
-  number INTEGER PRIMARY KEY, origin TEXT NOT NULL, first TEXT NOT NULL, second TEXT NOT NULL,
-  proof BLOB NOT NULL, UNIQUE (origin, first, second)
+CREATE TABLE IF NOT EXISTS evidence (
+  number INTEGER PRIMARY KEY, bundle TEXT NOT NULL UNIQUE
 ) STRICT;
 """
 
@@ -75,24 +74,21 @@ class WitnessStore:
         if self._file.changes() != 1:
             raise StoreError("a larger checkpoint was cosigned meanwhile", size=seen.size)
 
-    def accuse(self, fault: Fault) -> None:
-        """Keep two notes that contradict each other, within a limit."""
+    def accuse(self, bundle: str) -> None:
+        """Keep a bundle of evidence, once, within a limit."""
         try:
             self._file.execute(
-                "INSERT OR IGNORE INTO faults (origin, first, second, proof)"
-                " SELECT ?, ?, ?, ? WHERE (SELECT count(*) FROM faults) < ?",
-                (*fault[:3], b"".join(fault.proof), MAX_FAULTS),
+                "INSERT OR IGNORE INTO evidence (bundle)"
+                " SELECT ? WHERE (SELECT count(*) FROM evidence) < ?",
+                (bundle, MAX_BUNDLES),
             )
         except apsw.Error as error:
             raise StoreError(f"nothing was written: {error}") from error
 
-    def faults(self) -> list[Fault]:
-        """Return all that was kept."""
-        rows = self._file.execute("SELECT origin, first, second, proof FROM faults ORDER BY number")
-        return [
-            Fault(origin, first, second, tuple(raw[at : at + 32] for at in range(0, len(raw), 32)))
-            for origin, first, second, raw in rows
-        ]
+    def evidence(self) -> list[str]:
+        """Return all bundles that were kept."""
+        rows = self._file.execute("SELECT bundle FROM evidence ORDER BY number")
+        return [bundle for (bundle,) in rows]
 
     def close(self) -> None:
         """Close the file and let go of it."""
