@@ -138,7 +138,12 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
         ours: tuple[str, ...] = ()
     else:
         ours = (where.gateway_url, where.ledger_url)
-    for name, address in (("RAHBA_HTTP", settings.http), ("RAHBA_LEDGER", settings.ledger)):
+    addresses = {
+        "RAHBA_HTTP": settings.http,
+        "RAHBA_LEDGER": settings.ledger,
+        "RAHBA_WITNESS": settings.witness,
+    }
+    for name, address in addresses.items():
         place = f"{address.host}:{address.port}"
         if address.url in ours:
             yield Finding("ports", "ok", f"the market listens on {place}")

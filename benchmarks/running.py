@@ -26,6 +26,7 @@ import psutil
 from rahba.errors import RahbaError
 
 STOP_S = 30.0
+ADDRESSES = ("RAHBA_HTTP", "RAHBA_LEDGER", "RAHBA_WITNESS")
 
 
 class BenchmarkFailedError(RahbaError):
@@ -71,7 +72,7 @@ def bench_market() -> Iterator[BenchMarket]:
         ours = ("RAHBA", "REDIS", "CELERY")
         env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         env |= {"RAHBA_DATA": str(data_dir)}
-        env |= {name: f"127.0.0.1:{_free_port()}" for name in ("RAHBA_HTTP", "RAHBA_LEDGER")}
+        env |= {name: f"127.0.0.1:{_free_port()}" for name in ADDRESSES}
         started = time.perf_counter()
         command = [sys.executable, "-m", "api.cli", "up", "--json"]
         with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:

@@ -142,6 +142,11 @@ KINDS: Final[dict[str, Kind]] = {
     "bad_note": Kind(422, "The bytes are no signed note"),
     "bad_proof": Kind(422, "The proof does not lead to its root"),
     "bad_receipt": Kind(422, "The bytes are no receipt of the log"),
+    "bad_policy": Kind(422, "The text is no trust policy"),
+    "not_evidence": Kind(422, "The evidence proves nothing"),
+    "witness_unreachable": Kind(503, "A witness cannot be reached"),
+    "rolled_back": Kind(500, "A witness has seen more of the log than the ledger has"),
+    "no_quorum": Kind(503, "Too few witnesses can be asked"),
     "bad_tile": Kind(404, "There is no such tile"),
     "out_of_range": Kind(422, "The log is not that long"),
     # directory, mail and threads

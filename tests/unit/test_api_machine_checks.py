@@ -30,6 +30,7 @@ def settings(tmp_path: Path) -> Settings:
             "RAHBA_DATA": str(tmp_path / "data"),
             "RAHBA_HTTP": "127.0.0.1:0",
             "RAHBA_LEDGER": "127.0.0.1:0",
+            "RAHBA_WITNESS": "127.0.0.1:0",
         }
     )
 

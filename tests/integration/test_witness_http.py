@@ -1,0 +1,181 @@
+"""A real witness over HTTP, a real ledger before it, and an independent witness beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from api.witness_http import serve_witness
+from rahba.clock import ManualClock
+from rahba.cosignature import cosigned_at
+from rahba.policy import read_policy
+from tests.fixtures.wallet import START_MS, LedgerRig, did, signer_of
+from tests.fixtures.witnesses import ORIGIN, PlainLog, words
+from wallet.cosigning import Cosigning
+from wallet.stores.witness import WitnessStore
+from wallet.transports.witness import HttpWitness, WitnessUnreachableError
+from wallet.watch import Watch
+from wallet.witness import SIZE_TYPE, Trust, rule
+
+LOG = PlainLog(*words(20))
+
+
+@dataclass
+class Site:
+    url: str
+    watch: Watch
+    store: WitnessStore
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    store = WitnessStore(tmp_path / "witness.sqlite")
+    trust = Trust({ORIGIN: LOG.vkey}, [did("operator")])
+    clock = ManualClock(START_MS)
+    watch = Watch(store, "w.test/one", signer_of("witness"), trust, clock=clock)
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve_witness(watch, store, "127.0.0.1", 0, ready=address.set_result)
+    )
+    yield Site(await address, watch, store)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    store.close()
+
+
+async def post(site: Site, body: bytes) -> tuple[int, str, str]:
+    async with (
+        aiohttp.ClientSession() as web,
+        web.post(f"{site.url}/add-checkpoint", data=body) as reply,
+    ):
+        return reply.status, reply.content_type, await reply.text()
+
+
+async def test_the_protocol_over_http_status_by_status(site: Site) -> None:
+    status, _, line = await post(site, LOG.request(0, 7))
+    assert status == 200
+    assert cosigned_at(LOG.note(7) + line, site.watch.vkey) == START_MS // 1000
+    assert (await post(site, LOG.request(3, 9)))[::2] == (409, "7\n")
+    assert (await post(site, LOG.request(3, 9)))[1] == SIZE_TYPE
+    other = PlainLog(*words(7, "x"), *words(13))
+    assert (await post(site, other.request(7, 9)))[0] == 422
+    assert (await post(site, other.request(7, 7)))[0] == 409
+    assert (await post(site, b"nonsense"))[0] == 400
+    assert (await post(site, PlainLog("a", name="thief").request(0)))[0] == 403
+    assert (await post(site, b"x" * 300_000))[0] == 413
+    async with aiohttp.ClientSession() as web:
+        for path, expected in (("/healthz", 200), ("/nothing", 404), ("/add-checkpoint", 405)):
+            async with web.get(site.url + path) as reply:
+                assert reply.status == expected
+        async with web.get(f"{site.url}/vkey") as reply:
+            assert (await reply.text()).strip() == site.watch.vkey
+        async with web.get(f"{site.url}/evidence") as reply:
+            (bundle,) = await reply.json()
+            assert bundle["kind"] == "fork"
+
+
+async def test_an_unknown_log_is_not_found_when_no_operator_is_trusted(tmp_path: Path) -> None:
+    assert rule(LOG.request(0), Trust({}), lambda _: None).status == 404
+
+
+async def test_two_requests_at_once_never_roll_each_other_back(site: Site) -> None:
+    assert (await post(site, LOG.request(0, 2)))[0] == 200
+    told = await asyncio.gather(*(post(site, LOG.request(2, size)) for size in range(3, 20)))
+    assert sorted(status for status, _, _ in told) == [200] + [409] * 16
+    seen = site.store.newest(ORIGIN)
+    assert seen is not None
+    assert seen.root == LOG.log.root_at(seen.size)
+
+
+async def test_a_ledger_is_witnessed_over_http_and_says_so(
+    site: Site, sqlite_rig: LedgerRig
+) -> None:
+    policy = read_policy(f"witness one {site.watch.vkey} {site.url}\nquorum one\n")
+    away = HttpWitness(site.url)
+    cosigning = Cosigning(policy, {"one": away})
+    running = asyncio.create_task(cosigning.run(sqlite_rig.ledger))
+    amina = await sqlite_rig.funded("amina")
+    answer = await amina.transfer(did("brahim"), 5)
+    async with asyncio.timeout(10):
+        while (await sqlite_rig.ledger.status(answer.id)).finality != "witnessed":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    note = await sqlite_rig.ledger.witnessed()
+    assert note is not None
+    assert policy.cosigners(note) == {"one": START_MS // 1000}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await away.close()
+
+
+async def test_a_witness_that_is_not_there_is_unreachable() -> None:
+    witness = HttpWitness("http://127.0.0.1:1", timeout_s=2)
+    with pytest.raises(WitnessUnreachableError):
+        await witness.add_checkpoint(b"")
+    await witness.close()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the independent witness has a wheel for Linux only"
+)
+async def test_an_independent_witness_rules_on_our_log_as_ours_does(tmp_path: Path) -> None:
+    """`witness_log` is somebody else's C2SP witness: it gets the same bodies, status by status."""
+    import witness_log
+
+    theirs = witness_log.WitnessService.new("w.test/theirs", bytes([7]) * 32)
+    assert theirs.add_log(ORIGIN, LOG.vkey)
+    store = WitnessStore(tmp_path / "ours.sqlite")
+    trust = Trust({ORIGIN: LOG.vkey})
+    ours = Watch(store, "w.test/ours", signer_of("w"), trust, clock=ManualClock(START_MS))
+    forked = PlainLog(*words(7, "x"), *words(13))
+    bodies = [
+        b"nonsense",
+        LOG.request(3, 9),
+        PlainLog("a", name="thief").request(0),
+        PlainLog("a", origin="other.test/log").request(0),
+        LOG.request(0, 7),
+        LOG.request(7, 7),
+        LOG.request(0, 9),
+        LOG.request(9, 12),
+        forked.request(7, 9),
+        forked.request(7, 7),
+        LOG.request(7, 16),
+        LOG.request(16, 20),
+        LOG.request(20, 19),
+        LOG.request(20, 20),
+    ]
+    for body in bodies:
+        status, text = theirs.handle_add_checkpoint(body.decode(), START_MS // 1000)
+        ruling = await ours.add_checkpoint(body)
+        assert ruling.status == status, (body, text, ruling)
+        if status == 200:
+            size = int(body.decode().split("\n\n", 1)[1].split("\n")[1])
+            assert cosigned_at(LOG.note(size) + text, theirs.vkey()) == START_MS // 1000
+    store.close()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the independent log has a wheel for Linux only"
+)
+async def test_our_witness_cosigns_an_independent_log(tmp_path: Path) -> None:
+    import witness_log
+
+    log = witness_log.WitnessLog.generate()
+    origin = log.canonical_origin()
+    store = WitnessStore(tmp_path / "ours.sqlite")
+    trust = Trust({origin: log.c2sp_vkey(origin)})
+    ours = Watch(store, "w.test/ours", signer_of("w"), trust, clock=ManualClock(START_MS))
+    old = 0
+    for count in (1, 4, 3):
+        for number in range(count):
+            log.append_memory(b"%d" % number)
+        body = log.add_checkpoint_body(old)
+        ruling = await ours.add_checkpoint(body.encode() if isinstance(body, str) else body)
+        assert ruling.status == 200, ruling
+        old = log.tree_size()
+    store.close()

@@ -1,0 +1,143 @@
+"""How a log gets its checkpoints cosigned, whatever its witnesses do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rahba.clock import ManualClock
+from rahba.cosignature import cosigner_key
+from rahba.policy import Policy, read_policy
+from tests.fixtures.wallet import START_MS, did, signer_of
+from tests.fixtures.witnesses import ORIGIN, PlainLog, words
+from wallet.cosigning import Cosigning
+from wallet.errors import LedgerUnavailableError
+from wallet.stores.witness import WitnessStore
+from wallet.transports.witness import WitnessUnreachableError
+from wallet.watch import Watch
+from wallet.witness import Trust
+
+NAMES = ("one", "two", "three")
+
+
+@dataclass
+class Growing:
+    """A log as its cosigning sees it; ``sizes`` are its checkpoints to come."""
+
+    log: PlainLog
+    sizes: list[int]
+    saved: list[tuple[str, int]] = field(default_factory=list)
+
+    async def next_checkpoint(self, after: int) -> tuple[str, int]:
+        while self.sizes and self.sizes[0] <= after:
+            self.sizes.pop(0)
+        if not self.sizes:
+            raise LedgerUnavailableError("over")
+        return self.log.note(self.sizes[0]), self.sizes[0]
+
+    async def consistency(self, old_size: int, new_size: int) -> list[str]:
+        return [step.hex() for step in self.log.log.consistency(old_size, new_size)]
+
+    async def save_witnessed(self, note: str, size: int) -> None:
+        self.saved.append((note, size))
+
+
+@dataclass
+class Party:
+    """A real witness, or one that misbehaves in ``mood``."""
+
+    watch: Watch
+    mood: str = ""
+    calls: int = 0
+
+    async def add_checkpoint(self, body: bytes) -> tuple[int, str]:
+        self.calls += 1
+        if self.mood == "away":
+            raise WitnessUnreachableError("away")
+        if self.mood == "nonsense":
+            return 200, "not a signature\n"
+        if self.mood == "forger":
+            return 200, f"\u2014 w.test/two {'A' * 100}\n"
+        if self.mood == "ahead":
+            return 409, "999999\n"
+        if self.mood == "refuses":
+            return 403, "no"
+        ruling = await self.watch.add_checkpoint(body)
+        return ruling.status, ruling.body
+
+
+@pytest.fixture
+def parties(tmp_path: Path) -> Iterator[dict[str, Party]]:
+    stores = {name: WitnessStore(tmp_path / f"{name}.sqlite") for name in NAMES}
+    trust = Trust({ORIGIN: PlainLog("a").vkey})
+    clock = ManualClock(START_MS)
+    yield {
+        name: Party(Watch(store, f"w.test/{name}", signer_of(name), trust, clock=clock))
+        for name, store in stores.items()
+    }
+    for store in stores.values():
+        store.close()
+
+
+def two_of_three() -> Policy:
+    lines = [f"witness {name} {cosigner_key(f'w.test/{name}', did(name))}" for name in NAMES]
+    return read_policy("\n".join([*lines, "group q 2 one two three", "quorum q"]))
+
+
+async def run(parties: dict[str, Party], sizes: list[int]) -> Growing:
+    growing = Growing(PlainLog(*words(50)), sizes)
+    async with asyncio.timeout(20):
+        await Cosigning(two_of_three(), parties).run(growing)
+    return growing
+
+
+async def test_every_checkpoint_of_a_quorum_is_witnessed(parties: dict[str, Party]) -> None:
+    growing = await run(parties, [3, 4, 17, 50])
+    assert [size for _, size in growing.saved] == [3, 4, 17, 50]
+    for note, _ in growing.saved:
+        assert set(two_of_three().cosigners(note)) == set(NAMES)
+
+
+async def test_a_witness_that_knows_less_or_more_of_the_log_is_caught_up_with(
+    parties: dict[str, Party],
+) -> None:
+    log = PlainLog(*words(50))
+    for name, size in (("one", 5), ("two", 16)):
+        assert (await parties[name].add_checkpoint(log.request(0, size)))[0] == 200
+    growing = await run(parties, [20])
+    assert set(two_of_three().cosigners(growing.saved[0][0])) == set(NAMES)
+
+
+@pytest.mark.parametrize("mood", ["away", "nonsense", "forger", "ahead", "refuses"])
+async def test_one_bad_witness_of_three_changes_nothing(
+    parties: dict[str, Party], mood: str
+) -> None:
+    parties["two"].mood = mood
+    growing = await run(parties, [3, 9])
+    assert [size for _, size in growing.saved] == [3, 9]
+    assert set(two_of_three().cosigners(growing.saved[1][0])) == {"one", "three"}
+
+
+async def test_without_a_quorum_nothing_is_witnessed_until_there_is_one(
+    parties: dict[str, Party], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wallet.cosigning.RETRY_S", (0.01, 0.01))
+    parties["two"].mood = parties["three"].mood = "away"
+    growing = Growing(PlainLog(*words(50)), [7])
+    task = asyncio.create_task(Cosigning(two_of_three(), parties).run(growing))
+    await until(lambda: parties["two"].calls > 2)
+    assert growing.saved == []
+    parties["two"].mood = ""
+    await until(lambda: bool(growing.saved))
+    assert growing.saved[0][1] == 7
+    await task
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not done():  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0.005)
