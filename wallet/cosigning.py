@@ -111,8 +111,8 @@ class Cosigning:
         except RahbaError as error:
             logger.warning("witness %s cannot be asked before the start: %s", name, error.message)
             return False
-        if status == 409:
-            seen = _size(body)
+        if status in {409, 422}:  # another size, or another root (409 with the same size, once)
+            seen = _size(body) if status == 409 else size
             if seen is None or seen >= size:
                 raise RolledBackError(
                     f"witness {name} has seen size {seen}, the store has {size}",
@@ -123,7 +123,7 @@ class Cosigning:
             self._sizes[name] = seen
         elif status == 200:
             self._sizes[name] = size
-        return status in {200, 404, 409}
+        return status in {200, 404, 409, 422}
 
     async def run(self, log: WitnessedLog) -> None:
         """Have every new checkpoint cosigned, until cancelled or the ledger stops."""

@@ -1,12 +1,12 @@
 """A witness of logs: it cosigns what is consistent with what it cosigned before, and nothing else.
 
-C2SP ``tlog-witness``, the call ``add-checkpoint``, as a pure decision:
+C2SP ``tlog-witness`` (v1.1), the call ``add-checkpoint``, as a pure decision:
 
 1. The request is an old size, at most 63 proof lines, an empty line and a checkpoint (else 400).
 2. The checkpoint is of a log that the witness knows (404), signed by its key (403).
 3. The old size is not above the checkpoint's (400) and is that of the newest cosigned one (409,
-   with that size); a checkpoint of the very same size has the very same root (409).
-4. The proof leads from the one to the other (422).
+   with that size).
+4. The proof leads from the one to the other; of one size, the roots are the same (422).
 
 Whoever calls :func:`rule` keeps :attr:`Ruling.seen` durably *before* a cosignature leaves, and
 keeps a :attr:`Ruling.fault`: two notes that the log signed and that contradict each other.
@@ -111,9 +111,6 @@ def _compare(request: Request, checkpoint: Checkpoint, seen: Seen) -> Ruling:
     fault = Fault(origin, seen.note, request.note, request.proof)
     if request.old != seen.size:
         return Ruling(409, f"{seen.size}\n", SIZE_TYPE, origin)
-    if checkpoint.size == seen.size and checkpoint.root != seen.root:
-        known = fault if seen.note else None
-        return Ruling(409, f"{seen.size}\n", SIZE_TYPE, origin, fault=known)
     try:  # 4
         verify_consistency(seen.size, checkpoint.size, seen.root, checkpoint.root, request.proof)
     except BadProofError as error:

@@ -84,12 +84,25 @@ async def vkey(url: str, *, as_json: bool) -> None:
 
 @witness.command()
 @click.argument("url", default="")
+@json_option
 @asynchronous
-async def evidence(url: str) -> None:
-    """Print what the witness at URL keeps against logs that contradicted themselves (JSON)."""
+async def evidence(url: str, *, as_json: bool) -> None:
+    """List what the witness at URL keeps against logs that contradicted themselves.
+
+    With --json the bundles are printed whole: save one to a file for `rahba witness judge`.
+    """
     import os
 
-    click.echo(await _get(url or Settings.read(os.environ).witness.url, "/evidence"))
+    import orjson
+
+    found = orjson.loads(await _get(url or Settings.read(os.environ).witness.url, "/evidence"))
+    if as_json:
+        print_json(found)
+        return
+    for bundle in found:
+        click.echo(f"{bundle['kind']}  {bundle['vkey']}")
+    if not found:
+        click.echo("nothing: no log contradicted itself")
 
 
 @witness.command()

@@ -98,7 +98,7 @@ async def test_a_fork_of_one_size_is_refused_by_a_witness_who_keeps_both_notes(
     assert same == size
     watch = witness(store)
     assert (await watch.add_checkpoint(write_request(0, [], note)))[0] == 200
-    assert (await watch.add_checkpoint(write_request(size, [], forked)))[0] == 409
+    assert (await watch.add_checkpoint(write_request(size, [], forked)))[0] == 422
     (bundle,) = store.evidence()
     convicts(bundle, "fork")
 

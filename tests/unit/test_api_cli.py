@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from api.cli.main import COMMANDS, main
 
-PROCESSES = {("gateway",), ("host",), ("worker",), ("ledger",)}
+PROCESSES = {("witness",), ("gateway",), ("host",), ("worker",), ("ledger",)}
 HEAVY = ("fastapi", "starlette", "uvicorn", "celery", "langchain", "duckdb", "pydantic", "aiohttp")
 HEAVY += ("apsw", "redis", "psutil", "nacl", "trafilatura", "pypdf", "rich")
 
