@@ -4,8 +4,9 @@
   comes back (:mod:`wallet.phrase`, :mod:`wallet.slip10`), or one bare seed.
 * The passphrase goes through argon2id (about a second, on purpose) and opens a SecretBox. Composed
   and decomposed letters (NFKD) are the same passphrase.
-* Outside the box lie the ``did:key`` and the path of the key, so that a wallet can be recognised
-  without being opened; the box says them again, and it is the box that is believed.
+* Outside the box lie the ``did:key`` and the path of the key, and the account if it has another
+  name (that of its first key, which was rotated), so that a wallet can be recognised without being
+  opened; the box says them again, and it is the box that is believed.
 * Files have mode 0600 and are never overwritten. Files of the first version are still read.
 
 Phrase and seed never show in a repr, an error or a log; :meth:`Origin.reveal` alone hands a phrase
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 from nacl import exceptions, pwhash, secret
@@ -61,6 +62,7 @@ class _Keystore(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     box: str
     v: Literal[1, 2]
     path: str | None = None
+    account: str | None = None
 
 
 class _Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +73,7 @@ class _Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     phrase: str | None
     extra: str | None
     seed: str | None
+    account: str | None = None
 
     @override
     def __repr__(self) -> str:
@@ -79,23 +82,25 @@ class _Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Origin:
-    """What the keys of a wallet come from. Never prints it."""
+    """What the keys of a wallet come from. Never prints it.
 
-    __slots__ = ("_extra", "_phrase", "_seed", "did", "path")
+    ``did`` and ``path`` are those of one key, ``account`` is the one that it acts for.
+    """
 
-    def __init__(
-        self, seed: bytes, path: str | None = None, phrase: str = "", extra: str = ""
-    ) -> None:
+    __slots__ = ("_extra", "_phrase", "_seed", "account", "did", "path")
+
+    def __init__(self, seed: bytes, path: str | None, phrase: str, extra: str) -> None:
         """Use :meth:`from_phrase` or :meth:`from_seed`."""
         self._seed = seed
         self._phrase = phrase
         self._extra = extra
         self.path = path
         self.did = self.signer().did
+        self.account = self.did
 
     @classmethod
     def from_phrase(cls, phrase: str, extra: str = "", path: str | None = None) -> Origin:
-        """Take a recovery phrase, its optional passphrase, and the path of the first key.
+        """Take a recovery phrase, its optional passphrase, and the path of a key.
 
         Raises:
             BadPhraseError, BadPathError: accordingly.
@@ -110,7 +115,7 @@ class Origin:
         """Take the 32 bytes of one key."""
         if len(seed) != SEED_BYTES:
             raise BadInputError(f"a seed has {SEED_BYTES} bytes")
-        return cls(seed)
+        return cls(seed, None, "", "")
 
     @override
     def __repr__(self) -> str:
@@ -122,8 +127,14 @@ class Origin:
         """Say whether further keys can be derived, and a phrase be written down."""
         return bool(self._phrase)
 
+    def at(self, path: str | None, account: str) -> Origin:
+        """Return the same origin for the key at ``path`` that acts for ``account``."""
+        found = Origin(self._seed, path, self._phrase, self._extra)
+        found.account = account
+        return found
+
     def signer(self, path: str | None = None) -> Signer:
-        """Return the signer of the first key, or of the one at ``path``."""
+        """Return the signer of the key, or of another one at ``path``."""
         if not self._phrase:
             if path is not None:
                 raise KeystoreError("a bare key has no others below it")
@@ -140,10 +151,16 @@ class Origin:
             raise KeystoreError("this key came without a recovery phrase")
         return self._phrase
 
+    @property
+    def elsewhere(self) -> str | None:
+        """Return the account if it has another name than the key, as it is written down."""
+        return None if self.account == self.did else self.account
+
     def boxed(self) -> bytes:
         """Return what goes into the box of a keystore."""
         seed = None if self._phrase else b64(self._seed)
-        return canonical(_Box(self.did, self.path, self._phrase or None, self._extra or None, seed))
+        phrase, extra = self._phrase or None, self._extra or None
+        return canonical(_Box(self.did, self.path, phrase, extra, seed, self.elsewhere))
 
 
 def save_keystore(
@@ -175,6 +192,7 @@ def save_keystore(
         salt=b64(salt),
         box=b64(bytes(secret.SecretBox(key).encrypt(origin.boxed(), nonce))),
         v=2,
+        account=origin.elsewhere,
     )
     if not write_new(path, canonical(store)):
         raise KeystoreError("a key is never overwritten", path=str(path))
@@ -199,21 +217,35 @@ def open_keystore(path: Path, passphrase: str) -> Origin:
         ) from None  # what was tried is nobody's business
     except (RahbaError, ValueError, OSError) as error:
         raise KeystoreError(f"not a keystore: {error}", path=str(path)) from error
-    if (origin.did, origin.path) != (store.did, store.path):
+    if (origin.did, origin.path, origin.elsewhere) != (store.did, store.path, store.account):
         raise KeystoreError("the keystore holds another key than it says", path=str(path))
     return origin
 
 
-def owner_of(path: Path) -> str:
-    """Return the ``did:key`` that a keystore says it holds, without opening it.
+class Label(NamedTuple):
+    """What a keystore says it holds, before it is opened."""
+
+    did: str
+    path: str | None
+    account: str
+
+
+def label_of(path: Path) -> Label:
+    """Read what a keystore says it holds.
 
     Raises:
         KeystoreError: no such file, readable by others, or damaged.
     """
     try:
-        return _load(path).did
+        store = _load(path)
     except (RahbaError, ValueError, OSError) as error:
         raise KeystoreError(f"not a keystore: {error}", path=str(path)) from error
+    return Label(store.did, store.path, store.account or store.did)
+
+
+def bare_origin(path: Path) -> Origin:
+    """Return the origin that a bare key file is (:func:`wallet.keys.agent_signer`)."""
+    return Origin.from_seed(read_private(path, SEED_BYTES))
 
 
 def _load(path: Path) -> _Keystore:
@@ -225,10 +257,12 @@ def _unbox(store: _Keystore, plain: bytes) -> Origin:
         return Origin.from_seed(plain)
     box = decode_as(plain, _Box, max_bytes=MAX_FILE_BYTES)
     if box.phrase is not None:
-        return Origin.from_phrase(box.phrase, box.extra or "", box.path)
-    if box.seed is None:
+        found = Origin.from_phrase(box.phrase, box.extra or "", box.path)
+    elif box.seed is not None:
+        found = Origin.from_seed(unb64(box.seed))
+    else:
         raise BadInputError("the box is empty")
-    return Origin.from_seed(unb64(box.seed))
+    return found.at(found.path, box.account or found.did)
 
 
 def _spelled(passphrase: str) -> str:

@@ -33,6 +33,7 @@ MAX_UNKNOWN: Final = 10_000
 MAX_SETTLED: Final = 10_000
 MAX_KEY_CHARS: Final = 255
 MAX_GROUP: Final = 1_000
+FORGOTTEN: Final = "forgotten"
 PATIENCE_S: Final = 35.0
 _AT_ONCE: Final = 64
 A = TypeVar("A")
@@ -169,7 +170,7 @@ class Outbox:
             raise BadInputError(f"a payment's key has 1 to {MAX_KEY_CHARS} characters")
         letter = Letter(transaction_id(raw), raw, key, self._clock.now_ms())
         kept = await self._write(Keep(letter))
-        if kept.id != letter.id and _meaning(kept.raw) != _meaning(raw):
+        if kept.id != letter.id and meaning_of(kept.raw) != meaning_of(raw):
             raise PaymentKeyReusedError("the key names another payment", id=kept.id)
         return kept.answer or await self._deliver(kept)
 
@@ -187,6 +188,11 @@ class Outbox:
 
         await asyncio.gather(*(settle(letter) for letter in await self.unknown()))
         return found
+
+    async def forget(self, letter_id: str) -> None:
+        """Stop asking for a letter whose ledger is gone for good; it counts as not paid."""
+        answer = Answer("invalid", letter_id, code=FORGOTTEN)
+        await self._write(Settle(answer, self._clock.now_ms()))
 
     async def unknown(self) -> list[Letter]:
         """Return the letters without an answer, oldest first."""
@@ -236,7 +242,7 @@ class Outbox:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, argument)
 
 
-def _meaning(raw: bytes) -> bytes:
+def meaning_of(raw: bytes) -> bytes:
     """Return what a transaction does, without what makes each signing of it another one."""
     fields = msgspec.to_builtins(read(raw).record)
     for name in ("chain", "lane", "seq", "valid_until", "fee", "fee_payer"):

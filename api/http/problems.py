@@ -137,6 +137,10 @@ KINDS: Final[dict[str, Kind]] = {
     "outbox_failed": Kind(500, "The outbox cannot be read or written"),
     "outbox_full": Kind(503, "Too many payments are without an answer"),
     "payment_key_reused": Kind(409, "The key names another payment"),
+    "unknown_wallet": Kind(404, "There is no such wallet"),
+    "wallet_exists": Kind(409, "A wallet of that name is there already"),
+    "wallet_busy": Kind(409, "Another process is at this wallet"),
+    "shared_account": Kind(409, "Several keys act for the account together"),
     "wrong_passphrase": Kind(500, "The passphrase does not open the keystore"),
     # the log
     "bad_note": Kind(422, "The bytes are no signed note"),

@@ -16,8 +16,15 @@ from rahba.envelope import Signer
 from rahba.errors import BadInputError
 from rahba.ids import RandomIds
 from wallet.errors import KeystoreError
-from wallet.keys import new_seed
-from wallet.keystore import Origin, WrongPassphraseError, open_keystore, owner_of, save_keystore
+from wallet.keys import agent_signer, new_seed
+from wallet.keystore import (
+    Origin,
+    WrongPassphraseError,
+    bare_origin,
+    label_of,
+    open_keystore,
+    save_keystore,
+)
 from wallet.phrase import BadPhraseError
 from wallet.slip10 import BadPathError, agent_path, derive
 
@@ -54,12 +61,31 @@ def test_a_phrase_comes_back_with_all_its_keys(tmp_path: Path) -> None:
     assert found.has_phrase
     following = agent_path(agent=3, key=1)
     assert found.signer(following).did == origin.signer(following).did != found.did
-    assert owner_of(path) == origin.did
+    assert label_of(path) == (origin.did, origin.path, origin.did)
 
 
 def test_another_passphrase_of_the_phrase_gives_other_keys() -> None:
     names = {Origin.from_phrase(PHRASE, extra).did for extra in ("", "TREZOR", "trezor")}
     assert len(names) == 3
+
+
+def test_a_keystore_remembers_the_account_of_a_rotated_key(tmp_path: Path) -> None:
+    path, first = tmp_path / "owner.json", Origin.from_phrase(PHRASE)
+    rotated = first.at(agent_path(key=1), first.did)
+    save_keystore(path, rotated, "one", **QUICK)
+    assert label_of(path) == (rotated.did, agent_path(key=1), first.did)
+    found = open_keystore(path, "one")
+    assert (found.did, found.path, found.account) == label_of(path)
+    assert found.did != first.did
+
+
+def test_a_bare_key_file_is_an_origin_too(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    did = agent_signer(path).did
+    assert bare_origin(path).did == did
+    path.write_bytes(b"short")
+    with pytest.raises(BadInputError):
+        bare_origin(path)
 
 
 def test_composed_and_decomposed_letters_are_one_passphrase(tmp_path: Path) -> None:
@@ -113,6 +139,7 @@ def test_an_empty_or_endless_passphrase_is_refused(tmp_path: Path, passphrase: s
         {"box": "not base64"},
         {"did": Signer(bytes(32)).did},
         {"path": agent_path()},
+        {"account": Signer(bytes(32)).did},
         {"v": 3},
         {"v": 1},
         {"extra": 1},
@@ -137,7 +164,7 @@ def test_a_missing_huge_or_open_keystore_is_refused(tmp_path: Path, locked: Path
     with pytest.raises(KeystoreError):
         open_keystore(tmp_path / "nowhere.json", "one")
     with pytest.raises(KeystoreError):
-        owner_of(tmp_path / "nowhere.json")
+        label_of(tmp_path / "nowhere.json")
     locked.chmod(0o644)
     with pytest.raises(KeystoreError, match="0600"):
         open_keystore(locked, "correct horse")

@@ -212,6 +212,22 @@ async def test_a_ledger_of_another_chain_settles_nothing(
     await elsewhere.close()
 
 
+async def test_a_letter_whose_ledger_is_gone_is_forgotten_when_its_owner_says_so(
+    line: Line, outbox: Outbox
+) -> None:
+    line.lose_requests = 10_000
+    with pytest.raises(PaymentUnknownError) as caught:
+        await wallet_on(line, outbox).transfer(did("brahim"), 10)
+    name = str(caught.value.facts["id"])
+    await outbox.forget(name)
+    assert await outbox.unknown() == []
+    kept = await outbox.find(name)
+    assert kept is not None
+    assert (kept.outcome, kept.code) == ("invalid", "forgotten")
+    with pytest.raises(OutboxError):
+        await outbox.forget("0" * 64)
+
+
 async def test_an_operator_that_gives_no_receipt_settles_nothing(
     line: Line, tmp_path: Path
 ) -> None:
