@@ -25,6 +25,7 @@ import apsw
 from rahba.merkle import HASH_BYTES
 from wallet.errors import FencedError, StoreError, StoreLockedError, StoreVersionError
 from wallet.ports import ARCHIVE, Entry, Pulse, Snapshot, Verdict
+from wallet.private_files import make_folder
 from wallet.stores.lockfile import LockFile, read_beat
 
 SCHEMA_VERSION: Final = 2
@@ -99,7 +100,7 @@ class SqliteStore:
             raise StoreError("the store is closed")
         if self._writer is not None:
             return self._token
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         self._lock = LockFile(self._lock_path, steal=steal)
         try:
             self._writer = writer = _open_writer(self._path, self._max_pages, self._vfs)
@@ -301,9 +302,12 @@ class SqliteStore:
         return self._reader
 
     def _open_reader(self) -> None:
+        """Open the reading connection, unless the file is still to be made, or made anew."""
         try:
             reader = _open_reader(self._path, self._vfs)
             version = _number(reader, "PRAGMA user_version")
+        except apsw.ReadOnlyError:
+            return  # the power went while it was made; who acquires it takes that back
         except apsw.Error as error:
             raise StoreError(f"cannot open the ledger's file: {error}", **self._facts) from error
         if version in {0, SCHEMA_VERSION}:
