@@ -39,8 +39,11 @@ async def recover(
     genesis: Genesis | None,
     operator: Signer,
     before_signing: BeforeSigning | None = None,
+    following: Replay | None = None,
 ) -> tuple[Book, str]:
     """Return the ledger's book and its latest checkpoint; see the module for what is checked.
+
+    ``following`` is a replay that followed this very log: only what came after is left to do.
 
     Raises:
         LedgerCorruptError: the log is not what it says; ``facts["seq"]`` is where.
@@ -49,7 +52,7 @@ async def recover(
     """
     if store.size() == 0:  # 1
         await asyncio.to_thread(_found, store, genesis, operator)
-    replay, log_time = await asyncio.to_thread(replayed, store)  # 3
+    replay, log_time = await asyncio.to_thread(replayed, store, following)  # 3
     book = replay.book
     _check_owner(book.genesis, genesis, operator)  # 2
     replay.finish(log_time)
@@ -61,12 +64,17 @@ async def recover(
     return book, note
 
 
-def replayed(store: Store) -> tuple[Replay, int]:
+def replayed(store: Store, following: Replay | None = None) -> tuple[Replay, int]:
     """Replay a store; returns the replay and the stored time of the last entry.
+
+    ``following`` has replayed some of it already.
 
     When what follows from the snapshot is not what was signed, everything is replayed: then it is
     known which entry is wrong.
     """
+    if following is not None:
+        follow(store, following)
+        return following, store.read(following.size - 1, 1)[0].log_time
     book = _from_snapshot(store)
     if book is not None:
         try:

@@ -40,6 +40,7 @@ from wallet.ports import Answer, Entry, Snapshot, Store, Verdict
 from wallet.recovery import BeforeSigning, recover
 from wallet.recovery import checkpoint as sign
 from wallet.refusals import Refusals, charged
+from wallet.replay import Replay
 from wallet.transactions import (
     EXPIRING_LANE,
     Expire,
@@ -116,11 +117,13 @@ class Sequencer(LedgerViews):
         clock: Clock,
         ids: Ids,
         before_signing: BeforeSigning | None = None,
+        replay: Replay | None = None,
     ) -> Self:
         """Acquire the store, replay its log, compare it with what it recorded, and start.
 
         ``genesis`` opens an empty store; a store that has one keeps its own. ``before_signing``
-        is given the book and its latest checkpoint before anything is signed, and may raise. The
+        is given the book and its latest checkpoint before anything is signed, and may raise. A
+        standby hands over the ``replay`` that followed the log (:mod:`wallet.standby`). The
         ledger closes the store in the end, also when it cannot be opened.
 
         Raises:
@@ -130,7 +133,7 @@ class Sequencer(LedgerViews):
         """
         try:
             await asyncio.to_thread(store.acquire)
-            book, note = await recover(store, genesis, operator, before_signing)
+            book, note = await recover(store, genesis, operator, before_signing, replay)
         except BaseException:
             store.close()
             raise

@@ -4,6 +4,8 @@
   what comes meanwhile gathers for the next. Callers beyond ``MAX_WAITING`` wait their turn.
 * When the connection breaks, the very same bytes are sent again, with growing pauses, until
   ``patience_s`` is over. The ledger knows them by their id, so a retry never pays twice.
+* A ledger with a standby has several addresses, separated by commas: what one of them cannot
+  answer (unreachable, silent, or itself waiting) is asked of the next.
 * After that, :class:`LedgerUnreachableError`: whether they were logged is then unknown.
 
     async with HttpLedger("http://127.0.0.1:8701") as ledger:
@@ -79,15 +81,12 @@ class HttpLedger:
     """The ledger port over HTTP; for any number of tasks of one event loop."""
 
     def __init__(self, url: str, *, patience_s: float = 15.0, attempt_s: float = 5.0) -> None:
-        """Talk to the ledger at ``url``.
+        """Talk to the ledger at ``url``, or at one of several, separated by commas.
 
         ``patience_s`` is how long a broken connection is retried, ``attempt_s`` how long one
         request may take.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query:
-            raise BadInputError("a ledger's address looks like http://127.0.0.1:8701")
-        self._url = url.rstrip("/")
+        self._urls = deque(_addresses(url))
         self._patience_s = patience_s
         self._attempt_s = attempt_s
         self._session: aiohttp.ClientSession | None = None
@@ -269,9 +268,10 @@ class HttpLedger:
         give_up = loop.time() + self._patience_s
         attempt = 0
         while True:
+            url = self._urls[0]
             try:
                 limit_s = min(self._attempt_s, max(give_up - loop.time(), _SHORTEST_S))
-                status, answer = await self._attempt(method, path, body, limit_s)
+                status, answer = await self._attempt(method, url + path, body, limit_s)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 reason: Exception = error
             else:
@@ -280,16 +280,22 @@ class HttpLedger:
                 reason = _problem(status, answer)
                 if status not in _TRY_AGAIN:
                     raise reason
+            self._rotate(url)
             pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
             if loop.time() + pause_s > give_up:
                 raise LedgerUnreachableError(
-                    f"the ledger cannot be reached: {reason!r}", url=self._url, attempts=attempt + 1
+                    f"the ledger cannot be reached: {reason!r}", url=url, attempts=attempt + 1
                 ) from reason
             await asyncio.sleep(pause_s)
             attempt += 1
 
+    def _rotate(self, failed: str) -> None:
+        """Ask another address from now on, unless another request saw to it already."""
+        if self._urls[0] == failed:
+            self._urls.rotate(-1)
+
     async def _attempt(
-        self, method: str, path: str, body: bytes | None, limit_s: float
+        self, method: str, url: str, body: bytes | None, limit_s: float
     ) -> tuple[int, bytes]:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=4 * MAX_IN_FLIGHT)
@@ -298,7 +304,7 @@ class HttpLedger:
         timeout = aiohttp.ClientTimeout(total=limit_s)
         async with self._session.request(
             method,
-            self._url + path,
+            url,
             data=body,
             headers=headers,
             timeout=timeout,
@@ -310,6 +316,15 @@ class HttpLedger:
                 if len(chunks) > MAX_ANSWER_BYTES:
                     raise LedgerAnswerError("the answer is too large")
             return reply.status, bytes(chunks)
+
+
+def _addresses(text: str) -> list[str]:
+    urls = [url.strip().rstrip("/") for url in text.split(",")]
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query:
+            raise BadInputError("a ledger's address looks like http://127.0.0.1:8701")
+    return urls
 
 
 def _unsendable(raw: bytes) -> str | None:
