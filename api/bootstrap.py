@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from agents.work import WorkKey
     from broker import Broker
     from wallet.cosigning import Cosigning
-    from wallet.ports import Ledger
+    from wallet.ports import Ledger, Store
+    from wallet.replay import Replay
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,13 @@ class NoBrokerError(LocalError):
 
     code = "no_broker"
     hint = "set REDIS_URL, or start a market here with `rahba up`"
+
+
+class NoPostgresError(LocalError):
+    """The ledger is to be kept in PostgreSQL, and Rahba was installed without its driver."""
+
+    code = "no_postgres"
+    hint = "pip install 'rahba[postgres]', or unset RAHBA_LEDGER_STORE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,32 +163,79 @@ async def run_witness(settings: Settings, wanted: WitnessOptions, stop: asyncio.
         store.close()
 
 
-async def run_ledger(settings: Settings, stop: asyncio.Event) -> None:
-    """Run the one sequencer on a SQLite file; end with an error if it must stop by itself."""
+async def run_ledger(settings: Settings, stop: asyncio.Event, *, standby: bool = False) -> None:
+    """Run the one sequencer; end with an error if it must stop by itself.
+
+    A ``standby`` waits until it can be the one, and follows the log meanwhile.
+    """
     from api.ledger_http import serve
     from wallet.keys import agent_signer
     from wallet.service import Sequencer
-    from wallet.stores.sqlite import SqliteStore
+    from wallet.standby import beating
     from wallet.transactions import dev_genesis
 
     tune_for_ledger()
     clock = SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     operator = agent_signer(settings.data_dir / OPERATOR_KEY)
-    async with witnessed_by(settings) as cosigning:
+    store, replay = ledger_store(settings), None
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(store.close)
+        if standby:
+            replay = await _turn(settings, store, stop)
+            if stop.is_set():
+                return
+        await asyncio.to_thread(store.acquire)
+        beats = asyncio.create_task(beating(store), name="ledger-beats")
+        stack.callback(beats.cancel)
+        cosigning = await stack.enter_async_context(witnessed_by(settings))
         sequencer = await Sequencer.open(
-            SqliteStore(settings.data_dir / LEDGER_FILE),
+            store,
             genesis=dev_genesis(operator.did, clock.now_ms()),
             operator=operator,
             clock=clock,
             ids=RandomIds(),
             before_signing=cosigning.before_signing if cosigning else None,
+            replay=replay,
         )
+        await stack.enter_async_context(sequencer)
         address = settings.ledger
-        async with sequencer:
-            jobs = [serve(sequencer, address.host, address.port, log=sequencer.log)]
-            jobs += [cosigning.run(sequencer)] if cosigning else []
-            await _until(stop, *jobs, sequencer.stopped())
+        jobs = [serve(sequencer, address.host, address.port, log=sequencer.log)]
+        jobs += [cosigning.run(sequencer)] if cosigning else []
+        await _until(stop, *jobs, sequencer.stopped(), beats)
+
+
+def ledger_store(settings: Settings) -> Store:
+    """Return where the ledger is kept: the database of the settings, else a SQLite file.
+
+    Raises:
+        NoPostgresError: it is a database, and there is no driver for it.
+    """
+    from wallet.stores.sqlite import SqliteStore
+
+    if settings.ledger_store is None:
+        return SqliteStore(settings.data_dir / LEDGER_FILE)
+    try:
+        from wallet.stores.postgres import PostgresStore
+    except ImportError as error:
+        raise NoPostgresError("the driver for PostgreSQL is not installed") from error
+    return PostgresStore(settings.ledger_store)
+
+
+async def _turn(settings: Settings, store: Store, stop: asyncio.Event) -> Replay | None:
+    """Stand by until the store is acquired, or ``stop`` is set; returns what was replayed."""
+    from api.standby_http import serve_standby
+    from wallet.standby import take_over
+
+    replay: Replay | None = None
+
+    async def wait() -> None:
+        nonlocal replay
+        replay = await take_over(store)
+
+    address = settings.ledger
+    await _until(stop, serve_standby(address.host, address.port), wait())
+    return replay
 
 
 @contextlib.asynccontextmanager

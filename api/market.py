@@ -124,6 +124,7 @@ class LocalMarket:
             "RAHBA_DATA": where.data_dir,
             "REDIS_URL": where.redis_url,
             "CELERY_BROKER_URL": where.celery_broker_url,
+            "RAHBA_LEDGER_STORE": self._settings.ledger_store or "",
             "RAHBA_LEDGER_URL": where.ledger_url,
             "RAHBA_LEDGER": f"{self._settings.ledger.host}:{self._settings.ledger.port}",
             "RAHBA_WITNESS": f"{self._settings.witness.host}:{self._settings.witness.port}",
@@ -140,7 +141,7 @@ class LocalMarket:
         witness = ["witness", "--audit", "--operator", self._operator]
         return [
             [service("witness", _answers(f"{self._settings.witness.url}/healthz"), witness)],
-            [service("ledger", _answers(f"{where.ledger_url}/healthz"))],
+            [service("ledger", _answers(f"{self._settings.ledger.url}/healthz"))],
             [
                 service("gateway", _answers(f"{where.gateway_url}/readyz")),
                 service("host", _at_once),

@@ -8,7 +8,8 @@
 | `RAHBA_WITNESS` | `host:port` a witness listens on | `127.0.0.1:8702` |
 | `RAHBA_POLICY` | file of the ledger's trust policy (C2SP tlog-policy) | `policy` in `RAHBA_DATA` |
 | `RAHBA_WITNESS_REQUIRED` | 1: sign nothing before a quorum of witnesses was asked | 0 |
-| `RAHBA_LEDGER_URL` | where others reach the ledger | `http://` + `RAHBA_LEDGER` |
+| `RAHBA_LEDGER_STORE` | `postgresql://…`: the database that keeps the ledger | a file |
+| `RAHBA_LEDGER_URL` | addresses of the ledger and its standby | `http://` + `RAHBA_LEDGER` |
 | `REDIS_URL` | a running Redis >= 6.2 | an embedded server in `RAHBA_DATA` |
 | `CELERY_BROKER_URL` | broker of the heavy jobs | `REDIS_URL`, next database |
 | `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
@@ -21,7 +22,7 @@ Only ``api.bootstrap`` and the command line read the environment; they pass it h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -61,6 +62,7 @@ class Settings:
     witness: Address
     policy: Path
     witness_required: bool
+    ledger_store: str | None = field(repr=False)  # it may hold a password
     ledger_url: str
     gateway_url: str
     redis_url: str | None
@@ -87,7 +89,8 @@ class Settings:
             witness=_address(env, "RAHBA_WITNESS", "127.0.0.1:8702"),
             policy=Path(env.get("RAHBA_POLICY") or data_dir / "policy").resolve(),
             witness_required=env.get("RAHBA_WITNESS_REQUIRED") == "1",
-            ledger_url=_url(env, "RAHBA_LEDGER_URL", {"http", "https"}) or ledger.url,
+            ledger_store=_url(env, "RAHBA_LEDGER_STORE", {"postgresql", "postgres"}),
+            ledger_url=_urls(env, "RAHBA_LEDGER_URL", {"http", "https"}) or ledger.url,
             gateway_url=_url(env, "RAHBA_URL", {"http", "https"}) or http.url,
             redis_url=redis_url,
             celery_broker_url=celery,
@@ -122,3 +125,9 @@ def _url(env: Mapping[str, str], name: str, schemes: set[str]) -> str | None:
     if urlsplit(text).scheme not in schemes:
         raise BadSettingError(f"{name} must start with one of {sorted(schemes)}")
     return text.rstrip("/")
+
+
+def _urls(env: Mapping[str, str], name: str, schemes: set[str]) -> str | None:
+    """Read addresses that are separated by commas."""
+    texts = [text.strip() for text in env.get(name, "").split(",") if text.strip()]
+    return ",".join(filter(None, (_url({name: text}, name, schemes) for text in texts))) or None

@@ -106,7 +106,8 @@ class _Teller:
 
 
 def _demo_settings() -> Settings:
-    env = {k: v for k, v in os.environ.items() if k not in {"RAHBA_LEDGER_URL", "RAHBA_URL"}}
+    elsewhere = {"RAHBA_LEDGER_STORE", "RAHBA_LEDGER_URL", "RAHBA_URL"}
+    env = {name: value for name, value in os.environ.items() if name not in elsewhere}
     settings = Settings.read(env)
     return replace(settings, data_dir=settings.data_dir / "demo")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
 
 
 @click.group(invoke_without_command=True)
+@click.option("--standby", is_flag=True, help="Follow the ledger; take over when it is gone.")
 @click.pass_context
-def ledger(context: click.Context) -> None:
+def ledger(context: click.Context, *, standby: bool) -> None:
     """Run the ledger (without a subcommand), or verify one."""
     if context.invoked_subcommand is None:
-        _run()
+        _run(standby=standby)
 
 
 @ledger.command()
@@ -40,8 +43,9 @@ async def verify(
 ) -> None:
     """Verify every signature, every state and the tree of a ledger.
 
-    PLACE is a SQLite file, a data folder, or the http address of a ledger; by default the ledger
-    of RAHBA_DATA. Exits with 1 if anything is wrong.
+    PLACE is a SQLite file, a data folder, the http address of a ledger, or the postgresql address
+    of its database; by default the ledger of RAHBA_LEDGER_STORE or RAHBA_DATA. Exits with 1 if
+    anything is wrong.
     """
     note = older.read() if older else None
     report = await _audit(place, vkey, note, quiet=as_json)
@@ -69,19 +73,19 @@ async def verify(
 
 
 @service
-async def _run() -> None:
+async def _run(*, standby: bool) -> None:
     from api.bootstrap import run_ledger
     from api.cli.process import set_up_service, until_signalled
 
     settings = set_up_service()
     async with until_signalled() as stop:
-        await run_ledger(settings, stop)
+        await run_ledger(settings, stop, standby=standby)
 
 
 async def _audit(place: str | None, vkey: str | None, older: str | None, *, quiet: bool) -> Report:
-    from api.bootstrap import LEDGER_FILE
+    from api.bootstrap import LEDGER_FILE, ledger_store
     from wallet.audit import audit_entries, audit_ledger
-    from wallet.stores.readonly import ReadOnlyLog
+    from wallet.stores.readonly import ReadOnlyLog, pages
     from wallet.transports.http import HttpLedger
 
     def progress(done: int) -> None:
@@ -94,6 +98,13 @@ async def _audit(place: str | None, vkey: str | None, older: str | None, *, quie
             return await audit_ledger(remote, vkey=vkey, older=older, progress=progress)
         finally:
             await remote.close()
+    settings = Settings.read(os.environ)
+    stored = place or settings.ledger_store or ""
+    if stored.startswith(("postgresql://", "postgres://")):
+        store = ledger_store(replace(settings, ledger_store=stored))
+        note = store.checkpoint() or ""
+        with contextlib.closing(store):
+            return audit_entries(pages(store), note, vkey=vkey, older=older, progress=progress)
     path = Path(place) if place else _default_folder()
     with ReadOnlyLog(path / LEDGER_FILE if path.is_dir() else path) as log:
         return audit_entries(log, log.checkpoint, vkey=vkey, older=older, progress=progress)

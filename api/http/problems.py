@@ -129,6 +129,7 @@ KINDS: Final[dict[str, Kind]] = {
     "store_failed": Kind(503, "The ledger's disk failed"),
     "store_locked": Kind(503, "Another process writes to the ledger's store"),
     "fenced": Kind(503, "Another sequencer took the ledger over"),
+    "standby": Kind(503, "The ledger is served by another process"),
     "store_version": Kind(500, "Another release wrote the ledger"),
     "ledger_corrupt": Kind(500, "The ledger's file is damaged"),
     "invariant_broken": Kind(500, "The ledger found a defect in itself"),

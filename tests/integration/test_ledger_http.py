@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from api.ledger_http import MAX_BODY_BYTES, MAX_ITEMS, serve
+from api.standby_http import serve_standby
 from rahba.clock import SystemClock
 from rahba.envelope import Signer
 from rahba.errors import BadInputError
@@ -448,3 +449,26 @@ async def test_closing_the_client_tells_everybody_who_waits(house: House) -> Non
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(BadInputError):
         HttpLedger(url)
+
+
+async def test_a_client_asks_whoever_serves_the_ledger(house: House) -> None:
+    """One address is dead, one is a standby's: the third one answers."""
+    standby: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = asyncio.create_task(serve_standby("127.0.0.1", 0, ready=standby.set_result))
+    waiting = await asyncio.wait_for(standby, 10)
+    async with house.web.get(f"{waiting}/healthz") as reply:
+        assert (reply.status, (await reply.json(content_type=None))["code"]) == (503, "standby")
+        assert reply.headers["retry-after"] == "1"
+    urls = f"http://127.0.0.1:9,{waiting}/, {house.url}"
+    async with HttpLedger(urls, patience_s=5) as ledger:
+        answers = await asyncio.gather(
+            *(ledger.submit(house.faucet(Signer(bytes([9, n]) * 16))) for n in range(20))
+        )
+        assert {answer.outcome for answer in answers} == {"logged"}
+        assert (await ledger.supply()).equal
+    async with HttpLedger(f"http://127.0.0.1:9,{waiting}", patience_s=0.3) as ledger:
+        with pytest.raises(LedgerUnreachableError):
+            await ledger.chain()
+    server.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await server

@@ -1,10 +1,15 @@
 """Settings come from the environment and nowhere else."""
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from api.bootstrap import NoPostgresError, ledger_store
 from api.settings import BadSettingError, Settings, next_database
+from wallet.stores.postgres import PostgresStore
+from wallet.stores.sqlite import SqliteStore
 
 
 def test_nothing_needs_to_be_set() -> None:
@@ -41,11 +46,39 @@ def test_an_open_address_is_reached_through_loopback() -> None:
         {"REDIS_URL": "http://a"},
         {"RAHBA_LEDGER_URL": "redis://a"},
         {"REDIS_URL": "redis://a/x"},
+        {"RAHBA_LEDGER_URL": "http://a:1,redis://b"},
+        {"RAHBA_LEDGER_STORE": "mysql://a/b"},
     ],
 )
 def test_a_malformed_setting_is_refused(env: dict[str, str]) -> None:
     with pytest.raises(BadSettingError):
         Settings.read(env)
+
+
+def test_a_ledger_and_its_standby_have_two_addresses() -> None:
+    settings = Settings.read({"RAHBA_LEDGER_URL": "http://a:1/, http://b:2"})
+    assert settings.ledger_url == "http://a:1,http://b:2"
+
+
+def test_the_password_of_the_ledgers_database_is_not_shown() -> None:
+    url = "postgresql://rahba:hush-hush@db/rahba"
+    settings = Settings.read({"RAHBA_LEDGER_STORE": url})
+    assert settings.ledger_store == url
+    assert "hush-hush" not in repr(settings)
+
+
+def test_a_ledger_is_kept_in_a_file_unless_a_database_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.read({"RAHBA_DATA": str(tmp_path)})
+    assert isinstance(ledger_store(settings), SqliteStore)
+    named = replace(settings, ledger_store="postgresql://127.0.0.1:1/rahba")
+    assert isinstance(ledger_store(named), PostgresStore)
+    monkeypatch.delitem(sys.modules, "wallet.stores.postgres")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(NoPostgresError, match="not installed") as caught:
+        ledger_store(named)
+    assert "rahba[postgres]" in caught.value.hint
 
 
 def test_a_socket_needs_a_broker_of_its_own_for_celery() -> None:

@@ -14,10 +14,19 @@ from typing import Self
 import apsw
 
 from wallet.errors import StoreError
-from wallet.ports import Entry
+from wallet.ports import Entry, Store
 
 _BUSY_MS = 5_000
+_PAGE = 2_000
 _KINDS = (int, bytes, bytes, int, bytes)
+
+
+def pages(store: Store) -> Iterator[Entry]:
+    """Yield every entry of a store in order, without acquiring it."""
+    size = 0
+    while page := store.read(size, _PAGE):
+        yield from page
+        size += len(page)
 
 
 class ReadOnlyLog:

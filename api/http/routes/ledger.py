@@ -192,18 +192,27 @@ async def read_tile(request: Request, tile: Tile) -> Response:
     parts = tile.split("/")
     if gateway.parts.ledger_url is None or len(tile) > 128 or not all(map(_tile_part, parts)):
         raise NotFoundError("there is no such tile")
-    address = f"{gateway.parts.ledger_url.rstrip('/')}/v1/log/tile/{tile}"
-    try:
-        async with gateway.session().get(address, timeout=_TILE_WITHIN) as answer:
-            if answer.status >= 500:
-                raise UnavailableError("the ledger cannot serve tiles at the moment")
-            if answer.status != 200:
-                raise NotFoundError("there is no such tile")
-            body = await answer.content.read(_MAX_TILE_BYTES)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise UnavailableError("the ledger cannot be reached") from error
+    for url in gateway.parts.ledger_url.split(","):
+        body = await _fetched(gateway.session(), f"{url.rstrip('/')}/v1/log/tile/{tile}")
+        if body is not None:
+            break
+    else:
+        raise UnavailableError("the ledger cannot serve tiles at the moment")
     headers = {"cache-control": "public, max-age=31536000, immutable"}
     return Response(body, headers=headers, media_type="application/octet-stream")
+
+
+async def _fetched(session: aiohttp.ClientSession, address: str) -> bytes | None:
+    """Return a tile, or ``None`` if the ledger is not served at this address now."""
+    try:
+        async with session.get(address, timeout=_TILE_WITHIN) as answer:
+            if answer.status >= 500:
+                return None
+            if answer.status != 200:
+                raise NotFoundError("there is no such tile")
+            return await answer.content.read(_MAX_TILE_BYTES)
+    except (aiohttp.ClientError, TimeoutError):
+        return None
 
 
 _TILE_WITHIN: Final = aiohttp.ClientTimeout(total=5)
