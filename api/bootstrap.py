@@ -201,6 +201,7 @@ async def run_ledger(settings: Settings, stop: asyncio.Event, *, standby: bool =
         await stack.enter_async_context(sequencer)
         address = settings.ledger
         jobs = [serve(sequencer, address.host, address.port, log=sequencer.log)]
+        jobs += [sequencer.publish(settings.data_dir / "log")]
         jobs += [cosigning.run(sequencer)] if cosigning else []
         await _until(stop, *jobs, sequencer.stopped(), beats)
 

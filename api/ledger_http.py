@@ -38,6 +38,7 @@ from api.door import (
     send_reply,
     serve_app,
 )
+from rahba.balance import AccountProof
 from rahba.errors import BadEncodingError, BadInputError, RahbaError, TooLargeError
 from rahba.ids import BadIdError, check_digest
 from rahba.proof import InclusionProof, write_proof
@@ -108,7 +109,7 @@ class LedgerApp:
             "/v1/log/proof/inclusion": self._inclusion,
             "/v1/log/proof/consistency": self._consistency,
         }
-        self._below: dict[str, Callable[[str], Awaitable[Reply]]] = {
+        self._below: dict[str, Callable[[str, Query], Awaitable[Reply]]] = {
             "/v1/transactions/": self._transaction,
             "/v1/accounts/": self._account,
             "/v1/holds/": self._hold,
@@ -141,7 +142,9 @@ class LedgerApp:
             return await exact(_query(scope["query_string"])) if method == "GET" else _only("GET")
         for prefix, below in self._below.items():
             if path.startswith(prefix):
-                return await below(path.removeprefix(prefix)) if method == "GET" else _only("GET")
+                if method != "GET":
+                    return _only("GET")
+                return await below(path.removeprefix(prefix), _query(scope["query_string"]))
         raise NotFoundError("there is no such address")
 
     # -- writes ----------------------------------------------------------------------------
@@ -172,23 +175,27 @@ class LedgerApp:
     async def _entries(self, query: Query) -> Reply:
         start, limit = _number(query, "start", 0), _number(query, "limit", MAX_ITEMS)
         found = await self._ledger.entries(start, min(limit, MAX_ITEMS)) if limit else []
-        size = 0
-        for at, entry in enumerate(found):
-            size += len(entry.raw)
-            if at and size > MAX_ENTRIES_BYTES:  # at least one, or nobody could ever read on
-                found = found[:at]
-                break
-        return Reply(encode_all(found))
+        return Reply(encode_all(_fitting(found)))
 
-    async def _transaction(self, tx_id: str) -> Reply:
+    async def _transaction(self, tx_id: str, _: Query) -> Reply:
         if tx_id.endswith("/status"):
             return Reply(encode(await self._ledger.status(_digest(tx_id.removesuffix("/status")))))
         return _found(await self._ledger.transaction(_digest(tx_id)))
 
-    async def _account(self, account_id: str) -> Reply:
+    async def _account(self, name: str, query: Query) -> Reply:
+        account_id, _, part = name.partition("/")
+        if part == "proof":
+            return _found(await self._ledger.account_proof(account_id))
+        if part == "history":
+            before = _number(query, "before") if "before" in query else None
+            limit = min(_number(query, "limit", 100), MAX_ITEMS)
+            found = await self._ledger.history(account_id, before=before, limit=limit)
+            return Reply(encode_all(_fitting(found)))
+        if part:
+            raise NotFoundError("there is no such address")
         return _found(await self._ledger.account(account_id))
 
-    async def _hold(self, hold_id: str) -> Reply:
+    async def _hold(self, hold_id: str, _: Query) -> Reply:
         return _found(await self._ledger.hold(_digest(hold_id)))
 
     # -- the log ---------------------------------------------------------------------------
@@ -220,7 +227,7 @@ class LedgerApp:
         path = await self._ledger.consistency(_number(query, "old"), _number(query, "new"))
         return Reply(orjson.dumps({"path": path}))
 
-    async def _tile(self, name: str) -> Reply:
+    async def _tile(self, name: str, _: Query) -> Reply:
         tile = read_tile_path("tile/" + name)
         size = int((await self._ledger.checkpoint()).split("\n", 2)[1])
         check_tile(tile, size)
@@ -263,7 +270,17 @@ def _single(answer: Answer) -> Reply:
     )
 
 
-def _found(view: AccountView | HoldView | TxView | InclusionProof | None) -> Reply:
+def _fitting(found: list[TxView]) -> list[TxView]:
+    """Return as many as fit into one answer: at least one, or nobody could ever read on."""
+    size = 0
+    for at, entry in enumerate(found):
+        size += len(entry.raw)
+        if at and size > MAX_ENTRIES_BYTES:
+            return found[:at]
+    return found
+
+
+def _found(view: AccountView | AccountProof | HoldView | TxView | InclusionProof | None) -> Reply:
     if view is None:
         raise NotFoundError("the ledger has no such thing, or no checkpoint covers it yet")
     return Reply(encode(view))

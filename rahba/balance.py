@@ -5,18 +5,27 @@
 * leaf hash = SHA-256(0x00 + id length + id + balance + nonces + tip); inner hash = SHA-256(0x01 +
   left record + right record): both child sums are hashed, each for itself, so no one can shift
   value between brothers. A node without a brother moves up as it is (the shape of RFC 6962).
-* root = SHA-256(0x02 + number of accounts + top record).
+* root = SHA-256(0x02 + number of accounts + top record). It is in the ``state`` leaf that every
+  checkpoint ends with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from rahba.errors import BadInputError
-from rahba.merkle import BadProofError
+import msgspec
+
+from rahba.encoding import decode_as, unb64
+from rahba.envelope import open_envelope
+from rahba.errors import BadInputError, BadSignatureError
+from rahba.ids import did_of
+from rahba.merkle import HASH_BYTES, BadProofError, leaf_hash
+from rahba.messages import TX_TYPE
+from rahba.note import read_verifier_key
+from rahba.proof import InclusionProof, verify_proof
 
 ISSUANCE: Final = "issuance"
 SUM_BYTES: Final = 16
@@ -47,6 +56,88 @@ class BalanceProof:
     position: int
     accounts: int
     path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountProof:
+    """An account under a signed checkpoint, as it travels: hashes and records in hex.
+
+    ``state`` (base64) is the envelope of the state leaf that the checkpoint ends with, and
+    ``inclusion`` proves it; the rest leads from the account to the root that the leaf tells.
+    """
+
+    id: str
+    balance: int
+    nonces: str
+    tip: str
+    position: int
+    accounts: int
+    path: tuple[str, ...]
+    state: str
+    inclusion: InclusionProof
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenAccount:
+    """What an account proof proves: as of ``size`` entries, at ledger time ``log_time``."""
+
+    id: str
+    balance: int
+    tip: bytes
+    size: int
+    log_time: int
+
+
+class _StateLeaf(msgspec.Struct, frozen=True, tag_field="type", tag="state"):
+    log_time: int
+    prev_size: int
+    root: str
+    supply: str
+
+
+def verify_account(proof: AccountProof, vkey: str) -> ProvenAccount:
+    """Check an account against the log's verifier key, offline.
+
+    1. The checkpoint is signed by the key, and the state leaf is its last leaf.
+    2. The operator signed the state leaf, which is one.
+    3. The account leads to the root that it tells; see :func:`verify_balance`.
+
+    Raises:
+        BadProofError, BadSignatureError, BadEncodingError: any of these fails.
+    """
+    checkpoint = verify_proof(proof.inclusion, vkey)  # 1
+    raw = unb64(proof.state)
+    if leaf_hash(raw).hex() != proof.inclusion.leaf_hash:
+        raise BadProofError("the state leaf is not the one that is included")
+    if proof.inclusion.index != checkpoint.size - 1:
+        raise BadProofError("the state leaf is not the checkpoint's last", size=checkpoint.size)
+    opened = open_envelope(raw, TX_TYPE)  # 2
+    if opened.signers != (did_of(read_verifier_key(vkey).public_key),):
+        raise BadSignatureError("the state leaf is not signed by the operator")
+    state = decode_as(opened.payload, _StateLeaf)
+    leaf = AccountLeaf(proof.id, proof.balance, _unhex(proof.nonces), _unhex(proof.tip))
+    path = tuple(_unhex(record) for record in proof.path)
+    found = BalanceProof(leaf, proof.position, proof.accounts, path)
+    balance = verify_balance(found, _unhex(state.root))  # 3
+    return ProvenAccount(proof.id, balance, leaf.tip, checkpoint.size, state.log_time)
+
+
+def verify_history(entries: Iterable[bytes], tip: bytes) -> int:
+    """Check that ``entries`` (exact bytes, oldest first) are an account's whole history.
+
+    ``tip`` is the account's, from :func:`verify_account`: a hash chain over the leaf hashes of all
+    its transactions, so none is missing, foreign or in another order. Returns their number.
+
+    Raises:
+        BadProofError: they are not.
+    """
+    found, count = bytes(HASH_BYTES), 0
+    for raw in entries:
+        found = sha256(found + leaf_hash(raw)).digest()
+        count += 1
+    if found != tip:
+        raise BadProofError("the entries are not the account's whole history", entries=count)
+    return count
 
 
 def verify_balance(proof: BalanceProof, root: bytes) -> int:
@@ -135,6 +226,13 @@ def _sum_bytes(total: int) -> bytes:
     if not -_LIMIT <= total < _LIMIT:
         raise BadInputError("a sum exceeds 127 bits")
     return total.to_bytes(SUM_BYTES, "big", signed=True)
+
+
+def _unhex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise BadProofError("a hash is written as hex digits") from error
 
 
 def seal_root(accounts: int, top: bytes) -> bytes:

@@ -23,6 +23,11 @@ def pack_links(links: Iterable[tuple[int, int]]) -> bytes:
     return b"".join([_LINK.pack(position, last) for position, last in links])
 
 
+def concerns(links: bytes, position: int) -> bool:
+    """Say whether the entry concerns the account."""
+    return any(found == position for found, _ in _LINK.iter_unpack(links))
+
+
 def previous(links: bytes, position: int) -> int:
     """Return the sequence number + 1 of the account's entry before this one; 0: there is none."""
     for at in range(0, len(links) - _LINK.size + 1, _LINK.size):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
+from rahba.balance import AccountProof
 from rahba.proof import InclusionProof
 
 Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused", "unknown"]
@@ -130,6 +131,16 @@ class Ledger(Protocol):
 
     async def account(self, account_id: str) -> AccountView | None:
         """Return an account, or ``None`` if the ledger never saw it."""
+        ...
+
+    async def account_proof(self, account_id: str) -> AccountProof | None:
+        """Prove an account under the latest checkpoint; ``None`` while none covers it."""
+        ...
+
+    async def history(
+        self, account_id: str, *, before: int | None = None, limit: int = 100
+    ) -> list[TxView]:
+        """Return an account's transactions, newest first; ``before`` is the last one's ``seq``."""
         ...
 
     async def hold(self, hold_id: str) -> HoldView | None:

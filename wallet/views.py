@@ -7,12 +7,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
+from rahba.balance import AccountProof
+from rahba.encoding import b64
 from rahba.envelope import Signer
 from rahba.errors import BadInputError
 from rahba.ids import check_digest
@@ -21,14 +26,20 @@ from rahba.note import verifier_key
 from rahba.proof import InclusionProof
 from wallet.book import Book
 from wallet.errors import LedgerUnavailableError
+from wallet.links import concerns, previous
 from wallet.merkle import MerkleLog
 from wallet.ports import AccountView, Entry, HoldView, Store, SupplyView, TxView
 from wallet.snapshot import archive_key, archived
 from wallet.state import SYSTEM
+from wallet.stores.tiles import TileDirectory
 from wallet.transactions import Genesis, read
 
 MAX_ENTRIES: Final = 1_000
+MAX_HISTORY: Final = 1_000
+RETRY_S: Final = 1.0
 T = TypeVar("T")
+
+logger = logging.getLogger("rahba.ledger")
 
 
 class LedgerViews:
@@ -105,6 +116,53 @@ class LedgerViews:
             found.deadline or None,
         )
 
+    async def account_proof(self, account_id: str) -> AccountProof | None:
+        """Prove an account under the latest checkpoint; ``None`` while none covers it."""
+        await self._settled()  # the tree is as of that checkpoint, until the next group
+        book, size, note = self._book, self._checkpoint_size, self._checkpoint
+        account = book.state.accounts.get(account_id)
+        if account is None or account.position >= len(book.tree):
+            return None
+        found = book.tree.proof(account.position)
+        path = tuple(step.hex() for step in book.log.inclusion(size - 1, size))
+        leaf = book.log.node(0, size - 1).hex()
+        (state,) = await self._read(lambda: self._store.read(size - 1, 1))
+        return AccountProof(
+            id=account_id,
+            balance=found.leaf.balance,
+            nonces=found.leaf.nonces.hex(),
+            tip=found.leaf.tip.hex(),
+            position=found.position,
+            accounts=found.accounts,
+            path=tuple(record.hex() for record in found.path),
+            state=b64(state.raw),
+            inclusion=InclusionProof(size - 1, leaf, path, note),
+        )
+
+    async def history(
+        self, account_id: str, *, before: int | None = None, limit: int = 100
+    ) -> list[TxView]:
+        """Return an account's transactions, newest first, at a cost that is theirs alone."""
+        if account_id in SYSTEM:
+            raise BadInputError("everything concerns this account: read the log")
+        await self._settled()
+        account = self._book.state.accounts.get(account_id)
+        if account is None:
+            return []
+        position, last = account.position, account.last
+
+        def walk() -> list[Entry]:
+            at, found = last, list[Entry]()
+            if before is not None:
+                at = _after(self._store.read(before, 1), position)
+            while at and len(found) < min(limit, MAX_HISTORY):
+                (entry,) = self._store.read(at - 1, 1)
+                found.append(entry)
+                at = previous(entry.links, position)
+            return found
+
+        return [_view(entry) for entry in await self._read(walk)]
+
     async def transaction(self, tx_id: str) -> TxView | None:
         """Return a logged transaction, or ``None`` ("unknown": it may be sent again)."""
         entry = await self._find(tx_id)
@@ -126,6 +184,19 @@ class LedgerViews:
     async def checkpoint(self) -> str:
         """Return the latest signed checkpoint (a signed note)."""
         return self._checkpoint
+
+    async def publish(self, folder: Path) -> None:
+        """Keep the log's static files in ``folder`` in step, until the ledger stops."""
+        tiles, size = TileDirectory(folder, self._store, self._book.log), 0
+        while not self._stopped.done():
+            try:
+                note, size = await self.next_checkpoint(size)
+                await self._read(partial(tiles.publish, note, size))
+            except LedgerUnavailableError:
+                return
+            except OSError as error:  # a copy: the ledger goes on without it
+                logger.warning("the log's files in %s are behind: %s", folder, error)
+                await asyncio.sleep(RETRY_S)
 
     async def next_checkpoint(self, after: int) -> tuple[str, int]:
         """Wait for a durable checkpoint of more than ``after`` entries; returns it and its size."""
@@ -187,6 +258,13 @@ class LedgerViews:
 def _view(entry: Entry) -> TxView:
     payload: dict[str, object] = msgspec.json.decode(read(entry.raw).payload)
     return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
+
+
+def _after(entries: list[Entry], position: int) -> int:
+    """Return where the history goes on from the entry that was shown last."""
+    if not entries or not concerns(entries[0].links, position):
+        raise OutOfRangeError("no entry of this account is there")
+    return previous(entries[0].links, position)
 
 
 def _size_of(note: str | None) -> int:

@@ -15,17 +15,19 @@ from typing import Final, TypeVar
 import msgspec
 import orjson
 
+from rahba.balance import AccountProof
 from rahba.encoding import Json
 from rahba.errors import RemoteError
 from rahba.proof import InclusionProof
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
 
-View = AccountView | HoldView | SupplyView | TxView | InclusionProof | Answer
+View = AccountView | AccountProof | HoldView | SupplyView | TxView | InclusionProof | Answer
 T = TypeVar("T")
 
 _AMOUNTS: Final[dict[type, tuple[str, ...]]] = {
     AccountView: ("posted", "held", "staked"),
     HoldView: ("amount", "captured"),
+    AccountProof: ("balance",),
     SupplyView: ("issued", "total", "held"),
 }
 

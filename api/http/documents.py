@@ -348,6 +348,10 @@ class TransactionDocument(Document):
     payload: dict[str, Any]
 
 
+class HistoryDocument(RootModel[list[TransactionDocument]]):
+    """Transactions of one account, newest first."""
+
+
 class SupplyDocument(Document):
     """The supply equation."""
 
@@ -362,6 +366,20 @@ class ChainDocument(Document):
     """The chain id."""
 
     chain: str
+
+
+class AccountProofDocument(Document):
+    """An account under the newest checkpoint; hashes and records in hex, ``state`` in base64."""
+
+    id: str
+    balance: str
+    nonces: str
+    tip: str
+    position: int
+    accounts: int
+    path: list[str]
+    state: str
+    inclusion: InclusionDocument
 
 
 class ConsistencyDocument(Document):

@@ -25,6 +25,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import msgspec
 
+from rahba.balance import AccountProof
 from rahba.errors import BadInputError
 from rahba.merkle import OutOfRangeError, leaf_hash
 from rahba.proof import InclusionProof
@@ -147,6 +148,19 @@ class HttpLedger:
     async def account(self, account_id: str) -> AccountView | None:
         """Return an account, or ``None`` if the ledger never saw it."""
         return await self._find(f"/v1/accounts/{quote(account_id, safe='')}", AccountView)
+
+    async def account_proof(self, account_id: str) -> AccountProof | None:
+        """Prove an account under the latest checkpoint."""
+        return await self._find(f"/v1/accounts/{quote(account_id, safe='')}/proof", AccountProof)
+
+    async def history(
+        self, account_id: str, *, before: int | None = None, limit: int = 100
+    ) -> list[TxView]:
+        """Return an account's transactions, newest first."""
+        path = f"/v1/accounts/{quote(account_id, safe='')}/history?limit={limit:d}"
+        return await self._get(
+            path + (f"&before={before:d}" if before is not None else ""), list[TxView]
+        )
 
     async def hold(self, hold_id: str) -> HoldView | None:
         """Return a hold by the id of its transaction."""

@@ -17,10 +17,12 @@ from starlette.responses import PlainTextResponse
 from api.http.documents import (
     Account,
     AccountDocument,
+    AccountProofDocument,
     AnswerDocument,
     ChainDocument,
     ConsistencyDocument,
     Digest,
+    HistoryDocument,
     HoldDocument,
     InclusionDocument,
     SubmittedDocument,
@@ -48,7 +50,7 @@ from rahba.errors import BadInputError, TooLargeError
 from rahba.ids import check_digest, key_of
 from wallet.errors import error_for
 from wallet.ports import Answer
-from wallet.wire import encode, encode_answers
+from wallet.wire import encode, encode_all, encode_answers
 
 router: Final = APIRouter(prefix="/v1", tags=["ledger"])
 
@@ -68,6 +70,36 @@ async def read_account(request: Request, account: Account) -> Response:
     if view is None:
         raise UnknownAccountError("the ledger never saw this account", account=account)
     return Reply(encode(view))
+
+
+@router.get("/accounts/{account}/proof", responses=answers(AccountProofDocument, 200, 404, 422))
+async def prove_account(request: Request, account: Account) -> Response:
+    """Prove an account's balance and history under the newest checkpoint."""
+    ledger = gateway_of(request).parts.ledger
+    if account not in _SYSTEM:
+        key_of(account)
+    proof = await ledger.account_proof(account)
+    if proof is not None:
+        return Reply(encode(proof))
+    if await ledger.account(account) is None:
+        raise UnknownAccountError("the ledger never saw this account", account=account)
+    raise NotCoveredYetError("no checkpoint covers this account yet", id=account)
+
+
+@router.get("/accounts/{account}/history", responses=answers(HistoryDocument, 200, 422))
+async def read_history(
+    request: Request,
+    account: Account,
+    before: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """Return an account's transactions, newest first; ``before`` is the last one's ``seq``.
+
+    All of them lead to the ``tip`` of the account's proof: none can be left out unnoticed.
+    """
+    key_of(account)
+    ledger = gateway_of(request).parts.ledger
+    return Reply(encode_all(await ledger.history(account, before=before, limit=limit)))
 
 
 @router.post(

@@ -1,0 +1,151 @@
+"""The log as static files on a plain file server, read by independent verifiers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.exceptions import InvalidSignature
+from tlog_scales.backend import HttpBackend, LocalBackend
+from tlog_scales.reader import TilesReader
+from tlog_scales.signing import Vkey
+
+from rahba.merkle import leaf_hash
+from tests.fixtures.wallet import LedgerRig, did
+from wallet.stores.tiles import GRACE, TileDirectory
+from wallet.tiles import tiles_of
+
+
+@pytest.fixture
+async def folder(sqlite_rig: LedgerRig, tmp_path: Path) -> Path:
+    """Return the files of a log of some 600 entries, written as it grew."""
+    place = tmp_path / "log"
+    writing = asyncio.create_task(sqlite_rig.ledger.publish(place))
+    amina = await sqlite_rig.funded("amina", 10_000_000)
+    for count in (3, 250, 350):
+        raws = [await amina.sign_transfer(did("brahim"), 1) for _ in range(count)]
+        await sqlite_rig.ledger.submit_many(raws)
+        await sqlite_rig.ledger.next_checkpoint(sqlite_rig.ledger.log.size - 1)
+    note, size = await sqlite_rig.ledger.next_checkpoint(sqlite_rig.ledger.log.size - 1)
+    async with asyncio.timeout(10):
+        while not _shows(place, note):  # noqa: ASYNC110  # files tell nobody
+            await asyncio.sleep(0.01)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert size > 600
+    return place
+
+
+def files(place: Path) -> list[str]:
+    return sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file())
+
+
+def _shows(place: Path, note: str) -> bool:
+    file = place / "checkpoint"
+    return file.exists() and file.read_text("utf-8") == note
+
+
+@pytest.fixture
+def served(folder: Path) -> Iterator[str]:
+    """Serve the folder by nothing but the standard library's file server."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+async def test_an_independent_reader_verifies_the_whole_log_over_http(
+    served: str, sqlite_rig: LedgerRig
+) -> None:
+    vkey = Vkey.from_string(await sqlite_rig.ledger.verifier_key())
+
+    def read() -> None:
+        reader = TilesReader(HttpBackend(served))
+        checkpoint = reader.get_checkpoint()
+        checkpoint.verify(vkey)
+        assert reader.calculate_root_hash() == checkpoint.root_hash
+        log = sqlite_rig.ledger.log
+        for index in (0, 1, 255, 256, 511, 512, checkpoint.size - 1):
+            entry = reader.get_entry(index)
+            assert leaf_hash(entry) == log.node(0, index)
+            proof = reader.get_inclusion_proof(index, checkpoint.size)
+            assert proof.node_hashes == log.inclusion(index, checkpoint.size)
+        for old in (1, 2, 255, 256, 300):
+            theirs = reader.get_consistency_proof(old, checkpoint.size)
+            assert theirs.node_hashes == log.consistency(old, checkpoint.size)
+
+    await asyncio.to_thread(read)
+
+
+async def test_an_independent_reader_refuses_a_forged_tile_and_a_forged_checkpoint(
+    folder: Path, sqlite_rig: LedgerRig
+) -> None:
+    vkey = Vkey.from_string(await sqlite_rig.ledger.verifier_key())
+    for name in ("tile/0/000", "tile/0/001"):
+        path = folder / name
+        honest = path.read_bytes()
+        path.write_bytes(bytes([honest[0] ^ 1]) + honest[1:])
+        reader = TilesReader(LocalBackend(folder))
+        checkpoint = reader.get_checkpoint()
+        assert reader.calculate_root_hash() != checkpoint.root_hash
+        path.write_bytes(honest)
+    entries = folder / "tile/entries/000"
+    raw = bytearray(entries.read_bytes())
+    raw[100] ^= 1
+    entries.write_bytes(bytes(raw))
+    reader = TilesReader(LocalBackend(folder))
+    reader.get_checkpoint()
+    assert leaf_hash(reader.get_entry(0)) != sqlite_rig.ledger.log.node(0, 0)
+    note = (folder / "checkpoint").read_text("utf-8")
+    size = note.split("\n")[1]
+    (folder / "checkpoint").write_text(note.replace(size, str(int(size) - 1), 1), "utf-8")
+    forged = TilesReader(LocalBackend(folder)).get_checkpoint()
+    with pytest.raises(InvalidSignature):
+        forged.verify(vkey)
+
+
+async def test_the_files_are_the_bytes_that_the_ledger_serves(
+    folder: Path, sqlite_rig: LedgerRig
+) -> None:
+    from api.ledger_http import LedgerApp
+
+    app = LedgerApp(sqlite_rig.ledger, log=sqlite_rig.ledger.log)
+    names = [name for name in files(folder) if name != "checkpoint" and ".p" not in name]
+    for name in names:
+        path = folder / name
+        reply = await app._tile(name.removeprefix("tile/"), {})
+        assert reply.body == path.read_bytes(), name
+    assert len(names) > 3
+
+
+async def test_what_is_missing_is_written_again_and_what_is_outgrown_goes(
+    folder: Path, sqlite_rig: LedgerRig
+) -> None:
+    store, log = sqlite_rig.ledger._store, sqlite_rig.ledger.log
+    for name in files(folder):
+        if "entries" in name:
+            (folder / name).unlink()
+    tiles = TileDirectory(folder, store, log)
+    tiles.publish("note", log.size)
+    before = files(folder)
+    assert (folder / "checkpoint").read_text("utf-8") == "note"
+    assert len(before) >= sum(1 for _ in tiles_of(log.size)) + 1
+    for size in range(2, 2 + GRACE + 10):
+        TileDirectory(folder / "other", store, log).publish("n", size)
+    fresh = TileDirectory(folder / "again", store, log)
+    for size in range(2, 2 + GRACE + 10):
+        fresh.publish("n", size)
+    assert len([name for name in files(folder / "again") if ".p/" in name]) == 2 * GRACE

@@ -1,0 +1,246 @@
+"""The light client against a real ledger over HTTP, and against one that lies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from api.door import Reply, serve_app
+from api.ledger_http import LedgerApp, serve
+from rahba.client.light import (
+    ForkError,
+    Known,
+    LedgerSilentError,
+    LightClient,
+    NotWitnessedError,
+    StaleLedgerError,
+    compare,
+)
+from rahba.cosignature import cosign, cosigner_key
+from rahba.errors import RahbaError
+from rahba.merkle import BadProofError
+from rahba.note import open_checkpoint
+from rahba.policy import read_policy
+from rahba.proof import write_proof
+from tests.fixtures.wallet import FEE, LedgerRig, did, signer_of
+from tests.fixtures.witnesses import PlainLog, words
+
+
+@dataclass
+class Site:
+    url: str
+    rig: LedgerRig
+
+    async def client(self, **options: Any) -> LightClient:
+        return LightClient(self.url, await self.rig.ledger.verifier_key(), **options)
+
+
+@pytest.fixture
+async def site(sqlite_rig: LedgerRig) -> AsyncIterator[Site]:
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        serve(
+            sqlite_rig.ledger,
+            "127.0.0.1",
+            0,
+            log=sqlite_rig.ledger.log,
+            ready=address.set_result,
+        )
+    )
+    yield Site(await address, sqlite_rig)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+async def settled(rig: LedgerRig) -> None:
+    await rig.ledger.next_checkpoint(rig.ledger.log.size - 1)
+
+
+async def test_it_proves_a_balance_and_a_whole_history(site: Site, tmp_path: Path) -> None:
+    amina = await site.rig.funded("amina", 100_000)
+    for amount in range(1, 30):
+        await amina.transfer(did(f"payee {amount % 3}"), amount)
+    await settled(site.rig)
+    async with await site.client(memory=tmp_path / "seen") as light:
+        found = await light.balance(did("amina"))
+        assert found.balance == 100_000 - sum(range(1, 30)) - 29 * FEE
+        assert len(await light.history(did("amina"))) == 30
+        assert len(await light.history(did("payee 0"))) == 9
+    assert light.known is not None
+    again = await site.client(memory=tmp_path / "seen")
+    assert again.known == light.known
+
+
+async def test_it_remembers_and_advances_only_along_the_same_log(
+    site: Site, tmp_path: Path
+) -> None:
+    await site.rig.funded("amina", 5)
+    await settled(site.rig)
+    async with await site.client(memory=tmp_path / "seen") as light:
+        first = await light.advance()
+        assert await light.advance() == first
+        await site.rig.funded("brahim", 5)
+        await settled(site.rig)
+        assert (await light.advance()).size > first.size
+
+
+async def test_a_payment_and_its_receipt_are_checked(site: Site) -> None:
+    amina = await site.rig.funded("amina", 100_000)
+    answer = await amina.transfer(did("brahim"), 5)
+    await settled(site.rig)
+    async with await site.client() as light:
+        entry, proof = await light.payment(answer.id)
+        receipt = light.receipt(write_proof(proof, entry.raw))
+        assert (receipt.index, receipt.entry) == (answer.seq, entry.raw)
+        with pytest.raises(RahbaError):
+            light.receipt(write_proof(proof, entry.raw).replace(f"index {answer.seq}", "index 1"))
+
+
+async def test_with_a_policy_only_cosigned_checkpoints_are_believed(site: Site) -> None:
+    await site.rig.funded("amina", 5)
+    await settled(site.rig)
+    key = cosigner_key("w.test/one", did("witness"))
+    policy = read_policy(f"witness one {key}\nquorum one\n")
+    async with await site.client(policy=policy) as light:
+        with pytest.raises(LedgerSilentError):
+            await light.advance()
+        note = await site.rig.ledger.checkpoint()
+        size = open_checkpoint(note, await site.rig.ledger.verifier_key()).size
+        await site.rig.ledger.save_witnessed(note, size)
+        with pytest.raises(NotWitnessedError):
+            await light.advance()
+        cosigned = note + cosign(note, "w.test/one", signer_of("witness"), 7)
+        await site.rig.ledger.save_witnessed(cosigned, size + 1)
+        assert (await light.advance()).size == size
+
+
+# A ledger that lies: the real one, with some of its answers changed on the way.
+
+
+@dataclass
+class Liar:
+    app: LedgerApp
+    path: str = ""
+    change: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.path and self.path in scope["path"]:
+            sent: list[dict[str, Any]] = []
+
+            async def keep(message: dict[str, Any]) -> None:
+                sent.append(message)
+
+            await self.app(scope, receive, keep)
+            body = self.change(b"".join(message.get("body", b"") for message in sent))
+            from api.door import send_reply
+
+            await send_reply(send, Reply(body))
+        else:
+            await self.app(scope, receive, send)
+
+
+@pytest.fixture
+async def liar(sqlite_rig: LedgerRig) -> AsyncIterator[tuple[Liar, Site]]:
+    app = Liar(LedgerApp(sqlite_rig.ledger, log=sqlite_rig.ledger.log))
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve_app(app, "127.0.0.1", 0, ready=address.set_result))
+    amina = await sqlite_rig.funded("amina", 100_000)
+    for amount in range(1, 9):
+        await amina.transfer(did("brahim"), amount)
+    await settled(sqlite_rig)
+    yield app, Site(await address, sqlite_rig)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+
+
+def without(index: int) -> Any:
+    def change(body: bytes) -> bytes:
+        page = orjson.loads(body)
+        if len(page) > index:
+            del page[index]
+        return orjson.dumps(page)
+
+    return change
+
+
+@pytest.mark.parametrize("index", [0, 3, 7])
+async def test_a_transaction_that_is_left_out_of_a_history_is_missed(
+    liar: tuple[Liar, Site], index: int
+) -> None:
+    app, site = liar
+    app.path, app.change = "/history", without(index)
+    async with await site.client() as light:
+        with pytest.raises(BadProofError):
+            await light.history(did("amina"))
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("/proof", b'"balance":"', b'"balance":"9'),
+        ("/proof", b'"position":2', b'"position":3'),
+        ("/checkpoint", b"\n2\n", b"\n3\n"),
+    ],
+)
+async def test_a_changed_answer_is_refused(
+    liar: tuple[Liar, Site], path: str, old: bytes, new: bytes
+) -> None:
+    app, site = liar
+    app.path, app.change = path, lambda body: body.replace(old, new, 1)
+    async with await site.client() as light:
+        if path == "/checkpoint":
+            app.change = lambda body: body[:-20] + b"A" + body[-19:]
+            with pytest.raises(RahbaError):
+                await light.advance()
+        else:
+            with pytest.raises(RahbaError):
+                await light.balance(did("amina"))
+
+
+async def test_another_accounts_proof_is_not_taken_for_mine(liar: tuple[Liar, Site]) -> None:
+    app, site = liar
+    async with await site.client() as light:
+        other = await light._get(f"/v1/accounts/{did('brahim')}/proof", 10**6)
+        app.path, app.change = "/proof", lambda _: other
+        with pytest.raises(BadProofError, match="another account"):
+            await light.balance(did("amina"))
+
+
+async def test_an_answer_without_end_or_sense_is_cut_off(liar: tuple[Liar, Site]) -> None:
+    app, site = liar
+    async with await site.client() as light:
+        for body in (b"x" * 70_000, b"", b"{}", b"\xff"):
+            app.path, app.change = "/checkpoint", lambda _, body=body: body
+            with pytest.raises(RahbaError):
+                await light.advance()
+        app.path, app.change = "/proof", lambda _: b"[" * 5_000
+        with pytest.raises(RahbaError):
+            await light.balance(did("amina"))
+
+
+# The decision, without any ledger.
+
+
+def known(log: PlainLog, size: int) -> Known:
+    note = log.note(size)
+    return Known(open_checkpoint(note, log.vkey), note)
+
+
+def test_a_fork_carries_both_notes() -> None:
+    mine, other = PlainLog(*words(9)), PlainLog(*words(9, "x"))
+    with pytest.raises(ForkError) as caught:
+        compare(known(mine, 7), known(other, 7), ())
+    assert caught.value.facts == {"known": mine.note(7), "shown": other.note(7)}
+    with pytest.raises(ForkError):
+        compare(known(mine, 7), known(other, 9), tuple(other.log.consistency(7, 9)))
+    with pytest.raises(StaleLedgerError):
+        compare(known(mine, 9), known(mine, 7), ())
+    assert compare(known(mine, 7), known(mine, 9), tuple(mine.log.consistency(7, 9)))
+    assert not compare(known(mine, 7), known(mine, 7), ())
+    assert compare(None, known(other, 3), ())
