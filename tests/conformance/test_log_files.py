@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from tlog_scales.backend import HttpBackend, LocalBackend
 from tlog_scales.reader import TilesReader
 from tlog_scales.signing import Vkey
+from tlog_scales.tlog import InclusionProofInvalid
 
 from rahba.merkle import leaf_hash
 from tests.fixtures.wallet import LedgerRig, did
@@ -94,14 +95,24 @@ async def test_an_independent_reader_refuses_a_forged_tile_and_a_forged_checkpoi
     folder: Path, sqlite_rig: LedgerRig
 ) -> None:
     vkey = Vkey.from_string(await sqlite_rig.ledger.verifier_key())
-    for name in ("tile/0/000", "tile/0/001"):
+    log = sqlite_rig.ledger.log
+    for name, index in (("tile/0/000", 1), ("tile/0/001", 257)):
         path = folder / name
         honest = path.read_bytes()
         path.write_bytes(bytes([honest[0] ^ 1]) + honest[1:])
         reader = TilesReader(LocalBackend(folder))
         checkpoint = reader.get_checkpoint()
-        assert reader.calculate_root_hash() != checkpoint.root_hash
+        proof = reader.get_inclusion_proof(index, checkpoint.size)
+        with pytest.raises(InclusionProofInvalid):
+            proof.check(log.node(0, index), checkpoint.root_hash)
         path.write_bytes(honest)
+    upper = max(folder.glob("tile/1/000.p/*"), key=lambda path: int(path.name))
+    honest = upper.read_bytes()
+    upper.write_bytes(honest[:32] + bytes(32))
+    reader = TilesReader(LocalBackend(folder))
+    checkpoint = reader.get_checkpoint()
+    assert reader.calculate_root_hash() != checkpoint.root_hash
+    upper.write_bytes(honest)
     entries = folder / "tile/entries/000"
     raw = bytearray(entries.read_bytes())
     raw[100] ^= 1
