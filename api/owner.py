@@ -1,7 +1,8 @@
 """The owner of a local market: a wallet with faucet money and an API key to spend it with.
 
 Made once a data folder: ``owner.key`` (the seed, mode 0600) and ``api-key`` (mode 0600). On a
-network without faucet the wallet stays empty until somebody pays into it.
+network without faucet the wallet stays empty until somebody pays into it. When the wallet's key is
+rotated (:mod:`wallet.rotation`), the API keys end with it and the owner's is renewed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from api.keys import find_key, issue_key, parse_token
+from api.keys import find_key, issue_key, list_keys, parse_token, revoke_key
 from api.market import Whereabouts
 from api.settings import Settings
 from broker.transports.redis.wire import Wire
@@ -18,11 +19,10 @@ from rahba.clock import SystemClock
 from rahba.ids import RandomIds
 from rahba.money import FALS_PER_RHB
 from wallet.account import Wallet
-from wallet.keys import agent_signer
 from wallet.ports import Ledger
+from wallet.purse import Purse
 from wallet.transports.http import HttpLedger
 
-KEY_FILE: Final = "owner.key"
 TOKEN_FILE: Final = "api-key"  # noqa: S105  # the name of a file
 FAUCET_FALS: Final = 1_000 * FALS_PER_RHB
 BUDGET_FALS: Final = 500 * FALS_PER_RHB
@@ -31,8 +31,9 @@ VALID_MS: Final = 30 * 24 * 3600 * 1000
 
 def owner_wallet(data_dir: Path, ledger: Ledger) -> Wallet:
     """Return the owner's wallet, making its key the first time."""
-    signer = agent_signer(data_dir / KEY_FILE)
-    return Wallet(ledger, signer, clock=SystemClock(), ids=RandomIds())
+    purse = Purse.owner(data_dir)
+    signer = purse.signer(None)
+    return Wallet(ledger, signer, clock=SystemClock(), ids=RandomIds(), account=purse.account)
 
 
 async def prepare_owner(settings: Settings, where: Whereabouts) -> str:
@@ -51,13 +52,37 @@ async def prepare_owner(settings: Settings, where: Whereabouts) -> str:
         known = await ledger.account(wallet.account)
         if known is None or known.available < BUDGET_FALS:
             await wallet.faucet(FAUCET_FALS)
-        expires_ms = SystemClock().now_ms() + VALID_MS
-        token = await issue_key(wallet, wire, BUDGET_FALS, "owner", expires_ms)
-        _write_private(path, token)
-        return token
+        return await _issue(wallet, wire, path)
     finally:
         await wire.close()
         await ledger.close()
+
+
+async def renew_api_key(settings: Settings) -> Path:
+    """Mark the API keys of the owner as ended, and issue the owner's own anew.
+
+    Returns:
+        The file with the new one.
+    """
+    assert settings.redis_url is not None
+    ledger, wire = HttpLedger(settings.ledger_url), Wire(settings.redis_url)
+    try:
+        wallet = owner_wallet(settings.data_dir, ledger)
+        for key in await list_keys(wire, account=wallet.account):
+            await revoke_key(wallet, wire, key.hash)
+        path = settings.data_dir / TOKEN_FILE
+        await _issue(wallet, wire, path)
+        return path
+    finally:
+        await wire.close()
+        await ledger.close()
+
+
+async def _issue(wallet: Wallet, wire: Wire, path: Path) -> str:
+    expires_ms = SystemClock().now_ms() + VALID_MS
+    token = await issue_key(wallet, wire, BUDGET_FALS, "owner", expires_ms)
+    _write_private(path, token)
+    return token
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@
 | `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
 | `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
 | `RAHBA_API_KEY` | API key of the command line | the file `api-key` in `RAHBA_DATA` |
+| `RAHBA_PASSPHRASE_FILE` | file with the passphrase of named wallets | the terminal is asked |
 
 Only ``api.bootstrap`` and the command line read the environment; they pass it here as a mapping.
 """
@@ -69,6 +70,7 @@ class Settings:
     celery_broker_url: str | None
     work_key: str | None
     api_key: str | None
+    passphrase_file: Path | None
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Settings:
@@ -81,6 +83,7 @@ class Settings:
         ledger = _address(env, "RAHBA_LEDGER", "127.0.0.1:8701")
         data_dir = Path(env.get("RAHBA_DATA") or ".rahba").resolve()
         redis_url = _url(env, "REDIS_URL", {"redis", "rediss", "unix"})
+        secret = env.get("RAHBA_PASSPHRASE_FILE")
         celery = env.get("CELERY_BROKER_URL") or (next_database(redis_url) if redis_url else None)
         return cls(
             data_dir=data_dir,
@@ -96,6 +99,7 @@ class Settings:
             celery_broker_url=celery,
             work_key=env.get("RAHBA_WORK_KEY") or None,
             api_key=env.get("RAHBA_API_KEY") or None,
+            passphrase_file=Path(secret) if secret else None,
         )
 
 

@@ -1,75 +1,65 @@
-"""``rahba wallet`` and ``rahba keys``: the owner's money, and the API keys that may spend it."""
+"""``rahba wallet``: money and the keys to it. Payments go by the outbox, so none is made twice."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
+from api.cli.counter import Counter, at_counter, unlock, wallet_option
 from api.cli.output import asynchronous, json_option, print_json, print_table
-from api.settings import Settings
-from rahba.errors import BadInputError
-from rahba.ids import check_digest, key_of, short
+from api.cli.secret_input import passphrase_option
+from api.cli.wallet_history import history, proof
+from api.cli.wallet_keys import export, import_, list_all, new, rotate
+from rahba.errors import BadInputError, LocalError, RahbaError, RemoteError
+from rahba.ids import key_of, short
 from rahba.money import format_rhb, parse_rhb
 
 if TYPE_CHECKING:
-    from broker.transports.redis.wire import Wire
-    from wallet.account import Wallet
-    from wallet.ports import Answer, TxView
-    from wallet.transports.http import HttpLedger
+    from wallet.outbox import Letter, Resumed
+    from wallet.ports import Answer
 
-_PAGE = 1_000
-
-
-@contextlib.asynccontextmanager
-async def owned() -> AsyncIterator[tuple[Wallet, HttpLedger]]:
-    """Open the owner's wallet on the ledger of the market that runs here."""
-    from api.bootstrap import located
-    from api.owner import owner_wallet
-    from wallet.transports.http import HttpLedger
-
-    settings = located(Settings.read(os.environ))
-    ledger = HttpLedger(settings.ledger_url)
-    try:
-        yield owner_wallet(settings.data_dir, ledger), ledger
-    finally:
-        await ledger.close()
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 0.5
 
 
-@contextlib.asynccontextmanager
-async def wired() -> AsyncIterator[Wire]:
-    """Connect to the Redis of the market that runs here."""
-    from api.bootstrap import located
-    from broker.transports.redis.wire import Wire
+class PaidMeanwhileError(LocalError):
+    """An earlier payment of as much to the same account was unknown, and turns out to be made."""
 
-    url = located(Settings.read(os.environ)).redis_url
-    assert url is not None
-    wire = Wire(url)
-    try:
-        yield wire
-    finally:
-        await wire.close()
+    code = "paid_meanwhile"
+    hint = "it is paid; run the command once more only if you want to pay once more"
+
+
+class NotWitnessedError(RemoteError):
+    """The payment is durable, but no quorum of witnesses has cosigned it in time."""
+
+    code = "not_witnessed"
+    retryable = True
+    hint = "it is paid and stays so; `rahba wallet proof TX` shows its receipt once it is covered"
 
 
 @click.group()
 def wallet() -> None:
-    """Balance, transfers and history of your account. Amounts are in RHB."""
+    """Wallets, balances, payments and their proofs. Amounts are in RHB."""
+
+
+for command in (new, import_, export, list_all, history, proof, rotate):
+    wallet.add_command(command)
 
 
 @wallet.command()
 @click.argument("account", required=False)
+@wallet_option
 @json_option
 @asynchronous
-async def balance(account: str | None, *, as_json: bool) -> None:
+async def balance(account: str | None, name: str | None, *, as_json: bool) -> None:
     """Show what ACCOUNT (default: yours) owns, holds and can spend."""
-    async with owned() as (mine, ledger):
-        name = account or mine.account
-        view = await ledger.account(name)
+    async with at_counter(name) as counter:
+        wanted = account or counter.purse.account
+        view = await counter.ledger.account(wanted)
     if view is None:
-        raise BadInputError("the ledger has no such account", account=name[:80])
+        raise BadInputError("the ledger has no such account", account=wanted[:80])
     if as_json:
         print_json(
             {
@@ -77,6 +67,8 @@ async def balance(account: str | None, *, as_json: bool) -> None:
                 "posted_fals": str(view.posted),
                 "held_fals": str(view.held),
                 "available_fals": str(view.available),
+                "staked_fals": str(view.staked),
+                "keys": view.keys,
             }
         )
         return
@@ -87,189 +79,165 @@ async def balance(account: str | None, *, as_json: bool) -> None:
 @wallet.command()
 @click.argument("to")
 @click.argument("amount")
+@click.option("--key", metavar="TEXT", help="A name of the payment: under one name it pays once.")
+@click.option(
+    "--wait",
+    type=click.Choice(["durable", "witnessed"]),
+    default="durable",
+    show_default=True,
+    help="How final the payment must be before this returns.",
+)
+@click.option("--timeout", default=30.0, show_default=True, help="Seconds to wait for witnesses.")
+@wallet_option
+@passphrase_option
 @json_option
 @asynchronous
-async def send(to: str, amount: str, *, as_json: bool) -> None:
-    """Pay AMOUNT RHB to the account TO."""
+async def send(  # noqa: PLR0917  # options, all named
+    to: str,
+    amount: str,
+    key: str | None,
+    wait: Literal["durable", "witnessed"],
+    timeout: float,  # noqa: ASYNC109  # an option of the command line
+    name: str | None,
+    passphrase_file: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Pay AMOUNT RHB to the account TO.
+
+    The payment is written down before it is sent. If this is interrupted, `rahba wallet outbox`
+    says what became of it; the same command says so, too, before it pays anything.
+    """
     key_of(to)
     fals = parse_rhb(amount)
-    async with owned() as (mine, _):
-        _paid(await mine.transfer(to, fals), f"sent {amount} RHB to …{short(to)}", as_json=as_json)
+    async with at_counter(name) as counter:
+        passphrase = unlock(counter.purse, passphrase_file)
+        await counter.settle_rotation()
+        mine = counter.wallet(passphrase)
+        raw = await mine.sign_transfer(to, fals)
+        if key is None:
+            await _check_not_paid(counter, raw)
+        answer = await mine.send(raw, key=key)
+        finality = await _wait(counter, answer.id, wait, timeout)
+    _paid(answer, f"sent {amount} RHB to …{short(to)}", finality, as_json=as_json)
 
 
 @wallet.command()
 @click.argument("amount", default="100")
+@wallet_option
+@passphrase_option
 @json_option
 @asynchronous
-async def faucet(amount: str, *, as_json: bool) -> None:
+async def faucet(
+    amount: str, name: str | None, passphrase_file: str | None, *, as_json: bool
+) -> None:
     """Claim AMOUNT RHB of test money (the dev network only)."""
-    async with owned() as (mine, _):
-        _paid(await mine.faucet(parse_rhb(amount)), f"claimed {amount} RHB", as_json=as_json)
+    fals = parse_rhb(amount)
+    async with at_counter(name) as counter:
+        passphrase = unlock(counter.purse, passphrase_file)
+        await counter.settle_rotation()
+        answer = await counter.wallet(passphrase).faucet(fals)
+    _paid(answer, f"claimed {amount} RHB", "durable", as_json=as_json)
 
 
 @wallet.command()
-@click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 1_000))
+@click.option("--forget", metavar="TX", help="Stop asking for a payment whose ledger is gone.")
+@wallet_option
 @json_option
 @asynchronous
-async def history(limit: int, *, as_json: bool) -> None:
-    """List the newest transactions that your account signed, paid or received."""
-    async with owned() as (mine, ledger):
-        found = await _history(mine.account, ledger, limit)
+async def outbox(forget: str | None, name: str | None, *, as_json: bool) -> None:
+    """Settle the payments whose fate is unknown, by sending the same bytes again.
+
+    Lists what became of them, and what is still unknown with the reason.
+    """
+    async with at_counter(name) as counter:
+        if forget is not None:
+            await counter.outbox.forget(forget)
+        found = await counter.outbox.resume()
+        await counter.settle_rotation()
+    if as_json:
+        print_json(_resumed(found))
+        return
+    for answer in found.settled:
+        what = f"entry {answer.seq}" if answer.ok else f"not paid [{answer.code}]"
+        click.echo(f"{answer.id}  {what}")
+    rows = [(_told(letter), letter.id, error.code) for letter, error in found.unknown]
+    if rows:
+        print_table(["still unknown", "id", "because"], rows)
+    elif not found.settled:
+        click.echo("nothing is unknown")
+
+
+async def _check_not_paid(counter: Counter, raw: bytes) -> None:
+    """Settle what an earlier run left; a payment like ``raw`` among it must not be made again."""
+    from wallet.outbox import meaning_of
+
+    wanted = meaning_of(raw)
+    letters = await counter.outbox.unknown()
+    twins = {letter.id for letter in letters if meaning_of(letter.raw) == wanted}
+    if not letters:
+        return
+    found = await counter.outbox.resume()
+    for answer in found.settled:
+        if answer.ok and answer.id in twins:
+            raise PaidMeanwhileError("as much was paid by then", id=answer.id, seq=answer.seq)
+    for letter, error in found.unknown:
+        if letter.id in twins:
+            raise error
+
+
+async def _wait(counter: Counter, tx: str, wait: str, limit_s: float) -> str:
+    """Ask how final a transaction is until it is as final as it must be."""
+    loop = asyncio.get_running_loop()
+    deadline, pause = loop.time() + limit_s, _FIRST_PAUSE_S
+    while True:
+        finality = (await counter.ledger.status(tx)).finality or "durable"
+        if finality in {wait, "witnessed"}:
+            return finality
+        if loop.time() + pause > deadline:
+            raise NotWitnessedError("paid, but not witnessed yet", id=tx, finality=finality)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def _resumed(found: Resumed) -> dict[str, list[dict[str, object]]]:
+    settled: list[dict[str, object]] = [
+        {"tx": each.id, "outcome": each.outcome, "seq": each.seq, "code": each.code}
+        for each in found.settled
+    ]
+    unknown = [_unknown(letter, error) for letter, error in found.unknown]
+    return {"settled": settled, "unknown": unknown}
+
+
+def _unknown(letter: Letter, error: RahbaError) -> dict[str, object]:
+    return {
+        "tx": letter.id,
+        "what": _told(letter),
+        "key": letter.key,
+        "kept": letter.kept_ms,
+        "code": error.code,
+    }
+
+
+def _told(letter: Letter) -> str:
+    """Say what a letter does."""
+    from wallet.transactions import Transfer, read
+
+    record = read(letter.raw).record
+    if isinstance(record, Transfer):
+        return f"pay {format_rhb(int(record.amount))} RHB to …{short(record.to)}"
+    return str(record.__struct_config__.tag)
+
+
+def _paid(answer: Answer, done: str, finality: str, *, as_json: bool) -> None:
     if as_json:
         print_json(
-            [
-                {"seq": tx.seq, "id": tx.id, "time": tx.log_time, "payload": tx.payload}
-                for tx in found
-            ]
+            {
+                "outcome": answer.outcome,
+                "tx": answer.id,
+                "seq": answer.seq,
+                "finality": finality,
+            }
         )
-        return
-    rows = [
-        (tx.seq, tx.payload["type"], _amount(tx), short(str(_other(tx, mine.account))), tx.id[:16])
-        for tx in found
-    ]
-    print_table(["seq", "type", "RHB", "with", "id"], rows)
-
-
-@wallet.command()
-@click.argument("tx")
-@json_option
-@asynchronous
-async def proof(tx: str, *, as_json: bool) -> None:
-    """Print the receipt of transaction TX: a tlog-proof file that anybody can verify offline."""
-    from rahba.proof import verify_proof, write_proof
-
-    async with owned() as (_, ledger):
-        check_digest(tx)
-        found = await ledger.transaction(tx)
-        included = await ledger.inclusion(tx)
-        key = await ledger.verifier_key()
-    if found is None or included is None:
-        raise BadInputError("no checkpoint covers such a transaction (yet)", tx=tx)
-    verify_proof(included, key)
-    receipt = write_proof(included, found.raw)
-    if as_json:
-        print_json({"tx": tx, "seq": found.seq, "verifier_key": key, "receipt": receipt})
     else:
-        click.echo(receipt, nl=False)
-
-
-@click.group()
-def keys() -> None:
-    """Issue, list and revoke API keys: each spends from your account within a budget."""
-
-
-@keys.command()
-@click.option("--budget", default="10", show_default=True, help="RHB it may spend in all.")
-@click.option("--label", default="key", show_default=True)
-@click.option("--days", default=30, show_default=True, type=click.IntRange(1, 365))
-@json_option
-@asynchronous
-async def new(budget: str, label: str, days: int, *, as_json: bool) -> None:
-    """Issue a key. It is shown once, now."""
-    from api.keys import issue_key
-    from rahba.clock import SystemClock
-
-    fals = parse_rhb(budget)
-    expires_ms = SystemClock().now_ms() + days * 24 * 3600 * 1000
-    async with owned() as (mine, _), wired() as wire:
-        token = await issue_key(mine, wire, fals, label, expires_ms)
-    if as_json:
-        print_json({"api_key": token, "budget_fals": str(fals), "label": label})
-    else:
-        click.echo(token)
-
-
-@keys.command(name="ls")
-@json_option
-@asynchronous
-async def list_all(*, as_json: bool) -> None:
-    """List your keys by label, budget and hash (the keys themselves are kept nowhere)."""
-    from api.keys import list_keys
-
-    async with owned() as (mine, _), wired() as wire:
-        found = await list_keys(wire, account=mine.account)
-    if as_json:
-        print_json(
-            [
-                {
-                    "hash": key.hash,
-                    "label": key.label,
-                    "budget_fals": key.budget,
-                    "expires": key.expires,
-                    "revoked": key.revoked,
-                }
-                for key in found
-            ]
-        )
-        return
-    rows = [
-        (key.hash[:16], key.label, format_rhb(int(key.budget)), "revoked" if key.revoked else "")
-        for key in found
-    ]
-    print_table(["hash", "label", "budget RHB", ""], rows)
-
-
-@keys.command()
-@click.argument("key_hash")
-@json_option
-@asynchronous
-async def revoke(key_hash: str, *, as_json: bool) -> None:
-    """End the key whose hash begins with KEY_HASH; what it has not spent stays yours."""
-    from api.keys import list_keys, revoke_key
-
-    async with owned() as (mine, _), wired() as wire:
-        fitting = [
-            key
-            for key in await list_keys(wire, account=mine.account)
-            if key_hash and key.hash.startswith(key_hash)
-        ]
-        if len(fitting) != 1:
-            raise BadInputError(f"{len(fitting)} of your keys begin with {key_hash[:64]!r}")
-        ended = await revoke_key(mine, wire, fitting[0].hash)
-    if as_json:
-        print_json({"hash": ended.hash, "revoked": ended.revoked})
-    else:
-        click.echo(f"revoked {ended.label}")
-
-
-async def _history(account: str, ledger: HttpLedger, limit: int) -> list[TxView]:
-    """Walk the log backwards until ``limit`` transactions of ``account`` were found."""
-    end = await _log_size(ledger)
-    found: list[TxView] = []
-    while end > 0 and len(found) < limit:
-        start = max(0, end - _PAGE)
-        page = await ledger.entries(start, end - start)
-        found += [tx for tx in reversed(page) if _concerns(tx, account)]
-        end = start
-    return found[:limit]
-
-
-async def _log_size(ledger: HttpLedger) -> int:
-    from rahba.note import open_checkpoint
-
-    return open_checkpoint(await ledger.checkpoint(), await ledger.verifier_key()).size
-
-
-def _concerns(tx: TxView, account: str) -> bool:
-    items = tx.payload.get("items")
-    named = [tx.payload.get(part) for part in ("account", "to", "payee")]
-    paid = [item.get("to") for item in items] if isinstance(items, list) else []
-    return account in named + paid
-
-
-def _other(tx: TxView, account: str) -> object:
-    if tx.payload.get("account") != account:
-        return tx.payload.get("account")
-    return tx.payload.get("to") or tx.payload.get("payee") or tx.payload.get("key") or ""
-
-
-def _amount(tx: TxView) -> str:
-    amount = tx.payload.get("amount") or tx.payload.get("budget")
-    return format_rhb(int(amount)) if isinstance(amount, str) else ""
-
-
-def _paid(answer: Answer, done: str, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"outcome": answer.outcome, "tx": answer.id, "seq": answer.seq})
-    else:
-        click.echo(f"{done}: entry {answer.seq}, transaction {answer.id}")
+        click.echo(f"{done}: entry {answer.seq}, transaction {answer.id}, {finality}")
