@@ -1,7 +1,7 @@
 """The Merkle tree of the log (RFC 6962, section 2.1): roots and proofs for every size it ever had.
 
-* ``MerkleLog`` keeps the hash of every complete subtree, 32 bytes each, level by level. An append
-  costs two hashes on average; a root or proof for any past size costs O(log n).
+* ``MerkleLog`` keeps the hash of every complete subtree, 32 bytes each, level by level. A leaf
+  costs one hash on average; a root or proof for any past size costs O(log n).
 * The verifiers are plain functions over bytes, so that a client needs no tree to check a proof.
 * Nothing here knows what a leaf means, signs anything or touches a disk.
 
@@ -16,20 +16,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
-from typing import Self
+from typing import Final, Self
 
 from rahba.errors import BadInputError
 from rahba.merkle import EMPTY_ROOT, HASH_BYTES, OutOfRangeError, node_hash
 
+_PAIR: Final = 2 * HASH_BYTES
+
 
 class MerkleLog:
-    """An append-only Merkle tree in memory; ``levels[k]`` holds complete subtrees of 2^k leaves."""
+    """An append-only Merkle tree in memory; ``levels[k]`` holds complete subtrees of 2^k leaves.
 
-    __slots__ = ("_levels",)
+    Leaves are gathered and hashed together when a root or a proof is asked for: half the cost of
+    hashing one by one. Whoever reads from another thread asks for sizes that were asked for before.
+    """
+
+    __slots__ = ("_grown", "_levels")
 
     def __init__(self, leaf_hashes: Iterable[bytes] = ()) -> None:
         """Start with ``leaf_hashes``."""
         self._levels: list[bytearray] = [bytearray()]
+        self._grown = 0
         self.extend(leaf_hashes)
 
     @classmethod
@@ -38,20 +45,7 @@ class MerkleLog:
         if len(hashes) % HASH_BYTES:
             raise BadInputError("a leaf hash has 32 bytes")
         log = cls()
-        level = bytearray(hashes)
-        levels = log._levels = [level]
-        pair = 2 * HASH_BYTES
-        while len(level) >= pair:
-            whole = bytes(level)
-            level = bytearray(
-                b"".join(
-                    [
-                        sha256(b"\x01" + whole[at : at + pair]).digest()
-                        for at in range(0, len(whole) - pair + 1, pair)
-                    ]
-                )
-            )
-            levels.append(level)
+        log._levels[0] += hashes
         return log
 
     @property
@@ -63,19 +57,9 @@ class MerkleLog:
         """Add one leaf by its hash; returns its index."""
         if len(leaf_hash) != HASH_BYTES:
             raise BadInputError("a leaf hash has 32 bytes")
-        levels = self._levels
-        index = number = self.size
-        level = levels[0]
-        level += leaf_hash
-        depth = 0
-        while number & 1:  # the last two nodes of this level are brothers: hash their parent
-            parent = sha256(b"\x01" + level[-2 * HASH_BYTES :]).digest()
-            depth += 1
-            if depth == len(levels):
-                levels.append(bytearray())
-            level = levels[depth]
-            level += parent
-            number >>= 1
+        leaves = self._levels[0]
+        index = len(leaves) // HASH_BYTES
+        leaves += leaf_hash
         return index
 
     def extend(self, leaf_hashes: Iterable[bytes]) -> None:
@@ -85,6 +69,8 @@ class MerkleLog:
 
     def node(self, level: int, index: int) -> bytes:
         """Return the hash of the complete subtree of 2^level leaves that is ``index``-th."""
+        if self._grown != len(self._levels[0]):
+            self._grow()
         if not 0 <= level < len(self._levels):
             raise OutOfRangeError("no complete subtree of that height", level=level)
         start = index * HASH_BYTES
@@ -137,6 +123,24 @@ class MerkleLog:
         if low:  # at 0 it is the old root itself, which the verifier has
             path.append(self._range(low, high))
         return path[::-1]
+
+    def _grow(self) -> None:
+        """Hash the parents that appended leaves completed, level by level."""
+        levels, depth = self._levels, 0
+        while len(levels[depth]) >= _PAIR:
+            if depth + 1 == len(levels):
+                levels.append(bytearray())
+            above = levels[depth + 1]
+            first, end = 2 * len(above), len(levels[depth]) // _PAIR * _PAIR
+            new = bytes(levels[depth][first:end])
+            above += b"".join(
+                [
+                    sha256(b"\x01" + new[at : at + _PAIR]).digest()
+                    for at in range(0, len(new), _PAIR)
+                ]
+            )
+            depth += 1
+        self._grown = len(levels[0])
 
     def _check(self, inner: int, outer: int) -> None:
         if not 0 <= inner <= outer <= self.size:
