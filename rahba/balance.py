@@ -99,8 +99,9 @@ def verify_account(proof: AccountProof, vkey: str) -> ProvenAccount:
     """Check an account against the log's verifier key, offline.
 
     1. The checkpoint is signed by the key, and the state leaf is its last leaf.
-    2. The operator signed the state leaf, which is one.
+    2. The operator signed the state leaf, for this place in the log.
     3. The account leads to the root that it tells; see :func:`verify_balance`.
+    4. All balances together are nothing: what accounts own is what the issuance owes.
 
     Raises:
         BadProofError, BadSignatureError, BadEncodingError: any of these fails.
@@ -115,11 +116,15 @@ def verify_account(proof: AccountProof, vkey: str) -> ProvenAccount:
     if opened.signers != (did_of(read_verifier_key(vkey).public_key),):
         raise BadSignatureError("the state leaf is not signed by the operator")
     state = decode_as(opened.payload, _StateLeaf)
+    if state.prev_size != proof.inclusion.index:
+        raise BadProofError("the state leaf is of another place", prev_size=state.prev_size)
     leaf = AccountLeaf(proof.id, proof.balance, _unhex(proof.nonces), _unhex(proof.tip))
     path = tuple(_unhex(record) for record in proof.path)
     found = BalanceProof(leaf, proof.position, proof.accounts, path)
-    balance = verify_balance(found, _unhex(state.root))  # 3
-    return ProvenAccount(proof.id, balance, leaf.tip, checkpoint.size, state.log_time)
+    total = _verify_total(found, _unhex(state.root))  # 3
+    if total:  # 4
+        raise BadProofError("the balances do not add up to nothing", total=total)
+    return ProvenAccount(proof.id, leaf.balance, leaf.tip, checkpoint.size, state.log_time)
 
 
 def verify_history(entries: Iterable[bytes], tip: bytes) -> int:
@@ -150,6 +155,12 @@ def verify_balance(proof: BalanceProof, root: bytes) -> int:
     Raises:
         BadProofError: any of these fails.
     """
+    _verify_total(proof, root)
+    return proof.leaf.balance
+
+
+def _verify_total(proof: BalanceProof, root: bytes) -> int:
+    """Check one account against a root; returns the sum of all accounts."""
     if not 0 <= proof.position < proof.accounts or len(proof.path) > MAX_STEPS:  # 1
         raise BadProofError("no such position", position=proof.position)
     if any(len(record) != RECORD_BYTES for record in proof.path):
@@ -161,7 +172,7 @@ def verify_balance(proof: BalanceProof, root: bytes) -> int:
         raise BadProofError(f"malformed balance proof: {error}") from error
     if seal_root(proof.accounts, found) != root:  # 3
         raise BadProofError("the balance proof does not lead to the root", account=proof.leaf.id)
-    return proof.leaf.balance
+    return sum_of(found)
 
 
 def _climb(found: bytes, proof: BalanceProof) -> bytes:
