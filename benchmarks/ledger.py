@@ -33,6 +33,7 @@ from rahba.ids import RandomIds, key_of
 from rahba.merkle import leaf_hash, verify_inclusion
 from rahba.messages import TX_TYPE
 from wallet.merkle import MerkleLog
+from wallet.ports import Store
 from wallet.service import VERIFIERS, Sequencer
 from wallet.stores.sqlite import SqliteStore
 from wallet.transactions import (
@@ -95,18 +96,24 @@ def run(size: Size | None = None) -> list[Row]:
     return rows + _proofs(size.leaves)
 
 
-async def _payments(folder: Path, size: Size) -> list[Row]:
-    sequencer = await Sequencer.open(
-        SqliteStore(folder / "ledger.db"),
+async def open_funded(store: Store) -> Sequencer:
+    """Open a new ledger in which the payer has plenty."""
+    ledger = await Sequencer.open(
+        store,
         genesis=dev_genesis(OPERATOR.did, CLOCK.now_ms()),
         operator=OPERATOR,
         clock=CLOCK,
         ids=IDS,
     )
-    async with sequencer as ledger:
+    faucet = Faucet(**_common(await ledger.chain()), amount=str(10**12))
+    answer = await ledger.submit(_sign(faucet))
+    assert answer.ok, answer
+    return ledger
+
+
+async def _payments(folder: Path, size: Size) -> list[Row]:
+    async with await open_funded(SqliteStore(folder / "ledger.db")) as ledger:
         chain = await ledger.chain()
-        answer = await ledger.submit(_sign(Faucet(**_common(chain), amount=str(10**12))))
-        assert answer.ok, answer
         rows = await _transfers(ledger, chain, size)
         rows += await _batches(ledger, chain, size.batches)
         rows += await _one_at_a_time(ledger, chain, folder, size.singles)
@@ -119,9 +126,9 @@ async def _transfers(ledger: Sequencer, chain: str, size: Size) -> list[Row]:
     bounds, spans = [], []
     with ThreadPoolExecutor(VERIFIERS) as pool:
         for _ in range(size.rounds):
-            raws = [_transfer(chain, number) for number in range(size.transfers)]
+            raws = [transfer(chain, number) for number in range(size.transfers)]
             bounds.append(_verify_all(raws, pool))
-            spans.append(await _submit_all(ledger, raws))
+            spans.append(await submit_all(ledger, raws))
     rate, cost = _medians(spans, size.transfers)
     bound_rate, bound_cost = _medians(bounds, size.transfers)
     return [
@@ -146,14 +153,14 @@ async def _batches(ledger: Sequencer, chain: str, count: int) -> list[Row]:
     raws = [_batch(chain) for _ in range(count)]
     with ThreadPoolExecutor(VERIFIERS) as pool:
         bound = _verify_all(raws, pool)
-    span = await _submit_all(ledger, raws)
+    span = await submit_all(ledger, raws)
     name = f"ledger: payments in signed batches of {BATCH}"
     return [row(name, count * BATCH / span.wall_s, "1/s", reference=count * BATCH / bound.wall_s)]
 
 
 async def _one_at_a_time(ledger: Sequencer, chain: str, folder: Path, count: int) -> list[Row]:
     """Each payment waits for its own commit; so does each bare row it is compared with."""
-    raws = [_transfer(chain, number) for number in range(count)]
+    raws = [transfer(chain, number) for number in range(count)]
     bare = _bare_commits(folder / "bare.db", raws)
     with Stopwatch() as watch:
         for raw in raws:
@@ -200,7 +207,8 @@ def _signed_bytes(raw: bytes) -> tuple[bytes, bytes]:
     return unb64(signed.signatures[0]) + pae(TX_TYPE, signed.payload), key_of(signed.signers[0])
 
 
-async def _submit_all(ledger: Sequencer, raws: list[bytes]) -> Span:
+async def submit_all(ledger: Sequencer, raws: list[bytes]) -> Span:
+    """Submit transactions that are all to be logged."""
     calls = [raws[at : at + CALL] for at in range(0, len(raws), CALL)]
     with Stopwatch() as watch:
         found = await asyncio.gather(*(ledger.submit_many(call) for call in calls))
@@ -242,7 +250,8 @@ def _sign(tx: AnyTx) -> bytes:
     return seal_transaction(tx, PAYER)
 
 
-def _transfer(chain: str, number: int) -> bytes:
+def transfer(chain: str, number: int) -> bytes:
+    """Sign one small payment to one of the payees."""
     to = PAYEES[number % len(PAYEES)]
     return _sign(Transfer(**_common(chain), to=to, amount="5"))
 

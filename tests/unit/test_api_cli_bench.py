@@ -91,3 +91,11 @@ def test_an_unknown_benchmark_is_refused_with_the_known_ones() -> None:
     error = orjson.loads(done.stdout)["error"]
     assert "startup" in error["message"]
     assert "gateway" in error["message"]
+
+
+def test_a_benchmark_brings_those_that_belong_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("gateway", "ledger", "ledger_stores", "ledgers")
+    monkeypatch.setattr(bench, "available", lambda: dict.fromkeys(names, Path("x.py")))
+    assert list(bench._chosen("ledger")) == ["ledger", "ledger_stores"]
+    assert list(bench._chosen("ledger_stores")) == ["ledger_stores"]
+    assert list(bench._chosen(None)) == list(names)

