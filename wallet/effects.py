@@ -18,17 +18,14 @@ from wallet.errors import (
     BadSplitError,
     CapExceededError,
     DeadlinePassedError,
-    DisputedError,
     EvidenceUsedError,
     ExceedsHoldError,
     FixedKeyError,
     HoldExpiredError,
-    HoldResolvedError,
     InsufficientStakeError,
     NoArbiterError,
     NoBondError,
     NotArbiterError,
-    NotDisputedError,
     NotExpiredError,
     NotMinterError,
     NotPartyError,
@@ -41,6 +38,7 @@ from wallet.errors import (
     UnknownSessionError,
 )
 from wallet.faults import fault_of
+from wallet.moves import check_move
 from wallet.plan import (
     Bond,
     Close,
@@ -113,21 +111,19 @@ def _hold(tx: Hold, context: Context) -> Plan:
     return Plan([], amount, (tx.payee,), OpenHold(hold), parties=(tx.payee,))
 
 
-def _live_hold(hold_id: str, state: State) -> Escrow:
+def _hold_for(kind: type[Tx], hold_id: str, state: State) -> Escrow:
+    """Return the hold, if a transaction of that type may move it at all."""
     hold = state.holds.get(hold_id)
     if hold is None:
         raise UnknownHoldError("no hold has that id")
-    if hold.resolved:
-        raise HoldResolvedError(f"the hold was {hold.status}")
+    check_move(hold.status, kind)
     return hold
 
 
 def _capture(tx: Capture, context: Context) -> Plan:
-    hold = _live_hold(tx.hold, context.state)
+    hold = _hold_for(Capture, tx.hold, context.state)
     if tx.account != hold.payee:
         raise NotPayeeError("only the payee captures a hold")
-    if hold.status == "disputed":
-        raise DisputedError("the hold waits for its arbiter")
     if context.log_time >= hold.expires:
         raise HoldExpiredError(f"the hold expired at {hold.expires}")
     amount = int(tx.amount)
@@ -137,20 +133,18 @@ def _capture(tx: Capture, context: Context) -> Plan:
 
 
 def _release(tx: Release, context: Context) -> Plan:
-    hold = _live_hold(tx.hold, context.state)
+    hold = _hold_for(Release, tx.hold, context.state)
     if tx.account != hold.payee:
         raise NotPayeeError("only the payee gives a hold back")
     return _drawn(hold, 0, hold.rest)
 
 
 def _dispute(tx: Dispute, context: Context) -> Plan:
-    hold = _live_hold(tx.hold, context.state)
+    hold = _hold_for(Dispute, tx.hold, context.state)
     if tx.account not in {hold.payer, hold.payee}:
         raise NotPartyError("only payer and payee dispute a hold")
     if hold.arbitration is None:
         raise NoArbiterError("the hold names no arbiter")
-    if hold.status == "disputed":
-        raise DisputedError("the hold is in dispute already")
     if context.log_time >= hold.expires:
         raise HoldExpiredError(f"the hold expired at {hold.expires}")
     deadline = context.log_time + hold.arbitration.window_ms
@@ -160,11 +154,9 @@ def _dispute(tx: Dispute, context: Context) -> Plan:
 
 def _resolve(tx: Resolve, context: Context) -> Plan:
     _own_key_only(context)
-    hold = _live_hold(tx.hold, context.state)
+    hold = _hold_for(Resolve, tx.hold, context.state)
     if hold.arbitration is None or tx.account != hold.arbitration.arbiter:
         raise NotArbiterError("only the hold's arbiter resolves its dispute")
-    if hold.status != "disputed":
-        raise NotDisputedError("nobody disputes the hold")
     if context.log_time >= hold.deadline:
         raise DeadlinePassedError(f"the arbiter's time was over at {hold.deadline}")
     taken, back = int(tx.to_payee), int(tx.to_payer)
@@ -178,7 +170,7 @@ def _expire(tx: Expire, context: Context) -> Plan:
     if part is not None:
         _check_due(part.due, context)
         return Plan([], change=Unbonded(part), parties=(part.owner,))
-    hold = _live_hold(tx.subject, context.state)
+    hold = _hold_for(Expire, tx.subject, context.state)
     _check_due(hold.due, context)
     taken = 0
     if hold.status == "disputed" and hold.arbitration is not None:

@@ -40,8 +40,10 @@ from wallet.errors import (
     TooEarlyError,
     TransactionExpiredError,
 )
+from wallet.moves import may_lead
 from wallet.plan import (
     Bond,
+    Change,
     Close,
     Context,
     Draw,
@@ -183,7 +185,7 @@ def _carry_out(state: State, tx: AnyTx, plan: Plan, leaf: bytes) -> dict[str, Ac
     if plan.issues is not None:
         state.issue(*plan.issues, state.log_time)
     if plan.change is not None:
-        _CHANGES[type(plan.change)](state, account, plan.change)
+        _change(state, account, tx, plan.change)
     for name in plan.parties:
         touched[name] = state.register(name)
     state.touch(touched, leaf)
@@ -209,6 +211,17 @@ def _check_invariants(state: State, touched: dict[str, Account], session: Sessio
         raise InvariantError("I3: what accounts hold is not what holds and bonds hold")
     if session is not None and not 0 <= session.spent <= session.budget:
         raise InvariantError("I8: a session is beyond its budget", key=session.key)
+
+
+def _change(state: State, account: Account, tx: AnyTx, change: Change) -> None:
+    """Carry out a change; a hold must go where its table says (I6)."""
+    if not isinstance(change, Draw | Freeze):
+        _CHANGES[type(change)](state, account, change)
+        return
+    before = change.hold.status
+    _CHANGES[type(change)](state, account, change)
+    if not may_lead(before, type(tx), change.hold.status):
+        raise InvariantError("I6: a hold goes where its table says", hold=change.hold.id)
 
 
 def _close(account: Account, key: str) -> None:

@@ -154,8 +154,8 @@ class PaperLedger:
             amount,
             back,
             now,
-            (by != hold.payee, "not_payee"),
             (hold.state == "disputed", "disputed"),
+            (by != hold.payee, "not_payee"),
             (now >= hold.due, "hold_expired"),
             (amount > hold.rest, "exceeds_hold"),
         )
@@ -174,9 +174,9 @@ class PaperLedger:
             [by],
             now,
             (hold.state == "over", "hold_resolved"),
+            (hold.state == "disputed", "disputed"),
             (by not in {hold.payer, hold.payee}, "not_party"),
             (not hold.judge, "no_arbiter"),
-            (hold.state == "disputed", "disputed"),
             (now >= hold.due, "hold_expired"),
         )
         if code == "logged":
@@ -190,8 +190,8 @@ class PaperLedger:
             taken,
             back,
             now,
-            (by != hold.judge, "not_arbiter"),
             (hold.state != "disputed", "not_disputed"),
+            (by != hold.judge, "not_arbiter"),
             (now >= hold.due, "deadline_passed"),
             (taken + back != hold.rest, "bad_split"),
         )
