@@ -28,7 +28,8 @@ class MerkleLog:
     """An append-only Merkle tree in memory; ``levels[k]`` holds complete subtrees of 2^k leaves.
 
     Leaves are gathered and hashed together when a root or a proof is asked for: half the cost of
-    hashing one by one. Whoever reads from another thread asks for sizes that were asked for before.
+    hashing one by one. Other threads may ask for a size whose root was asked for before, at any
+    time: what is there already is only read.
     """
 
     __slots__ = ("_grown", "_levels")
@@ -69,12 +70,10 @@ class MerkleLog:
 
     def node(self, level: int, index: int) -> bytes:
         """Return the hash of the complete subtree of 2^level leaves that is ``index``-th."""
-        if self._grown != len(self._levels[0]):
+        found = self._node(level, index)
+        if not found and self._grown != len(self._levels[0]):
             self._grow()
-        if not 0 <= level < len(self._levels):
-            raise OutOfRangeError("no complete subtree of that height", level=level)
-        start = index * HASH_BYTES
-        found = bytes(self._levels[level][start : start + HASH_BYTES]) if index >= 0 else b""
+            found = self._node(level, index)
         if not found:
             raise OutOfRangeError("beyond the log", level=level, index=index)
         return found
@@ -123,6 +122,12 @@ class MerkleLog:
         if low:  # at 0 it is the old root itself, which the verifier has
             path.append(self._range(low, high))
         return path[::-1]
+
+    def _node(self, level: int, index: int) -> bytes:
+        """Return a hash that is there already; nothing if it is not."""
+        if index < 0 or not 0 <= level < len(self._levels):
+            return b""
+        return bytes(self._levels[level][index * HASH_BYTES : (index + 1) * HASH_BYTES])
 
     def _grow(self) -> None:
         """Hash the parents that appended leaves completed, level by level."""

@@ -191,3 +191,16 @@ def flip(data: st.DataObject, value: bytes) -> bytes:
     altered = bytearray(value)
     altered[bit // 8] ^= 1 << bit % 8
     return bytes(altered)
+
+
+def test_who_reads_a_size_that_was_asked_for_before_changes_nothing() -> None:
+    """Another thread may do so while leaves are appended and hashed."""
+    log = MerkleLog(leaf_hash(b"%d" % number) for number in range(300))
+    root = log.root()
+    log.extend(leaf_hash(b"%d" % number) for number in range(300, 600))
+    before = [bytes(level) for level in log._levels]
+    assert (log.root_at(300), len(log.inclusion(5, 300))) == (root, 9)
+    assert len(log.consistency(7, 300)) > 0
+    assert b"".join(log.node(0, at) for at in range(256)) == before[0][: 32 * 256]
+    assert log.node(8, 0) == before[8]
+    assert [bytes(level) for level in log._levels] == before
