@@ -215,7 +215,8 @@ class LedgerApp:
 
     async def _inclusion(self, query: Query) -> Reply:
         tx_id = _digest(query.get("tx", ""))
-        proof = await self._ledger.inclusion(tx_id)
+        witnessed = query.get("witnessed") == "1"
+        proof = await self._ledger.inclusion(tx_id, witnessed=witnessed)
         if query.get("format") != "tlog-proof":
             return _found(proof)
         entry = await self._ledger.transaction(tx_id)

@@ -171,8 +171,11 @@ class Ledger(Protocol):
         """Return the log's C2SP verifier key (``name+hash+base64``)."""
         ...
 
-    async def inclusion(self, tx_id: str) -> InclusionProof | None:
-        """Prove a transaction under the latest checkpoint; ``None`` while none covers it."""
+    async def inclusion(self, tx_id: str, *, witnessed: bool = False) -> InclusionProof | None:
+        """Prove a transaction under the latest checkpoint; ``None`` while none covers it.
+
+        With ``witnessed`` it is the latest that a quorum of witnesses cosigned.
+        """
         ...
 
     async def consistency(self, old_size: int, new_size: int) -> list[str]:

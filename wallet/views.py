@@ -218,10 +218,12 @@ class LedgerViews:
         """Return the log's C2SP verifier key."""
         return verifier_key(self._book.genesis.origin, self._operator)
 
-    async def inclusion(self, tx_id: str) -> InclusionProof | None:
-        """Prove a transaction under the latest checkpoint; ``None`` while none covers it."""
+    async def inclusion(self, tx_id: str, *, witnessed: bool = False) -> InclusionProof | None:
+        """Prove a transaction under the latest checkpoint, or the latest cosigned one."""
         entry = await self._find(tx_id)
         size, note = self._checkpoint_size, self._checkpoint
+        if witnessed:
+            size, note = self._witnessed_size, self._witnessed or ""
         if entry is None or entry.seq >= size:
             return None
         path = tuple(step.hex() for step in self._book.log.inclusion(entry.seq, size))

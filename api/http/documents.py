@@ -432,6 +432,11 @@ def plain_answers(*statuses: int, kind: str = "text/plain") -> Responses:
     } | {"default": _problem(0)}
 
 
+def also_as(kind: str, declared: Responses) -> Responses:
+    """Declare that a route succeeds with text of another ``kind``, too, if that is asked for."""
+    return declared | {200: declared[200] | {"content": {kind: {"schema": {"type": "string"}}}}}
+
+
 def stream_answers() -> Responses:
     """Declare a stream of server-sent events."""
     return plain_answers(200, 422, 503, kind="text/event-stream")

@@ -17,6 +17,8 @@ from api.http.documents import (
     TemplatePage,
     TransactionDocument,
 )
+from rahba.merkle import leaf_hash
+from rahba.proof import open_receipt
 from tests.fixtures.gateway import Site
 
 NOBODY = "0" * 32
@@ -61,6 +63,10 @@ async def test_the_ledger_is_told_as_it_is(stall: Site) -> None:
     await asyncio.sleep(0.5)
     proof = await stall.ask("GET", f"/v1/log/proof/inclusion?tx={call['hold']}")
     assert InclusionDocument.model_validate(proof.json).leaf_hash == call["hold"]
+    place = f"/v1/log/proof/inclusion?format=tlog-proof&tx={call['hold']}"
+    receipt = (await stall.ask("GET", place)).body.decode()
+    key = (await stall.ask("GET", "/v1/log/key")).body.decode()
+    assert leaf_hash(open_receipt(receipt, key).entry).hex() == call["hold"]
     note = (await stall.ask("GET", "/v1/log/checkpoint")).body.decode()
     size = int(note.split("\n")[1])
     path = await stall.ask("GET", f"/v1/log/proof/consistency?old=1&new={size}")
@@ -102,6 +108,12 @@ async def test_health_readiness_and_figures_are_told(site: Site) -> None:
         (f"/v1/transactions/{NOTHING}", 404, "transaction_not_found"),
         (f"/v1/holds/{NOTHING}", 404, "hold_not_found"),
         (f"/v1/log/proof/inclusion?tx={NOTHING}", 404, "transaction_not_found"),
+        (
+            f"/v1/log/proof/inclusion?witnessed=1&format=tlog-proof&tx={NOTHING}",
+            404,
+            "transaction_not_found",
+        ),
+        (f"/v1/log/proof/inclusion?format=pdf&tx={NOTHING}", 422, "bad_input"),
         ("/v1/log/proof/inclusion", 422, "bad_input"),
         ("/v1/log/proof/consistency?old=9&new=1", 422, "out_of_range"),
         ("/v1/log/tile/../../etc/passwd", 404, "not_found"),

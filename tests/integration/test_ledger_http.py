@@ -16,6 +16,7 @@ import pytest
 from api.ledger_http import MAX_BODY_BYTES, MAX_ITEMS, serve
 from api.standby_http import serve_standby
 from rahba.clock import SystemClock
+from rahba.cosignature import cosign
 from rahba.envelope import Signer
 from rahba.errors import BadInputError
 from rahba.ids import RandomIds
@@ -185,6 +186,28 @@ async def test_proofs_from_over_http_verify_offline(house: House) -> None:
     after = open_checkpoint(await house.ledger.checkpoint(), key)
     path = [bytes.fromhex(step) for step in await house.ledger.consistency(before.size, after.size)]
     verify_consistency(before.size, after.size, before.root, after.root, path)
+
+
+async def test_a_proof_under_the_cosigned_checkpoint_waits_for_it(house: House) -> None:
+    raw = house.faucet(ALICE)
+    tx_id = transaction_id(raw)
+    await house.ledger.submit(raw)
+    await house.covered(tx_id)
+    place = f"{house.url}/v1/log/proof/inclusion?witnessed=1&format=tlog-proof&tx={tx_id}"
+    assert await house.ledger.inclusion(tx_id, witnessed=True) is None
+    async with house.web.get(place) as reply:
+        assert reply.status == 404
+    key = await house.ledger.verifier_key()
+    note = await house.ledger.checkpoint()
+    cosigned = note + cosign(note, "w.test/one", Signer(bytes([9]) * 32), 7)
+    await house.sequencer.save_witnessed(cosigned, open_checkpoint(note, key).size)
+    proof = await house.ledger.inclusion(tx_id, witnessed=True)
+    assert proof is not None
+    assert proof.checkpoint == cosigned
+    async with house.web.get(place) as reply:
+        text = await reply.text()
+    assert text.endswith(cosigned)
+    assert open_receipt(text, key).entry == raw
 
 
 async def test_a_ledger_is_audited_over_http(house: House) -> None:

@@ -197,9 +197,9 @@ class HttpLedger:
             self._key = _text((await self._ask("GET", "/v1/log/key"))[1]).strip()
         return self._key
 
-    async def inclusion(self, tx_id: str) -> InclusionProof | None:
-        """Prove a transaction under the latest checkpoint."""
-        path = f"/v1/log/proof/inclusion?tx={quote(tx_id, safe='')}"
+    async def inclusion(self, tx_id: str, *, witnessed: bool = False) -> InclusionProof | None:
+        """Prove a transaction under the latest checkpoint, or the latest cosigned one."""
+        path = f"/v1/log/proof/inclusion?tx={quote(tx_id, safe='')}&witnessed={witnessed:d}"
         return await self._find(path, InclusionProof)
 
     async def consistency(self, old_size: int, new_size: int) -> list[str]:

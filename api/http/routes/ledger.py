@@ -6,7 +6,7 @@ passed on as the very bytes that were signed.
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import aiohttp
 import msgspec
@@ -29,6 +29,7 @@ from api.http.documents import (
     SupplyDocument,
     Tile,
     TransactionDocument,
+    also_as,
     answers,
     plain_answers,
     transactions_body,
@@ -48,6 +49,7 @@ from api.http.reading import media_type
 from api.http.replies import Reply
 from rahba.errors import BadInputError, TooLargeError
 from rahba.ids import check_digest, key_of
+from rahba.proof import write_proof
 from wallet.errors import error_for
 from wallet.ports import Answer
 from wallet.wire import encode, encode_all, encode_answers
@@ -191,18 +193,32 @@ async def read_witnessed(request: Request) -> Response:
     return PlainTextResponse(note, headers={"cache-control": "public, max-age=1"})
 
 
-@router.get("/log/proof/inclusion", responses=answers(InclusionDocument, 200, 404, 422))
+@router.get(
+    "/log/proof/inclusion",
+    responses=also_as("text/plain", answers(InclusionDocument, 200, 404, 422)),
+)
 async def prove_inclusion(
-    request: Request, tx: Annotated[str, Query(min_length=64, max_length=64)]
+    request: Request,
+    tx: Annotated[str, Query(min_length=64, max_length=64)],
+    witnessed: Annotated[int, Query(ge=0, le=1)] = 0,
+    form: Annotated[Literal["json", "tlog-proof"], Query(alias="format")] = "json",
 ) -> Response:
-    """Prove that a transaction is in the log under the newest checkpoint."""
+    """Prove that a transaction is in the log under the newest checkpoint.
+
+    With ``witnessed=1`` it is the newest one that a quorum of witnesses cosigned. With
+    ``format=tlog-proof`` the answer is a receipt: a C2SP file that carries the transaction and
+    proves it offline.
+    """
     ledger = gateway_of(request).parts.ledger
-    proof = await ledger.inclusion(check_digest(tx))
-    if proof is not None:
+    proof = await ledger.inclusion(check_digest(tx), witnessed=bool(witnessed))
+    if proof is not None and form == "json":
         return Reply(encode(proof))
-    if await ledger.transaction(tx) is None:
+    entry = await ledger.transaction(tx)
+    if entry is None:
         raise UnknownTransactionError("the ledger has no such transaction", id=tx)
-    raise NotCoveredYetError("no checkpoint covers this transaction yet", id=tx)
+    if proof is None:
+        raise NotCoveredYetError("no checkpoint covers this transaction yet", id=tx)
+    return PlainTextResponse(write_proof(proof, entry.raw))
 
 
 @router.get("/log/proof/consistency", responses=answers(ConsistencyDocument, 200, 404, 422))
