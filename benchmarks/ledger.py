@@ -140,11 +140,11 @@ async def _transfers(ledger: Sequencer, chain: str, size: Size) -> list[Row]:
             target=0.6,
         ),
         row(
-            "ledger: signed transfers per CPU second, beside verifying alone",
+            "ledger: signed transfers a second of one core's time, beside verifying alone",
             1 / cost,
             "1/s",
             reference=1 / bound_cost,
-            target=0.6,
+            target=0.8,
         ),
     ]
 
@@ -155,7 +155,11 @@ async def _batches(ledger: Sequencer, chain: str, count: int) -> list[Row]:
         bound = _verify_all(raws, pool)
     span = await submit_all(ledger, raws)
     name = f"ledger: payments in signed batches of {BATCH}"
-    return [row(name, count * BATCH / span.wall_s, "1/s", reference=count * BATCH / bound.wall_s)]
+    rate = count * BATCH / span.wall_s
+    return [
+        row(f"{name}, beside verifying alone", rate, "1/s", reference=count * BATCH / bound.wall_s),
+        row(name, rate, "1/s", target=500_000),
+    ]
 
 
 async def _one_at_a_time(ledger: Sequencer, chain: str, folder: Path, count: int) -> list[Row]:

@@ -19,8 +19,8 @@ from wallet.transactions import AnyTx, Tx
 
 HEAD = """# What the ledger does, drawn from its tables
 
-Written by `tools/state_diagrams.py` from `wallet/moves.py` and `wallet/transactions.py`; a test keeps
-it true.
+Written by `tools/state_diagrams.py` from `wallet/moves.py` and `wallet/transactions.py`; a test
+keeps it true.
 """
 
 

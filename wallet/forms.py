@@ -123,8 +123,14 @@ def _transfer(tx: Transfer) -> None:
 
 
 def _batch(tx: Batch) -> None:
-    for item in tx.items:
-        _payment(tx.account, item.to, item.amount)
+    """Many payments are much alike: each payee and each amount is looked at once."""
+    payees = {item.to for item in tx.items}
+    if tx.account in payees:
+        raise SelfPaymentError("an account does not pay itself")
+    for payee in payees:
+        check_account(payee)
+    for amount in {item.amount for item in tx.items}:
+        _positive(amount)
 
 
 def _hold(tx: Hold) -> None:

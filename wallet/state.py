@@ -239,9 +239,11 @@ class State:
 
     def post(self, postings: Iterable[Posting], touched: dict[str, Account]) -> None:
         """Move what each posting says, and add whom it concerns to ``touched``."""
-        accounts = self.accounts
+        accounts, last, payer = self.accounts, "", self.accounts[ISSUANCE]
         for debit, credit, amount in postings:
-            payer = accounts.get(debit) or self.register(debit)
+            if debit != last:
+                last, payer = debit, accounts.get(debit) or self.register(debit)
+                touched[debit] = payer
             payee = accounts.get(credit) or self.register(credit)
             payer.posted -= amount
             payee.posted += amount
@@ -249,7 +251,6 @@ class State:
                 self.total += amount
             elif not payee.position:
                 self.total -= amount
-            touched[debit] = payer
             touched[credit] = payee
 
     def open_hold(self, hold: Escrow) -> None:

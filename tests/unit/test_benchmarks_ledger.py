@@ -34,7 +34,7 @@ def test_a_row_is_plain_data() -> None:
 def test_a_small_run_of_the_ledgers_benchmark_gives_every_row() -> None:
     size = ledger.Size(rounds=1, transfers=250, batches=2, singles=5, leaves=1_000)
     rows = ledger.run(size)
-    assert len({item.name for item in rows}) == 7
+    assert len({item.name for item in rows}) == 8
     assert all(item.value > 0 for item in rows)
     assert sum(item.target is not None for item in rows) == 2
     assert orjson.dumps([item.plain() for item in rows])
@@ -48,3 +48,11 @@ def test_a_small_run_of_the_stores_benchmark_compares_both() -> None:
     for item in rows:
         assert item.ratio is not None
         assert item.met is (item.ratio >= 0.7)
+
+
+def test_a_small_ledger_that_grows_gives_every_row() -> None:
+    from benchmarks.ledger_growth import run as grow
+
+    rows = grow(entries=20_000, accounts=50)
+    assert [row.unit for row in rows] == ["us", "us", "MiB", "s", "bytes"]
+    assert all(row.value > 0 for row in rows)
