@@ -36,6 +36,7 @@ FOLDER: Final = "wallets"
 OWNER: Final = "owner"
 MAX_RECORD_BYTES: Final = 64 * 1024
 MAX_RETIRED: Final = 256
+_CHAIN: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 
 
@@ -148,6 +149,12 @@ class Purse:
     def account(self) -> str:
         """Return the account that this wallet acts for."""
         return self.record().account
+
+    def seen(self, chain: str) -> Path:
+        """Return the file of the newest checkpoint that was seen of a chain's log."""
+        if _CHAIN.fullmatch(chain) is None:
+            raise BadInputError("a chain's id is 16 lower-case hex digits")
+        return self._record.with_suffix(f".{chain}.seen")
 
     def record(self) -> Record:
         """Return what is known of the wallet's keys.

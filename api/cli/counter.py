@@ -18,6 +18,7 @@ from api.cli.secret_input import read_passphrase
 from api.settings import Settings
 
 if TYPE_CHECKING:
+    from rahba.client.light import LightClient
     from wallet.account import Wallet
     from wallet.outbox import Outbox
     from wallet.purse import Purse
@@ -35,6 +36,7 @@ class Counter:
     purse: Purse
     ledger: HttpLedger
     outbox: Outbox
+    ledger_url: str
 
     def wallet(self, passphrase: str | None) -> Wallet:
         """Return the wallet that signs with the key in force and sends through the outbox."""
@@ -50,6 +52,27 @@ class Counter:
             account=self.purse.account,
             outbox=self.outbox,
         )
+
+    @contextlib.asynccontextmanager
+    async def light(self) -> AsyncIterator[LightClient]:
+        """Give a client that believes the ledger nothing, and what this wallet saw of it before.
+
+        Of several addresses it asks the first one that answers.
+        """
+        from rahba.client.light import LedgerSilentError, LightClient
+
+        vkey, chain = await self.ledger.verifier_key(), await self.ledger.chain()
+        *others, url = self.ledger_url.split(",")
+        memory = self.purse.seen(chain)
+        for other in others:
+            with contextlib.suppress(LedgerSilentError):
+                async with LightClient(other, vkey) as light:
+                    await light.advance()
+                url = other
+                break
+        async with LightClient(url, vkey, memory=memory) as light:
+            await light.advance()
+            yield light
 
     async def settle_rotation(self) -> None:
         """Find out which key is in force, if a rotation was interrupted."""
@@ -71,7 +94,7 @@ async def at_counter(name: str | None) -> AsyncIterator[Counter]:
     ledger = HttpLedger(settings.ledger_url)
     outbox = Outbox(SqliteOutbox(purse.outbox), ledger, clock=SystemClock())
     try:
-        yield Counter(purse, ledger, outbox)
+        yield Counter(purse, ledger, outbox, settings.ledger_url)
     finally:
         await outbox.close()
         await ledger.close()

@@ -154,7 +154,7 @@ class LightClient:
 
     async def balance(self, account: str) -> ProvenAccount:
         """Return an account as the newest checkpoint proves it."""
-        return (await self._account(account))[0]
+        return (await self.prove(account))[0]
 
     async def history(self, account: str) -> list[Entry]:
         """Return all transactions of an account up to a checkpoint, oldest first: complete.
@@ -162,7 +162,7 @@ class LightClient:
         Raises:
             BadProofError: the ledger left something out, added or changed something.
         """
-        proven, _ = await self._account(account)
+        proven, _ = await self.prove(account)
         found: list[Entry] = []
         before = ""
         while len(found) < MAX_HISTORY:
@@ -197,7 +197,8 @@ class LightClient:
             compare(known, shown, ())
         return receipt
 
-    async def _account(self, account: str) -> tuple[ProvenAccount, AccountProof]:
+    async def prove(self, account: str) -> tuple[ProvenAccount, AccountProof]:
+        """Return an account with the proof of it, which anybody can check offline."""
         path = f"/v1/accounts/{quote(account, safe='')}/proof"
         proof = await self._read(path, AccountProof)
         proven = verify_account(proof, self._vkey)

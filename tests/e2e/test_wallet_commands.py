@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
 from api.cli import counter, keys, wallet, wallet_history, wallet_keys
 from api.cli.main import COMMANDS
+from rahba.balance import AccountProof, verify_account
 from rahba.ids import key_of
-from rahba.proof import read_proof, verify_proof
+from rahba.proof import open_receipt
 from tests.fixtures.market import RunningMarket, market_env, running_market
 
 pytestmark = pytest.mark.timeout(180)
@@ -115,20 +117,49 @@ def test_for_people_the_words_are_numbered_and_asked_to_be_written_down(shell: S
     _, out, _ = shell.run("balance", "--wallet", "words", json=False)
 
 
-def test_history_and_proof_are_of_the_named_wallet(shell: Shell) -> None:
-    fresh(shell, "told")
+def test_history_is_proven_complete_and_payments_and_balances_can_be_proven(
+    shell: Shell, market: RunningMarket
+) -> None:
+    made = fresh(shell, "told")
     sent = shell("send", STRANGER, "1", "--wallet", "told")
+    paper = shell("proof", sent["tx"]) if settled(shell, sent["tx"]) else {}
+    assert paper["seq"] == sent["seq"]
+    receipt = open_receipt(paper["receipt"], paper["verifier_key"])
+    assert receipt.checkpoint.size > sent["seq"]
     history = shell("history", "--wallet", "told")
     assert [entry["payload"]["type"] for entry in history] == ["transfer", "faucet"]
+    assert [entry["proven"] for entry in history] == [True, True]
     assert history[0]["id"] == sent["tx"]
-    for _ in range(50):
-        code, out, _ = shell.run("proof", sent["tx"])
-        if code == 0:
-            break
-    proof = orjson.loads(out)
-    assert proof["seq"] == sent["seq"]
-    opened, _ = read_proof(proof["receipt"])
-    verify_proof(opened, proof["verifier_key"])
+    _, out, said = shell.run("history", "--wallet", "told", "-n", "1", json=False)
+    assert "complete: 2 transactions" in said
+    assert "transfer" in out
+    owned = shell("proof", "--balance", "--wallet", "told")
+    proof = msgspec.convert(owned["proof"], AccountProof)
+    proven = verify_account(proof, owned["verifier_key"])
+    assert (proven.id, proven.balance) == (made["account"], 9_000_000_000 - 2_000)
+    assert list((market.data_dir / "wallets" / "told").glob("*.seen"))
+    (entry,) = shell("history", "--wallet", "told", "-n", "1", "--unchecked")
+    assert (entry["id"], entry["proven"]) == (sent["tx"], False)
+    assert shell("new", "empty")["account"]
+    assert shell("history", "--wallet", "empty") == []
+    assert shell.run("proof")[0] == shell.run("proof", sent["tx"], "--balance")[0] == 2
+
+
+def settled(shell: Shell, tx: str) -> bool:
+    """Wait until a checkpoint covers a transaction."""
+    return any(shell.run("proof", tx)[0] == 0 for _ in range(50))
+
+
+def test_what_was_seen_of_the_log_is_believed_only_as_it_was_signed(
+    shell: Shell, market: RunningMarket
+) -> None:
+    fresh(shell, "wary")
+    shell("history", "--wallet", "wary")
+    (seen,) = (market.data_dir / "wallets" / "wary").glob("*.seen")
+    origin, _, root, rest = seen.read_text().split("\n", 3)
+    forged = f"{origin}\n{10**9}\n{root}\n{rest}"
+    seen.write_text(forged)
+    assert shell.refused("history", "--wallet", "wary") == "bad_signature"
 
 
 def test_a_payment_under_a_key_is_made_once(shell: Shell) -> None:

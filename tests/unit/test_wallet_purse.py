@@ -174,6 +174,14 @@ def test_a_rotated_wallet_moves_house_with_its_account(purse: Purse, tmp_path: P
     assert moved.prepare("two", IDS).path == agent_path(key=2)
 
 
+def test_what_was_seen_of_each_chain_lies_beside_the_wallet(purse: Purse, owner: Purse) -> None:
+    assert purse.seen("0" * 16).name == f"wallet.{'0' * 16}.seen"
+    assert owner.seen("0" * 16).name == f"owner.{'0' * 16}.seen"
+    for chain in ("", "../../etc", "0" * 15, "G" * 16):
+        with pytest.raises(BadInputError):
+            purse.seen(chain)
+
+
 def test_two_processes_do_not_rotate_one_wallet_at_a_time(purse: Purse, tmp_path: Path) -> None:
     again = Purse.named(tmp_path, "savings")
     with purse.exclusive(), pytest.raises(WalletBusyError), again.exclusive():
