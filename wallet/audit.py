@@ -33,6 +33,7 @@ from wallet.forms import check_signatures
 from wallet.merkle import MerkleLog
 from wallet.ports import Entry, Ledger
 from wallet.replay import Replay
+from wallet.sources import Source
 from wallet.transactions import AnyTx, Expire, Signed, StateLeaf, read
 
 MAX_PROBLEMS: Final = 100
@@ -292,6 +293,24 @@ async def audit_ledger(
         await asyncio.to_thread(_feed_all, audit, entries)
         start += len(page)
     return await asyncio.to_thread(audit.report, checkpoint, vkey=key, older=older)
+
+
+async def audit_source(
+    source: Source,
+    *,
+    vkey: str | None = None,
+    older: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[Report, MerkleLog]:
+    """Audit a log wherever it is; returns the hashes of its entries, too."""
+    audit = Audit(progress)
+    try:
+        async for page in source.pages(0):
+            await asyncio.to_thread(_feed_all, audit, page)
+    except StoreError as error:
+        audit.broken(error.message)
+    report = await asyncio.to_thread(audit.report, source.note, vkey=vkey, older=older)
+    return report, audit.log
 
 
 def _feed_all(audit: Audit, entries: Iterable[Entry]) -> None:

@@ -14,15 +14,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rahba.errors import RahbaError
 from wallet.book import MAX_INTERVAL, Book
 from wallet.errors import LedgerCorruptError
 from wallet.forms import check_account, check_form, check_signatures
+from wallet.ports import Entry
 from wallet.transactions import Genesis, Signed, StateLeaf, read
 
 
 class Replay:
-    """Rebuilds a book leaf by leaf; feed it the exact bytes, in order."""
+    """Rebuilds a book leaf by leaf; feed it the exact bytes, in order.
+
+    ``taken`` is called for each entry once it has happened, with its ledger time and links.
+    """
 
     def __init__(self, *, verify: bool = True, book: Book | None = None) -> None:
         """Start before the first leaf, or after the last one of ``book``."""
@@ -31,6 +37,7 @@ class Replay:
         self._waiting: list[Signed] = []
         self._chain = book.genesis.chain if book is not None else ""
         self.size = book.log.size if book is not None else 0
+        self.taken: Callable[[Entry], None] | None = None
 
     @property
     def book(self) -> Book:
@@ -71,7 +78,12 @@ class Replay:
                     seq=first + offset,
                     reason=outcome.code,
                 )
+            self._tell(first + offset, signed, log_time, self.book.links)
         self._waiting = []
+
+    def _tell(self, seq: int, signed: Signed, log_time: int, links: bytes = b"") -> None:
+        if self.taken is not None:
+            self.taken(Entry(seq, signed.raw, signed.leaf, log_time, links))
 
     def _take(self, signed: Signed) -> None:
         record = signed.record
@@ -93,6 +105,7 @@ class Replay:
         self._check_operator(signed, genesis)
         self._chain = genesis.chain
         self._book = Book(genesis, signed.leaf)
+        self._tell(0, signed, genesis.created)
 
     def _close(self, signed: Signed, said: StateLeaf) -> None:
         book = self.book
@@ -111,6 +124,7 @@ class Replay:
                 found=found.root,
             )
         book.add_state(signed.leaf)
+        self._tell(self.size, signed, said.log_time)
 
     def _check_operator(self, signed: Signed, genesis: Genesis) -> None:
         if signed.signers != (genesis.operator,):

@@ -1,16 +1,23 @@
-"""``rahba ledger``: run the sequencer, or verify a ledger without believing it."""
+"""``rahba ledger``: run the sequencer, verify a ledger without believing it, copy it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from api.cli.ledger_copies import (
+    backup_command,
+    export_command,
+    import_command,
+    older_option,
+    progress,
+    restore_command,
+    vkey_option,
+)
 from api.cli.output import asynchronous, json_option, print_json, service
 from api.settings import Settings
 from rahba.money import format_rhb
@@ -23,19 +30,15 @@ if TYPE_CHECKING:
 @click.option("--standby", is_flag=True, help="Follow the ledger; take over when it is gone.")
 @click.pass_context
 def ledger(context: click.Context, *, standby: bool) -> None:
-    """Run the ledger (without a subcommand), or verify one."""
+    """Run the ledger (without a subcommand), verify one, or copy it away and back."""
     if context.invoked_subcommand is None:
         _run(standby=standby)
 
 
 @ledger.command()
 @click.argument("place", required=False)
-@click.option("--vkey", help="The log's verifier key that you trust (default: what it says).")
-@click.option(
-    "--older",
-    type=click.File("r", encoding="utf-8"),
-    help="A checkpoint saved earlier: the log must extend it.",
-)
+@vkey_option
+@older_option
 @json_option
 @asynchronous
 async def verify(
@@ -43,9 +46,9 @@ async def verify(
 ) -> None:
     """Verify every signature, every state and the tree of a ledger.
 
-    PLACE is a SQLite file, a data folder, the http address of a ledger, or the postgresql address
-    of its database; by default the ledger of RAHBA_LEDGER_STORE or RAHBA_DATA. Exits with 1 if
-    anything is wrong.
+    PLACE is a SQLite file, a data folder, an exported folder, the http address of a ledger, or the
+    postgresql address of its database; by default the ledger of RAHBA_LEDGER_STORE or RAHBA_DATA.
+    Exits with 1 if anything is wrong.
     """
     note = older.read() if older else None
     report = await _audit(place, vkey, note, quiet=as_json)
@@ -72,6 +75,10 @@ async def verify(
         sys.exit(1)
 
 
+for command in (export_command, import_command, backup_command, restore_command):
+    ledger.add_command(command)
+
+
 @service
 async def _run(*, standby: bool) -> None:
     from api.bootstrap import run_ledger
@@ -83,39 +90,27 @@ async def _run(*, standby: bool) -> None:
 
 
 async def _audit(place: str | None, vkey: str | None, older: str | None, *, quiet: bool) -> Report:
-    from api.bootstrap import LEDGER_FILE, ledger_store
+    from api.places import archive_at, database_of, file_at, is_address
+    from wallet.archive import audit_archive
     from wallet.audit import audit_entries, audit_ledger
     from wallet.stores.readonly import ReadOnlyLog, pages
     from wallet.transports.http import HttpLedger
 
-    def progress(done: int) -> None:
-        if not quiet and sys.stderr.isatty():
-            click.echo(f"\r{done:>10} entries", nl=False, err=True)
-
-    if place is not None and place.startswith(("http://", "https://")):
-        remote = HttpLedger(place)
-        try:
-            return await audit_ledger(remote, vkey=vkey, older=older, progress=progress)
-        finally:
-            await remote.close()
+    show = progress("entries", quiet)
     settings = Settings.read(os.environ)
-    stored = place or settings.ledger_store or ""
-    if stored.startswith(("postgresql://", "postgres://")):
-        store = ledger_store(replace(settings, ledger_store=stored))
+    if is_address(place):
+        async with HttpLedger(place or "") as remote:
+            return await audit_ledger(remote, vkey=vkey, older=older, progress=show)
+    archive = archive_at(place)
+    if archive is not None:
+        return audit_archive(archive, vkey=vkey, older=older, progress=show)
+    store = database_of(place, settings)
+    if store is not None:
         note = store.checkpoint() or ""
         with contextlib.closing(store):
-            return audit_entries(pages(store), note, vkey=vkey, older=older, progress=progress)
-    path = Path(place) if place else _default_folder()
-    with ReadOnlyLog(path / LEDGER_FILE if path.is_dir() else path) as log:
-        return audit_entries(log, log.checkpoint, vkey=vkey, older=older, progress=progress)
-
-
-def _default_folder() -> Path:
-    from api.bootstrap import LEDGER_FILE
-
-    data_dir = Settings.read(os.environ).data_dir
-    folders = (data_dir, data_dir / "demo")
-    return next((folder for folder in folders if (folder / LEDGER_FILE).exists()), data_dir)
+            return audit_entries(pages(store), note, vkey=vkey, older=older, progress=show)
+    with ReadOnlyLog(file_at(place, settings)) as log:
+        return audit_entries(log, log.checkpoint, vkey=vkey, older=older, progress=show)
 
 
 def _print(report: Report) -> None:

@@ -332,7 +332,9 @@ class PostgresStore:
         try:
             reader.execute("SET search_path TO rahba_ledger")
             reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return int(_one(reader, _COVERED)), _snapshot_rows(reader)
+            rows = _snapshot_rows(reader)
+            next(rows)  # once it has begun, whoever drops it closes its connection
+            return int(_one(reader, _COVERED)), rows
         except psycopg.Error as error:
             reader.close()
             raise _failed(error) from error
@@ -418,6 +420,7 @@ def _snapshot(snapshot: Snapshot, covered: int, size: int) -> Iterator[Write]:
 
 def _snapshot_rows(reader: Connection) -> Iterator[tuple[bytes, bytes]]:
     try:
+        yield b"", b""
         with reader.cursor("snapshot_rows") as cursor:
             cursor.itersize = _SNAPSHOT_ROWS
             cursor.execute(

@@ -260,7 +260,9 @@ class SqliteStore:
         except apsw.Error as error:
             raise StoreError(f"the file cannot be read: {error}", **self._facts) from error
         if size:
-            return size, _rows(reader)
+            rows = _rows(reader)
+            next(rows)  # once it has begun, whoever drops it closes its connection
+            return size, rows
         reader.close()
         return None
 
@@ -388,6 +390,7 @@ def _write_snapshot(writer: apsw.Connection, snapshot: Snapshot, size: int) -> N
 
 def _rows(reader: apsw.Connection) -> Iterator[tuple[bytes, bytes]]:
     try:
+        yield b"", b""
         yield from reader.execute(
             "SELECT key, value FROM snapshot WHERE key < ? ORDER BY key", (ARCHIVE,)
         )
