@@ -18,7 +18,7 @@ Needs the extra ``postgres`` (psycopg 3).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Final, LiteralString, NoReturn, Self
 
@@ -68,6 +68,11 @@ CREATE INDEX IF NOT EXISTS verdicts_by_time ON verdicts (until);
 CREATE TABLE IF NOT EXISTS notes (name text PRIMARY KEY, note text NOT NULL);
 CREATE TABLE IF NOT EXISTS snapshot (key bytea PRIMARY KEY, value bytea NOT NULL);
 CREATE TABLE IF NOT EXISTS counters (name text PRIMARY KEY, value bigint NOT NULL);
+CREATE OR REPLACE FUNCTION writer_is(token bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM FROM counters WHERE name = 'fence' AND value = token FOR SHARE;
+  IF NOT FOUND THEN RAISE EXCEPTION 'a newer writer has the store' USING ERRCODE = 'RF001'; END IF;
+END $$;
 """
 _SIZE: Final[LiteralString] = (
     "SELECT coalesce((SELECT first + count FROM blocks ORDER BY first DESC LIMIT 1), 0)"
@@ -78,7 +83,8 @@ _COUNT: Final[LiteralString] = (
 _NOTE: Final[LiteralString] = (
     "INSERT INTO notes VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET note = EXCLUDED.note"
 )
-_BEGIN: Final[LiteralString] = "BEGIN; SELECT value FROM counters WHERE name = 'fence' FOR SHARE"
+_FENCED: Final = "RF001"
+_GUARD: Final[LiteralString] = "SELECT writer_is(%s)"
 _COVERED: Final[LiteralString] = "SELECT value FROM counters WHERE name = 'covered'"
 _BLOCK: Final[LiteralString] = "INSERT INTO blocks VALUES (%s, %s, %s, %s)"
 _READ: Final[LiteralString] = (
@@ -143,7 +149,7 @@ class PostgresStore:
         """
         self._url = url
         self._token = 0
-        self._size = 0
+        self._size = self._covered = 0
         self._tail = b""  # leaf hashes that fill no tile yet
         self._writing = threading.Lock()
         self._writer: Connection | None = None
@@ -160,6 +166,7 @@ class PostgresStore:
         try:
             self._take_over(writer, steal=steal)
             self._size = int(_one(writer, _SIZE))
+            self._covered = int(_one(writer, _COVERED) or 0)
             self._tail = self._leaves_of_entries(self._size - self._size % TILE, TILE)
         except psycopg.Error as error:
             writer.close()
@@ -199,6 +206,7 @@ class PostgresStore:
     ) -> None:
         """Write all in one durable transaction, or nothing."""
         size, after = self._size, self._size + len(entries)
+        self._check(entries, snapshot)
         leaves = self._tail + b"".join([entry.leaf for entry in entries])
         writes = [*_blocks(entries), *_tiles(size // TILE, leaves)]
         if entries:
@@ -206,16 +214,23 @@ class PostgresStore:
         writes += [(_VERDICT, verdict) for verdict in verdicts]
         if checkpoint is not None:
             writes.append((_NOTE, ("checkpoint", checkpoint)))
+        if snapshot is not None:
+            writes += _snapshot(snapshot)
+        self._transact(writes)
+        self._size, self._tail = after, leaves[len(leaves) - len(leaves) % _TILE_BYTES :]
+        self._covered = snapshot.size if snapshot is not None else self._covered
 
-        def check(writer: Connection) -> None:
-            if [entry.seq for entry in entries] != list(range(size, after)):
-                raise StoreError("entries follow each other without a gap", size=size)
-            if snapshot is not None:
-                writes.extend(_snapshot(snapshot, _one(writer, _COVERED) or 0, after))
-
-        self._transact(writes, check)
-        self._size = after
-        self._tail = leaves[len(leaves) - len(leaves) % _TILE_BYTES :]
+    def _check(self, entries: Sequence[Entry], snapshot: Snapshot | None) -> None:
+        """Refuse what does not follow from what is there, as far as this is still the writer."""
+        size, after = self._size, self._size + len(entries)
+        covers = snapshot.size if snapshot is not None else after
+        gapless = [entry.seq for entry in entries] == list(range(size, after))
+        if gapless and self._covered <= covers <= after:
+            return
+        self._transact([])  # what there is may be a newer writer's
+        if gapless:
+            raise StoreError("a snapshot covers what there is", size=size, covers=covers)
+        raise StoreError("entries follow each other without a gap", size=size)
 
     def save_witnessed(self, note: str) -> None:
         """Keep the newest cosigned checkpoint."""
@@ -230,42 +245,29 @@ class PostgresStore:
         rows: dict[str, int] = dict(self._rows("SELECT name, value FROM counters"))
         return Pulse(rows.get("fence", 0), rows.get("beat", 0))
 
-    def _transact(
-        self, writes: Sequence[Write], begin: Callable[[Connection], None] | None = None
-    ) -> None:
-        """Write in one transaction, as long as this is the writer."""
+    def _transact(self, writes: Sequence[Write]) -> None:
+        """Write in one transaction and one round trip, as long as this is the writer."""
         with self._writing:
             writer = self._writer
             if writer is None or self._closed:
                 raise StoreError("the store is closed, or was not acquired")
             try:
-                self._begin(writer)
-                if begin is not None:
-                    begin(writer)
                 with writer.pipeline():
-                    for question, values in writes:
+                    writer.execute("BEGIN")
+                    for question, values in [(_GUARD, (self._token,)), *writes]:
                         writer.execute(question, values)
                     writer.execute("COMMIT")
             except psycopg.Error as error:
                 _roll_back(writer)
-                raise (self._fenced(writer) or _failed(error)) from error
+                raise (self._fenced(writer, error) or _failed(error)) from error
             except BaseException:
                 _roll_back(writer)
                 raise
 
-    def _begin(self, writer: Connection) -> None:
-        cursor = writer.execute(_BEGIN, prepare=False)
-        cursor.nextset()
-        newest = cursor.fetchone()
-        if newest != (self._token,):
-            raise FencedError("a newer writer has the store", token=self._token)
-
-    def _fenced(self, writer: Connection) -> FencedError | None:
-        """Say whether the session ended because somebody took the ledger over."""
-        if writer.closed:
-            newest = self.pulse().token
-            if newest != self._token:
-                return FencedError("a newer writer has the store", token=self._token, newest=newest)
+    def _fenced(self, writer: Connection, error: psycopg.Error) -> FencedError | None:
+        """Say whether it failed because somebody took the ledger over."""
+        if error.sqlstate == _FENCED or (writer.closed and self.pulse().token != self._token):
+            return FencedError("a newer writer has the store", token=self._token)
         return None
 
     def size(self) -> int:
@@ -408,9 +410,7 @@ def _tiles(number: int, leaves: bytes) -> Iterator[Write]:
         yield "INSERT INTO tiles SELECT * FROM unnest(%s::bigint[], %s::bytea[])", (numbers, tiles)
 
 
-def _snapshot(snapshot: Snapshot, covered: int, size: int) -> Iterator[Write]:
-    if not covered <= snapshot.size <= size:
-        raise StoreError("a snapshot covers what there is", size=size, covers=snapshot.size)
+def _snapshot(snapshot: Snapshot) -> Iterator[Write]:
     kept = [(key, value) for key, value in snapshot.rows.items() if value is not None]
     gone = [key for key, value in snapshot.rows.items() if value is None]
     yield _ROWS, ([key for key, _ in kept], [value for _, value in kept])
