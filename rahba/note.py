@@ -33,11 +33,13 @@ MAX_SIGNATURES: Final = 100
 _KEY_HASH_BYTES: Final = 4
 ED25519: Final = b"\x01"
 COSIGNATURE: Final = b"\x04"
-_NAME: Final = re.compile(r"[^\s+]{1,255}")
-_VERIFIER: Final = re.compile(r"([^\s+]{1,255})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,128})")
-_SIGNATURE: Final = re.compile(r"— ([^\s+]{1,255}) ([A-Za-z0-9+/=]{1,8192})")
+_NAME: Final = re.compile(r"[^\s+\ud800-\udfff]{1,255}")
+_VERIFIER: Final = re.compile(
+    r"([^\s+\ud800-\udfff]{1,255})\+([0-9a-f]{8})\+([A-Za-z0-9+/=]{1,128})"
+)
+_SIGNATURE: Final = re.compile(r"— ([^\s+\ud800-\udfff]{1,255}) ([A-Za-z0-9+/=]{1,8192})")
 _SIZE: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
-_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 class BadNoteError(BadEncodingError):

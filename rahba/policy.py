@@ -22,7 +22,7 @@ from rahba.note import COSIGNATURE, Checkpoint, open_checkpoint, read_verifier_k
 MAX_CHARS: Final = 256 * 1024
 MAX_EACH: Final = 64
 NONE: Final = "none"
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,3}", re.ASCII)
 
 

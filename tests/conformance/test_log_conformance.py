@@ -17,8 +17,10 @@ from securesystemslib.signer import SSlibKey
 from rahba.clock import SystemClock
 from rahba.envelope import Signer
 from rahba.ids import RandomIds, key_of
+from rahba.merkle import leaf_hash
 from rahba.messages import TX_TYPE
 from rahba.note import open_checkpoint
+from wallet.merkle import MerkleLog
 from wallet.ports import TxView
 from wallet.service import Sequencer
 from wallet.stores.sqlite import SqliteStore
@@ -95,6 +97,18 @@ def test_pymerkle_finds_the_root_that_the_checkpoint_signs(written: Written) -> 
         tree.append_entry(entry.raw)
     checkpoint = open_checkpoint(written.note, written.key)
     assert (tree.get_size(), tree.get_root()) == (checkpoint.size, checkpoint.root)
+
+
+def test_pymerkle_finds_every_root_from_one_leaf_to_two_thousand() -> None:
+    tree, log = InmemoryTree(algorithm="sha256"), MerkleLog()
+    roots = []
+    for number in range(2_000):
+        leaf = b"%d" % number
+        tree.append_entry(leaf)
+        log.append(leaf_hash(leaf))
+        roots.append(tree.get_root())
+        assert log.root() == roots[-1]
+    assert [log.root_at(size) for size in range(1, 2_001)] == roots
 
 
 def _faucet(chain: str) -> bytes:
