@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -32,6 +32,7 @@ SUM_BYTES: Final = 16
 RECORD_BYTES: Final = SUM_BYTES + 32
 MAX_ID_BYTES: Final = 255
 MAX_STEPS: Final = 63
+MAX_SEARCH: Final = 1_000
 _LIMIT: Final = 1 << 8 * SUM_BYTES - 1
 
 
@@ -134,15 +135,33 @@ def verify_history(entries: Iterable[bytes], tip: bytes) -> int:
     its transactions, so none is missing, foreign or in another order. Returns their number.
 
     Raises:
-        BadProofError: they are not.
+        BadProofError: they are not. ``facts["entry"]`` is the foreign one, if one is all that is
+            wrong; what is missing nobody can tell from the rest.
     """
-    found, count = bytes(HASH_BYTES), 0
-    for raw in entries:
-        found = sha256(found + leaf_hash(raw)).digest()
-        count += 1
-    if found != tip:
-        raise BadProofError("the entries are not the account's whole history", entries=count)
-    return count
+    leaves = [leaf_hash(raw) for raw in entries]
+    if _tip_of(leaves) == tip:
+        return len(leaves)
+    at = _foreign(leaves, tip)
+    if at is not None:
+        raise BadProofError(f"entry {at} is not part of the account's history", entry=at)
+    raise BadProofError("the entries are not the account's whole history", entries=len(leaves))
+
+
+def _tip_of(leaves: Sequence[bytes], start: bytes = bytes(HASH_BYTES)) -> bytes:
+    tip = start
+    for leaf in leaves:
+        tip = sha256(tip + leaf).digest()
+    return tip
+
+
+def _foreign(leaves: Sequence[bytes], tip: bytes) -> int | None:
+    """Return the one entry without which the rest is the whole history, if there is one."""
+    before = bytes(HASH_BYTES)
+    for at, leaf in enumerate(leaves if len(leaves) <= MAX_SEARCH else ()):
+        if _tip_of(leaves[at + 1 :], before) == tip:
+            return at
+        before = sha256(before + leaf).digest()
+    return None
 
 
 def verify_balance(proof: BalanceProof, root: bytes) -> int:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -84,6 +84,27 @@ def verify_consistency(
         if old_root != (new_root if old else EMPTY_ROOT):
             raise BadProofError("two roots for one size", size=old)
         return
+    first, second = _climb(old, new, old_root, steps)
+    if first != old_root or second != new_root:
+        raise BadProofError("the consistency proof does not join the roots", old=old, new=new)
+
+
+def extended_root(old: int, new: int, new_root: bytes, path: Sequence[bytes]) -> bytes | None:
+    """Return the root at size ``old`` of the log under ``new_root``, as a consistency proof has it.
+
+    ``None``: the proof is no proof, or ``old`` is a power of two, whose root no proof repeats.
+    """
+    if not 0 < old < new <= MAX_SIZE or not old & (old - 1):
+        return None
+    try:
+        first, second = _climb(old, new, b"", iter(_hashes(path)))
+    except BadProofError:
+        return None
+    return first if second == new_root else None
+
+
+def _climb(old: int, new: int, old_root: bytes, steps: Iterator[bytes]) -> tuple[bytes, bytes]:
+    """Return the two roots that a consistency proof leads to; 0 < ``old`` < ``new``."""
     node, last = old - 1, new - 1
     while node & 1:
         node >>= 1
@@ -98,8 +119,7 @@ def verify_consistency(
         node >>= 1
         last >>= 1
     _finish(steps)
-    if first != old_root or second != new_root:
-        raise BadProofError("the consistency proof does not join the roots", old=old, new=new)
+    return first, second
 
 
 def _hashes(path: Sequence[bytes]) -> Sequence[bytes]:

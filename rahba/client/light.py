@@ -1,10 +1,12 @@
 """A client that believes a ledger nothing: it remembers one checkpoint and checks all else.
 
 * What it remembers only grows. A checkpoint that is smaller or contradicts it is refused, and both
-  signed notes are kept: :class:`ForkError` carries them.
+  signed notes are kept: :class:`ForkError` carries them, and a file beside the memory is evidence
+  for ``rahba witness judge``.
 * Payments, balances and whole histories are checked against that checkpoint, by the pure functions
   of :mod:`rahba.proof` and :mod:`rahba.balance`; whoever has the answers can check them offline.
-* With a ``policy`` only checkpoints that a quorum of witnesses cosigned are believed.
+* With a ``policy`` only checkpoints that a quorum of witnesses cosigned are believed. A balance is
+  newer than the newest of those: it counts once a cosigned checkpoint extends its own.
 
     async with LightClient("http://127.0.0.1:8700", vkey, memory=Path("ledger.seen")) as light:
         account = await light.balance(did)
@@ -13,6 +15,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +27,9 @@ import aiohttp
 import msgspec
 
 from rahba.balance import AccountProof, ProvenAccount, verify_account, verify_history
-from rahba.errors import BadEncodingError, BadSignatureError, RemoteError, TooLargeError
-from rahba.merkle import BadProofError, leaf_hash, verify_consistency
+from rahba.encoding import b64
+from rahba.errors import BadEncodingError, RemoteError, TooLargeError
+from rahba.merkle import BadProofError, extended_root, leaf_hash, verify_consistency
 from rahba.note import Checkpoint, open_checkpoint, read_verifier_key
 from rahba.policy import Policy
 from rahba.proof import InclusionProof, Receipt, open_receipt, verify_proof
@@ -34,6 +39,7 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 MAX_NOTE_BYTES: Final = 64 * 1024
 PAGE: Final = 1_000
 MAX_HISTORY: Final = 1_000_000
+PAUSE_S: Final = 0.1
 
 
 class LedgerSilentError(RemoteError):
@@ -73,7 +79,10 @@ class Known:
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A transaction as the ledger shows it; ``raw`` is what was signed."""
+    """A transaction as the ledger shows it; ``raw`` is what was signed, ``id`` fits it.
+
+    Of a history, ``seq`` is what the ledger says: its order is proven, its places are not.
+    """
 
     id: str
     seq: int
@@ -103,14 +112,35 @@ def compare(known: Known | None, shown: Known, path: tuple[bytes, ...]) -> bool:
     except BadProofError as error:
         raise ForkError(
             f"size {new.size} does not extend size {old.size}: {error.message}",
-            known=known.note,
-            shown=shown.note,
+            first=known.note,
+            second=shown.note,
         ) from error
     return new.size > old.size
 
 
+def evidence_of(first: Known, second: Known, path: tuple[bytes, ...], vkey: str) -> str:
+    """Return both checkpoints of a fork, the smaller one first, as a document for a judge.
+
+    It convicts by itself if the sizes are equal, or ``path`` shows which log the second extends.
+    """
+    old, new = first.checkpoint, second.checkpoint
+    extended = extended_root(old.size, new.size, new.root, path)
+    document = {
+        "kind": "fork",
+        "vkey": vkey,
+        "first": first.note,
+        "second": second.note,
+        "old_root": b64(extended) if extended is not None else None,
+        "proof": [b64(step) for step in path],
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+
+
 class LightClient:
-    """Checks what one ledger says; ``memory`` is the file of what it believed last."""
+    """Checks what one ledger says; ``memory`` is the file of what it believed last.
+
+    For any number of tasks of one event loop; no two clients share a file.
+    """
 
     def __init__(
         self,
@@ -128,7 +158,9 @@ class LightClient:
         self._memory = memory
         self._policy = policy
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._timeout_s = timeout_s
         self._web: aiohttp.ClientSession | None = None
+        self._believing = asyncio.Lock()
         self.known = self._remembered()
 
     async def __aenter__(self) -> Self:
@@ -149,11 +181,17 @@ class LightClient:
             NotWitnessedError: a policy is set and not met.
         """
         place = "witnessed" if self._policy is not None else "checkpoint"
-        note = (await self._get(f"/v1/log/{place}", MAX_NOTE_BYTES)).decode("utf-8", "replace")
-        return await self._believe(note)
+        async with self._believing:
+            note = (await self._get(f"/v1/log/{place}", MAX_NOTE_BYTES)).decode("utf-8", "replace")
+            shown = Known(open_checkpoint(note, self._vkey), note)
+            if not self._met(note):
+                raise NotWitnessedError("too few witnesses cosigned the checkpoint")
+            if await self._follows(self.known, shown):
+                self._remember(shown)
+        return shown.checkpoint
 
     async def balance(self, account: str) -> ProvenAccount:
-        """Return an account as the newest checkpoint proves it."""
+        """Return an account as the newest checkpoint proves it; see :meth:`prove`."""
         return (await self.prove(account))[0]
 
     async def history(self, account: str) -> list[Entry]:
@@ -165,12 +203,12 @@ class LightClient:
         proven, _ = await self.prove(account)
         found: list[Entry] = []
         before = ""
-        while len(found) < MAX_HISTORY:
+        while True:
             path = f"/v1/accounts/{quote(account, safe='')}/history?limit={PAGE}{before}"
             page = await self._read(path, list[Entry])
-            found += page
             if not page:
                 break
+            found = told(found, page)
             before = f"&before={page[-1].seq}"
         found = [entry for entry in reversed(found) if entry.seq < proven.size]
         verify_history([entry.raw for entry in found], proven.tip)
@@ -179,54 +217,96 @@ class LightClient:
     async def payment(self, tx_id: str) -> tuple[Entry, InclusionProof]:
         """Return a transaction with its inclusion, verified under a believed checkpoint."""
         entry = await self._read(f"/v1/transactions/{quote(tx_id, safe='')}", Entry)
-        proof = await self._read(
-            f"/v1/log/proof/inclusion?tx={quote(tx_id, safe='')}", InclusionProof
-        )
-        if not leaf_hash(entry.raw).hex() == proof.leaf_hash == tx_id:
+        witnessed = int(self._policy is not None)
+        path = f"/v1/log/proof/inclusion?tx={quote(tx_id, safe='')}&witnessed={witnessed}"
+        proof = await self._read(path, InclusionProof)
+        same = leaf_hash(entry.raw).hex() == proof.leaf_hash == tx_id == entry.id
+        if not same or entry.seq != proof.index:
             raise BadProofError("the ledger shows another transaction")
         verify_proof(proof, self._vkey)
-        await self._believe(proof.checkpoint, cosigned=False)
+        await self._cover(proof.checkpoint)
         return entry, proof
 
     def receipt(self, text: str) -> Receipt:
-        """Check a ``tlog-proof`` file offline, and that it does not contradict what is known."""
+        """Check a ``tlog-proof`` file offline, and that it does not contradict what is known.
+
+        Raises:
+            NotWitnessedError: a policy is set, and its checkpoint lacks cosignatures.
+            ForkError: its checkpoint is another one of the known size.
+        """
         receipt = open_receipt(text, self._vkey)
+        note = text.partition("\n\n")[2]
+        if not self._met(note):
+            raise NotWitnessedError("too few witnesses cosigned the receipt's checkpoint")
         known = self.known
         if known is not None and known.checkpoint.size == receipt.checkpoint.size:
-            shown = Known(receipt.checkpoint, text.partition("\n\n")[2])
-            compare(known, shown, ())
+            self._compare(known, Known(receipt.checkpoint, note), ())
         return receipt
 
     async def prove(self, account: str) -> tuple[ProvenAccount, AccountProof]:
-        """Return an account with the proof of it, which anybody can check offline."""
+        """Return an account with the proof of it, which anybody can check offline.
+
+        Raises:
+            NotWitnessedError: a policy is set, and no cosigned checkpoint came to cover it.
+        """
         path = f"/v1/accounts/{quote(account, safe='')}/proof"
         proof = await self._read(path, AccountProof)
         proven = verify_account(proof, self._vkey)
         if proven.id != account:
             raise BadProofError("the ledger shows another account")
-        await self._believe(proof.inclusion.checkpoint, cosigned=False)
+        await self._cover(proof.inclusion.checkpoint)
         return proven, proof
 
-    async def _believe(self, note: str, *, cosigned: bool = True) -> Checkpoint:
-        """Remember a checkpoint that extends the known one; an older one must be its prefix."""
-        checkpoint = open_checkpoint(note, self._vkey)
-        if self._policy is not None and cosigned and not self._met(note):
-            raise NotWitnessedError("too few witnesses cosigned the checkpoint")
-        known, shown = self.known, Known(checkpoint, note)
-        if known is not None and checkpoint.size < known.checkpoint.size and not cosigned:
-            # A proof may come from a replica that is a moment behind: it is checked backwards.
-            compare(shown, known, await self._path(checkpoint.size, known.checkpoint.size))
-            return checkpoint
+    async def _cover(self, note: str) -> None:
+        """Check that the checkpoint a proof stands on is one of the log that is believed."""
+        shown = Known(open_checkpoint(note, self._vkey), note)
+        give_up = asyncio.get_running_loop().time() + self._timeout_s
+        while True:
+            known = self.known
+            older = known is not None and shown.checkpoint.size <= known.checkpoint.size
+            if older or self._met(note):
+                break
+            if asyncio.get_running_loop().time() > give_up:
+                raise NotWitnessedError("no cosigned checkpoint covers this yet")
+            await self._look_again()
+        async with self._believing:
+            known = self.known
+            if known is not None and shown.checkpoint.size < known.checkpoint.size:
+                await self._follows(shown, known)  # it is from a replica that is behind, perhaps
+            elif await self._follows(known, shown):
+                self._remember(shown)
+
+    async def _look_again(self) -> None:
+        """Ask for a cosigned checkpoint, and pause when there is nothing new."""
+        known = self.known
+        try:
+            await self.advance()
+        except RemoteError as error:
+            if not error.retryable:
+                raise
+        if self.known is known:
+            await asyncio.sleep(PAUSE_S)
+
+    async def _follows(self, known: Known | None, shown: Known) -> bool:
+        """Say whether ``shown`` is newer; ask for the proof that it extends ``known``."""
         path: tuple[bytes, ...] = ()
-        if known is not None and known.checkpoint.size < checkpoint.size:
-            path = await self._path(known.checkpoint.size, checkpoint.size)
-        if compare(known, shown, path):
-            self._remember(shown)
-        return checkpoint
+        if known is not None and known.checkpoint.size < shown.checkpoint.size:
+            path = await self._path(known.checkpoint.size, shown.checkpoint.size)
+        return self._compare(known, shown, path)
+
+    def _compare(self, known: Known | None, shown: Known, path: tuple[bytes, ...]) -> bool:
+        """Compare, and keep what convicts a ledger that contradicts itself."""
+        try:
+            return compare(known, shown, path)
+        except ForkError:
+            if known is not None and self._memory is not None:
+                file = self._memory.with_name(self._memory.name + ".evidence.json")
+                if not file.exists():
+                    write_durably(file, evidence_of(known, shown, path, self._vkey).encode())
+            raise
 
     def _met(self, note: str) -> bool:
-        assert self._policy is not None
-        return self._policy.met(self._policy.cosigners(note))
+        return self._policy is None or self._policy.met(self._policy.cosigners(note))
 
     async def _path(self, old: int, new: int) -> tuple[bytes, ...]:
         found = await self._read(f"/v1/log/proof/consistency?old={old}&new={new}", _Path)
@@ -245,14 +325,8 @@ class LightClient:
         return Known(open_checkpoint(note, self._vkey), note)
 
     def _remember(self, shown: Known) -> None:
-        """Replace the file in one durable step."""
         if self._memory is not None:
-            draft = self._memory.with_name(self._memory.name + ".new")
-            with draft.open("wb") as file:
-                file.write(shown.note.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._memory)
+            write_durably(self._memory, shown.note.encode())
         self.known = shown
 
     async def _read(self, path: str, form: type[T]) -> T:
@@ -279,13 +353,33 @@ class LightClient:
             raise LedgerSilentError(f"{self._url}{path}: {error!r}") from error
 
 
-__all__ = [
-    "BadSignatureError",
-    "Entry",
-    "ForkError",
-    "LedgerSilentError",
-    "LightClient",
-    "NotWitnessedError",
-    "StaleLedgerError",
-    "compare",
-]
+def told(found: list[Entry], page: list[Entry]) -> list[Entry]:
+    """Return a history, newest first, with one more page of it; nothing in it is proven yet.
+
+    Raises:
+        BadProofError: it goes round in circles, or names entries that it does not show.
+        TooLargeError: nobody's history is that long.
+    """
+    seqs = [entry.seq for entry in (*found[-1:], *page)]
+    if any(later <= earlier for later, earlier in itertools.pairwise(seqs)):
+        raise BadProofError("a history is told newest first")
+    if any(leaf_hash(entry.raw).hex() != entry.id for entry in page):
+        raise BadProofError("the ledger shows another transaction than it names")
+    if len(found) + len(page) > MAX_HISTORY:
+        raise TooLargeError("the history is too long", limit=MAX_HISTORY)
+    return found + page
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file, so that a crash leaves the old one or the new one."""
+    draft = path.with_name(path.name + ".new")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -25,11 +25,12 @@ from rahba.client.light import (
 from rahba.cosignature import cosign, cosigner_key
 from rahba.errors import RahbaError
 from rahba.merkle import BadProofError
-from rahba.note import open_checkpoint
+from rahba.note import open_checkpoint, sign_checkpoint
 from rahba.policy import read_policy
 from rahba.proof import write_proof
 from tests.fixtures.wallet import FEE, LedgerRig, did, signer_of
 from tests.fixtures.witnesses import PlainLog, words
+from wallet.evidence import read_evidence, verify_evidence
 
 
 @dataclass
@@ -118,6 +119,99 @@ async def test_with_a_policy_only_cosigned_checkpoints_are_believed(site: Site) 
         cosigned = note + cosign(note, "w.test/one", signer_of("witness"), 7)
         await site.rig.ledger.save_witnessed(cosigned, size + 1)
         assert (await light.advance()).size == size
+
+
+def cosigned(note: str) -> str:
+    return note + cosign(note, "w.test/one", signer_of("witness"), 7)
+
+
+POLICY = read_policy(f"witness one {cosigner_key('w.test/one', did('witness'))}\nquorum one\n")
+
+
+async def test_with_a_policy_a_balance_counts_once_a_cosigned_checkpoint_extends_it(
+    site: Site, tmp_path: Path
+) -> None:
+    amina = await site.rig.funded("amina", 100_000)
+    answer = await amina.transfer(did("brahim"), 5)
+    await settled(site.rig)
+    ledger, key = site.rig.ledger, await site.rig.ledger.verifier_key()
+    memory = tmp_path / "seen"
+    async with await site.client(policy=POLICY, timeout_s=0.3, memory=memory) as hasty:
+        with pytest.raises(NotWitnessedError):
+            await hasty.balance(did("brahim"))
+        with pytest.raises(LedgerSilentError):
+            await hasty.payment(answer.id)
+        assert hasty.known is None
+        assert not memory.exists()
+    async with await site.client(policy=POLICY, memory=memory) as light:
+        asking = asyncio.create_task(light.balance(did("brahim")))
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        note = cosigned(await ledger.checkpoint())
+        await ledger.save_witnessed(note, open_checkpoint(note, key).size)
+        assert (await asking).balance == 5
+        assert memory.read_text("utf-8") == note
+        entry, proof = await light.payment(answer.id)
+        assert proof.checkpoint == note
+        assert light.receipt(write_proof(proof, entry.raw)).index == answer.seq
+        bare = await ledger.inclusion(answer.id)
+        assert bare is not None
+        with pytest.raises(NotWitnessedError):
+            light.receipt(write_proof(bare, entry.raw))
+
+
+async def test_who_asks_much_at_once_remembers_the_newest(site: Site, tmp_path: Path) -> None:
+    amina = await site.rig.funded("amina", 100_000)
+    async with await site.client(memory=tmp_path / "seen") as light:
+        asking = []
+        for amount in range(1, 5):
+            await amina.transfer(did("brahim"), amount)
+            await settled(site.rig)
+            asking += [asyncio.create_task(light.balance(did("brahim"))) for _ in range(5)]
+        await asyncio.gather(*asking)
+        await light.balance(did("brahim"))
+        assert light.known is not None
+        assert light.known.checkpoint.size == site.rig.ledger.log.size
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_two_histories_leave_evidence_that_a_judge_accepts(
+    site: Site, tmp_path: Path, behind: int
+) -> None:
+    amina = await site.rig.funded("amina", 100_000)
+    for _ in range(4):
+        await amina.transfer(did("brahim"), 1)
+    await settled(site.rig)
+    size, memory = site.rig.ledger.log.size - behind, tmp_path / "seen"
+    if behind and not size & (size - 1):
+        size -= 1  # no proof repeats the root of a power of two
+    origin = site.rig.ledger.genesis.origin
+    memory.write_text(sign_checkpoint(origin, size, b"\7" * 32, site.rig.operator), "utf-8")
+    before = memory.read_bytes()
+    async with await site.client(memory=memory) as light:
+        with pytest.raises(ForkError):
+            await light.advance()
+        with pytest.raises(ForkError):
+            await light.balance(did("amina"))
+    assert memory.read_bytes() == before
+    found = read_evidence((tmp_path / "seen.evidence.json").read_text("utf-8"))
+    assert verify_evidence(found).operator == site.rig.operator.did
+
+
+async def test_a_smaller_checkpoint_than_the_remembered_one_is_refused(
+    site: Site, tmp_path: Path
+) -> None:
+    await site.rig.funded("amina", 5)
+    await settled(site.rig)
+    memory = tmp_path / "seen"
+    origin = site.rig.ledger.genesis.origin
+    memory.write_text(sign_checkpoint(origin, 10**6, b"\7" * 32, site.rig.operator), "utf-8")
+    async with await site.client(memory=memory) as light:
+        with pytest.raises(StaleLedgerError):
+            await light.advance()
+    memory.write_text("nonsense", "utf-8")
+    with pytest.raises(RahbaError):
+        await site.client(memory=memory)
 
 
 # A ledger that lies: the real one, with some of its answers changed on the way.
@@ -224,6 +318,33 @@ async def test_an_answer_without_end_or_sense_is_cut_off(liar: tuple[Liar, Site]
             await light.balance(did("amina"))
 
 
+async def test_a_payment_under_another_name_or_place_is_refused(
+    liar: tuple[Liar, Site],
+) -> None:
+    app, site = liar
+    (newest,) = await site.rig.ledger.history(did("amina"), limit=1)
+    for old, new in ((f'"seq":{newest.seq}', '"seq":0'), (newest.id, "0" * 64)):
+        app.path = "/v1/transactions/"
+        app.change = lambda body, old=old, new=new: body.replace(old.encode(), new.encode(), 1)
+        async with await site.client() as light:
+            with pytest.raises(BadProofError):
+                await light.payment(newest.id)
+
+
+async def test_a_history_that_goes_round_in_circles_is_refused(liar: tuple[Liar, Site]) -> None:
+    app, site = liar
+    async with await site.client() as light:
+        page = await light._get(f"/v1/accounts/{did('amina')}/history?limit=3", 10**6)
+        app.path, app.change = "/history", lambda _: page
+        with pytest.raises(BadProofError, match="newest first"):
+            await light.history(did("amina"))
+        renamed = orjson.loads(page)
+        renamed[0]["id"] = renamed[1]["id"]
+        app.change = lambda _: orjson.dumps(renamed)
+        with pytest.raises(BadProofError, match="than it names"):
+            await light.history(did("amina"))
+
+
 # The decision, without any ledger.
 
 
@@ -236,7 +357,7 @@ def test_a_fork_carries_both_notes() -> None:
     mine, other = PlainLog(*words(9)), PlainLog(*words(9, "x"))
     with pytest.raises(ForkError) as caught:
         compare(known(mine, 7), known(other, 7), ())
-    assert caught.value.facts == {"known": mine.note(7), "shown": other.note(7)}
+    assert caught.value.facts == {"first": mine.note(7), "second": other.note(7)}
     with pytest.raises(ForkError):
         compare(known(mine, 7), known(other, 9), tuple(other.log.consistency(7, 9)))
     with pytest.raises(StaleLedgerError):

@@ -95,6 +95,19 @@ async def test_a_history_is_complete_or_refused(proof: AccountProof, rig: Ledger
             verify_history(wrong, tip)
 
 
+async def test_one_foreign_entry_is_named(proof: AccountProof, rig: LedgerRig) -> None:
+    tip = verify_account(proof, await rig.ledger.verifier_key()).tip
+    raws = [entry.raw for entry in reversed(await rig.ledger.history(did("amina")))]
+    foreign = (await rig.ledger.history(did("chadia")))[0].raw
+    for at in range(len(raws) + 1):
+        with pytest.raises(BadProofError) as caught:
+            verify_history([*raws[:at], foreign, *raws[at:]], tip)
+        assert caught.value.facts == {"entry": at}
+    with pytest.raises(BadProofError) as caught:
+        verify_history(raws[1:], tip)
+    assert caught.value.facts == {"entries": len(raws) - 1}
+
+
 async def test_an_account_nobody_saw_has_no_proof_and_no_history(rig: LedgerRig) -> None:
     assert await rig.ledger.account_proof(did("nobody")) is None
     assert await rig.ledger.history(did("nobody")) == []

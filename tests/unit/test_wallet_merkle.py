@@ -15,6 +15,7 @@ from rahba.merkle import (
     EMPTY_ROOT,
     BadProofError,
     OutOfRangeError,
+    extended_root,
     leaf_hash,
     node_hash,
     verify_consistency,
@@ -204,3 +205,15 @@ def test_who_reads_a_size_that_was_asked_for_before_changes_nothing() -> None:
     assert b"".join(log.node(0, at) for at in range(256)) == before[0][: 32 * 256]
     assert log.node(8, 0) == before[8]
     assert [bytes(level) for level in log._levels] == before
+
+
+def test_a_consistency_proof_tells_which_older_log_is_extended() -> None:
+    log = MerkleLog(leaf_hash(b"%d" % number) for number in range(40))
+    for new in range(1, 41):
+        for old in range(new + 1):
+            path = log.consistency(old, new)
+            found = extended_root(old, new, log.root_at(new), path)
+            told = 0 < old < new and old & (old - 1)
+            assert found == (log.root_at(old) if told else None)
+            assert extended_root(old, new, log.root_at(new - 1), path) is None
+            assert extended_root(old, new, log.root_at(new), path[1:]) is None
