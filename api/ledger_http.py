@@ -2,7 +2,8 @@
 
 * Writes: ``POST /v1/transactions`` takes one envelope (``application/json``), an array of them or
   NDJSON; each gets its own answer after it is durable, with a signed receipt (``?receipt=1``) if
-  asked. A batch always answers 200 with a list; a
+  asked. With NDJSON in ``accept`` as well it is a stream without end (:mod:`api.ledger_stream`).
+  A batch always answers 200 with a list; a
   single envelope answers 200, or a problem document that carries its outcome.
 * Reads show committed state. Checkpoint and proofs are for anybody; tiles never change, so any
   cache may keep them for ever.
@@ -38,6 +39,7 @@ from api.door import (
     send_reply,
     serve_app,
 )
+from api.ledger_stream import NDJSON, answer_stream
 from rahba.balance import AccountProof
 from rahba.errors import BadEncodingError, BadInputError, RahbaError, TooLargeError
 from rahba.ids import BadIdError, check_digest
@@ -66,7 +68,6 @@ _ERROR_STATUS: Final = {
     "too_large": 413,
     "unsupported_media_type": 415,
 }
-NDJSON: Final = "application/x-ndjson"
 _SPACE: Final = b" \t\r\n"
 
 logger = logging.getLogger("rahba.ledger.http")
@@ -121,6 +122,10 @@ class LedgerApp:
         if scope["type"] != "http":
             raise RuntimeError("the ledger speaks HTTP only")
         try:
+            if _is_stream(scope):
+                receipt = _query(scope["query_string"]).get("receipt") == "1"
+                await answer_stream(self._ledger, receive, send, receipt=receipt)
+                return
             reply = await self._answer(scope, receive)
         except HungUpError:
             return
@@ -269,6 +274,14 @@ def _single(answer: Answer) -> Reply:
         detail,
         {"outcome": answer.outcome, "id": answer.id},
     )
+
+
+def _is_stream(scope: Scope) -> bool:
+    """Say whether lines come in and lines are to go out."""
+    if scope["path"] != "/v1/transactions" or scope["method"] != "POST":
+        return False
+    kind = header_of(scope, b"content-type").partition(";")[0].strip().lower()
+    return kind == NDJSON and NDJSON in header_of(scope, b"accept").lower()
 
 
 def _fitting(found: list[TxView]) -> list[TxView]:

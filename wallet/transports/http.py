@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -138,6 +138,29 @@ class HttpLedger:
             found = await self._enqueue([raws[at] for at in chunk], receipt)
             answers.update(zip(chunk, found, strict=True))
         return [answers[at] for at in range(len(raws))]
+
+    async def stream(
+        self, raws: AsyncIterable[bytes], *, receipt: bool = False
+    ) -> AsyncIterator[Answer]:
+        """Submit what comes, without end, and yield every answer in order.
+
+        A few groups are under way at a time; ``raws`` is not asked for more meanwhile. A broken
+        connection is mended as for :meth:`submit_many`: each item is answered once.
+        """
+        under_way: deque[asyncio.Task[list[Answer]]] = deque()
+        try:
+            async for group in _groups(raws):
+                under_way.append(asyncio.create_task(self.submit_many(group, receipt=receipt)))
+                while len(under_way) >= MAX_IN_FLIGHT:
+                    for answer in await under_way.popleft():
+                        yield answer
+            while under_way:
+                for answer in await under_way.popleft():
+                    yield answer
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def chain(self) -> str:
         """Return the chain id."""
@@ -346,6 +369,20 @@ def _unsendable(raw: bytes) -> str | None:
     if not raw or b"\n" in raw:
         return "bad_encoding"
     return "too_large" if len(raw) >= MAX_POST_BYTES else None
+
+
+async def _groups(raws: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
+    """Gather what comes into groups that fit into one request."""
+    group: list[bytes] = []
+    size = 0
+    async for raw in raws:
+        if group and (len(group) == MAX_ITEMS // 2 or size + len(raw) > MAX_POST_BYTES // 2):
+            yield group
+            group, size = [], 0
+        group.append(raw)
+        size += len(raw)
+    if group:
+        yield group
 
 
 def _chunks(places: list[int], raws: list[bytes]) -> Iterator[list[int]]:
