@@ -99,9 +99,14 @@ def check_id(text: str) -> str:
     return text
 
 
+def is_digest(text: str) -> bool:
+    """Say whether ``text`` is 64 lower-case hex digits."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def check_digest(text: str) -> str:
     """Return ``text`` if it is 64 lower-case hex digits."""
-    if _DIGEST.fullmatch(text) is None:
+    if not is_digest(text):
         raise BadIdError("a digest is 64 lower-case hex digits")
     return text
 

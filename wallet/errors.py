@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from rahba.errors import Fact, LocalError, RahbaError, RemoteError
 
@@ -387,3 +387,13 @@ def _class_for(code: str) -> type[PaymentRefusedError]:
 
 def _descendants(root: type[PaymentRefusedError]) -> list[type[PaymentRefusedError]]:
     return [item for child in root.__subclasses__() for item in (child, *_descendants(child))]
+
+
+_REFUSALS: Final = frozenset(
+    kind.code for kind in _descendants(PaymentRefusedError) if kind.outcome == "refused"
+)
+
+
+def is_refusal(code: str) -> bool:
+    """Say whether a ledger refuses with that code, for as long as it remembers."""
+    return code in _REFUSALS

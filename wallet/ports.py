@@ -6,7 +6,7 @@ what they show is durable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -218,6 +218,7 @@ class Snapshot(NamedTuple):
 
 
 ARCHIVE: Final = b"r"
+Rows = Generator[tuple[bytes, bytes], None, None]
 
 
 class Pulse(NamedTuple):
@@ -310,10 +311,11 @@ class Store(Protocol):
         """Return the latest checkpoint that a quorum of witnesses cosigned."""
         ...
 
-    def snapshot(self) -> tuple[int, Iterable[tuple[bytes, bytes]]] | None:
+    def snapshot(self) -> tuple[int, Rows] | None:
         """Return how many entries the snapshot covers and its rows, without the archive.
 
-        Both are of one moment, whatever is appended while the rows are read.
+        Both are of one moment, whatever is appended while the rows are read. Whoever does not
+        read them to the end closes them.
         """
         ...
 

@@ -4,8 +4,10 @@
 2. The operator's key and the network are those of the genesis.
 3. The state begins with the snapshot, if there is one that fits the state leaf at its end;
    otherwise with the genesis. What comes after is replayed: every stored leaf hash is that of the
-   stored bytes; every recorded state root and supply is what the entries lead to.
-4. The signed checkpoint is one of this very log: nothing it covered is missing or different.
+   stored bytes, every stored time that of its interval; every recorded state root and supply is
+   what the entries lead to.
+4. The signed checkpoint is one of this very log: nothing it covered is missing or different. What
+   is remembered of refusals could have been written by a ledger.
 5. Whoever may know better is asked (``before_signing``: witnesses), before anything is signed.
 6. An interval that a crash left open is closed, at the ledger time its entries were stored with.
 """
@@ -18,10 +20,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from rahba.envelope import Signer
+from rahba.errors import RahbaError
+from rahba.ids import is_digest
 from rahba.merkle import leaf_hash
 from rahba.note import open_checkpoint, sign_checkpoint, verifier_key_of
 from wallet.book import Book
-from wallet.errors import LedgerCorruptError, WrongGenesisError
+from wallet.errors import LedgerCorruptError, WrongGenesisError, is_refusal
 from wallet.merkle import MerkleLog
 from wallet.ports import Entry, Store
 from wallet.replay import Replay
@@ -57,6 +61,7 @@ async def recover(
     _check_owner(book.genesis, genesis, operator)  # 2
     replay.finish(log_time)
     note = check_checkpoint(store, book)  # 4
+    _check_verdicts(store)
     if before_signing is not None:  # 5
         await before_signing(book, note)
     if book.interval is not None or not note:  # 6
@@ -100,15 +105,37 @@ def _replayed(store: Store, book: Book | None) -> tuple[Replay, int]:
 def follow(store: Store, replay: Replay) -> Entry | None:
     """Feed a replay all entries that it has not seen; returns the last one."""
     last: Entry | None = None
+    times: dict[int, int] = {}  # as stored, of entries whose interval is still open
+    replay.taken = lambda taken: _check_time(taken, times.pop(taken.seq, taken.log_time))
     while page := store.read(replay.size, _PAGE):
         for entry in page:
             if entry.seq != replay.size or leaf_hash(entry.raw) != entry.leaf:
                 raise LedgerCorruptError(
                     f"entry {replay.size} is not as it was stored", seq=replay.size
                 )
+            times[entry.seq] = entry.log_time
             replay.feed(entry.raw)
             last = entry
+    replay.taken = None
+    _check_open(times)
     return last
+
+
+def _check_time(taken: Entry, stored: int) -> None:
+    if taken.log_time != stored:
+        raise LedgerCorruptError(
+            f"entry {taken.seq} is stored under another time than its interval's", seq=taken.seq
+        )
+
+
+def _check_open(times: dict[int, int]) -> None:
+    """All entries of an open interval happened at one time, that of the first."""
+    first = next(iter(times.values()), 0)
+    for seq, time in times.items():
+        if time != first:
+            raise LedgerCorruptError(
+                f"entry {seq} is stored under another time than its interval's", seq=seq
+            )
 
 
 def _from_snapshot(store: Store) -> Book | None:
@@ -118,9 +145,11 @@ def _from_snapshot(store: Store) -> Book | None:
     size, rows = found
     try:
         return _resume(store, size, rows)
-    except LedgerCorruptError as error:
+    except RahbaError as error:
         logger.warning("the snapshot at size %d is not used: %s", size, error)
         return None
+    finally:
+        rows.close()
 
 
 def _resume(store: Store, size: int, rows: Iterable[tuple[bytes, bytes]]) -> Book:
@@ -177,9 +206,32 @@ def check_checkpoint(store: Store, book: Book) -> str:
         if book.log.size > 1:
             raise LedgerCorruptError("the log has lost its checkpoint", seq=1)
         return ""
-    signed = open_checkpoint(note, verifier_key_of(book.genesis.origin, book.genesis.operator))
+    try:
+        signed = open_checkpoint(note, verifier_key_of(book.genesis.origin, book.genesis.operator))
+    except RahbaError as error:
+        seq = _last_state(store, book.log.size)
+        raise LedgerCorruptError(f"the checkpoint of entry {seq} is damaged", seq=seq) from error
     if signed.size > book.log.size:
         raise LedgerCorruptError("entries under the signed checkpoint are gone", seq=book.log.size)
     if book.log.root_at(signed.size) != signed.root:
         raise LedgerCorruptError("the log is not the one that was signed", seq=signed.size - 1)
     return note
+
+
+def _last_state(store: Store, size: int) -> int:
+    """Return the number of the last state leaf among ``size`` entries: a checkpoint covers it."""
+    for start in range(max(size - _PAGE, 0), -_PAGE, -_PAGE):
+        for entry in reversed(store.read(max(start, 0), _PAGE)):
+            if isinstance(read(entry.raw).record, StateLeaf):
+                return entry.seq
+    return 0
+
+
+def _check_verdicts(store: Store) -> None:
+    for verdict in store.verdicts():
+        if not is_refusal(verdict.code) or not is_digest(verdict.id):
+            raise LedgerCorruptError(
+                "a remembered refusal is damaged",
+                refusal=verdict.id[:64],
+                refused=verdict.code[:64],
+            )

@@ -90,7 +90,7 @@ class Sequencer(LedgerViews):
         super().__init__(store, book, note, operator)
         self._clock = clock
         self._ids = ids
-        self._covered = (store.snapshot() or (0, ()))[0]
+        self._covered = _covered(store)
         self._refusals = Refusals(store.verdicts())
         self._verifiers = ThreadPoolExecutor(VERIFIERS, "ledger-verify")
         self._writer = ThreadPoolExecutor(1, "ledger-write")
@@ -383,6 +383,16 @@ def _break(future: asyncio.Future[None], error: Exception) -> None:
     """Set an error that nobody has to look at."""
     future.set_exception(error)
     future.exception()
+
+
+def _covered(store: Store) -> int:
+    """Return how many entries the stored snapshot covers."""
+    found = store.snapshot()
+    if found is None:
+        return 0
+    size, rows = found
+    rows.close()
+    return size
 
 
 def _merged(first: Snapshot | None, second: Snapshot) -> Snapshot:

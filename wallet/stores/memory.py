@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wallet.errors import FencedError, StoreError, StoreLockedError
-from wallet.ports import ARCHIVE, Entry, Pulse, Snapshot, Verdict
+from wallet.ports import ARCHIVE, Entry, Pulse, Rows, Snapshot, Verdict
 
 
 @dataclass(slots=True)
@@ -120,10 +120,10 @@ class MemoryStore:
         """Return the latest cosigned checkpoint."""
         return self._disk.notes.get("witnessed")
 
-    def snapshot(self) -> tuple[int, Iterable[tuple[bytes, bytes]]] | None:
+    def snapshot(self) -> tuple[int, Rows] | None:
         """Return the snapshot's size and rows."""
         rows = sorted(item for item in self._disk.rows.items() if item[0] < ARCHIVE)
-        return (self._disk.covered, rows) if self._disk.covered else None
+        return (self._disk.covered, (row for row in rows)) if self._disk.covered else None
 
     def row(self, key: bytes) -> bytes | None:
         """Return one row."""

@@ -31,7 +31,7 @@ from typing_extensions import override
 
 from rahba.merkle import HASH_BYTES
 from wallet.errors import FencedError, StoreError, StoreLockedError, StoreVersionError
-from wallet.ports import ARCHIVE, Entry, Pulse, Snapshot, Verdict
+from wallet.ports import ARCHIVE, Entry, Pulse, Rows, Snapshot, Verdict
 from wallet.stores.blocks import pack, unpack
 
 Connection = psycopg.Connection[TupleRow]
@@ -326,7 +326,7 @@ class PostgresStore:
         rows = self._rows("SELECT note FROM notes WHERE name = %s", (name,))
         return str(rows[0][0]) if rows else None
 
-    def snapshot(self) -> tuple[int, Iterable[tuple[bytes, bytes]]] | None:
+    def snapshot(self) -> tuple[int, Rows] | None:
         """Return the snapshot's size and rows, which are read as they are asked for."""
         if not self._rows(_COVERED):
             return None
@@ -335,7 +335,7 @@ class PostgresStore:
             reader.execute("SET search_path TO rahba_ledger")
             reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             rows = _snapshot_rows(reader)
-            next(rows)  # once it has begun, whoever drops it closes its connection
+            next(rows)  # only one that has begun closes its connection when it is closed
             return int(_one(reader, _COVERED)), rows
         except psycopg.Error as error:
             reader.close()
@@ -418,7 +418,7 @@ def _snapshot(snapshot: Snapshot) -> Iterator[Write]:
     yield _COUNT, ("covered", snapshot.size)
 
 
-def _snapshot_rows(reader: Connection) -> Iterator[tuple[bytes, bytes]]:
+def _snapshot_rows(reader: Connection) -> Rows:
     try:
         yield b"", b""
         with reader.cursor("snapshot_rows") as cursor:

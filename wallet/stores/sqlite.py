@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ import apsw
 
 from rahba.merkle import HASH_BYTES
 from wallet.errors import FencedError, StoreError, StoreLockedError, StoreVersionError
-from wallet.ports import ARCHIVE, Entry, Pulse, Snapshot, Verdict
+from wallet.ports import ARCHIVE, Entry, Pulse, Rows, Snapshot, Verdict
 from wallet.private_files import make_folder
 from wallet.stores.lockfile import LockFile, read_beat
 
@@ -218,7 +218,7 @@ class SqliteStore:
         if [number for number, _ in rows] != list(range(first, first + len(rows))):
             raise StoreError("the file is damaged: a tile is missing", tile=first)
         skipped = (start - first * TILE) * HASH_BYTES
-        found = b"".join([hashes for _, hashes in rows])[skipped:][: limit * HASH_BYTES]
+        found = _joined([hashes for _, hashes in rows])[skipped:][: limit * HASH_BYTES]
         done = len(found) // HASH_BYTES
         return found + self._leaves_of_entries(start + done, limit - done)
 
@@ -226,7 +226,7 @@ class SqliteStore:
         rows = self._ask(
             "SELECT leaf FROM entries WHERE seq >= ? ORDER BY seq LIMIT ?", (start, limit)
         )
-        return b"".join([leaf for (leaf,) in rows])
+        return _joined([leaf for (leaf,) in rows])
 
     def find(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Return the entries that have these transaction ids."""
@@ -249,7 +249,7 @@ class SqliteStore:
         rows = self._ask("SELECT note FROM notes WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
-    def snapshot(self) -> tuple[int, Iterable[tuple[bytes, bytes]]] | None:
+    def snapshot(self) -> tuple[int, Rows] | None:
         """Return the snapshot's size and rows, which are read as they are asked for."""
         if self._reading is None:
             return None
@@ -261,7 +261,7 @@ class SqliteStore:
             raise StoreError(f"the file cannot be read: {error}", **self._facts) from error
         if size:
             rows = _rows(reader)
-            next(rows)  # once it has begun, whoever drops it closes its connection
+            next(rows)  # only one that has begun closes its connection when it is closed
             return size, rows
         reader.close()
         return None
@@ -388,7 +388,7 @@ def _write_snapshot(writer: apsw.Connection, snapshot: Snapshot, size: int) -> N
     writer.execute("INSERT OR REPLACE INTO counters VALUES ('covered', ?)", (snapshot.size,))
 
 
-def _rows(reader: apsw.Connection) -> Iterator[tuple[bytes, bytes]]:
+def _rows(reader: apsw.Connection) -> Rows:
     try:
         yield b"", b""
         yield from reader.execute(
@@ -406,6 +406,13 @@ def _entry(row: Any) -> Entry:
     if not (type(raw) is type(leaf) is type(links) is bytes and type(log_time) is int):
         raise StoreError("the file is damaged", seq=seq if type(seq) is int else None)
     return Entry(seq, raw, leaf, log_time, links)
+
+
+def _joined(values: Sequence[object]) -> bytes:
+    blobs = [value for value in values if isinstance(value, bytes)]
+    if len(blobs) < len(values):
+        raise StoreError("the file is damaged: a hash is none")
+    return b"".join(blobs)
 
 
 def _alive(connection: apsw.Connection | None) -> apsw.Connection:
