@@ -112,6 +112,7 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
     4. It is bound to this agreement, so that it pays for nothing else.
     5. It outlasts the deadline, with some seconds to capture.
     6. It ends within the hour for which a capture can be signed.
+    7. It names no arbiter: an agreement knows of none, so it would be the buyer's own.
     """
     if commission.price_fals == 0 and commission.order.hold is None:  # 1
         return None
@@ -127,4 +128,6 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
         raise BadHoldError("the hold ends too early", check=5, expires=hold.expires_ms)
     if hold.expires_ms > now_ms + MAX_HOLD_AHEAD_MS:  # 6
         raise BadHoldError("the hold ends too late", check=6, expires=hold.expires_ms)
+    if hold.arbiter is not None:  # 7
+        raise BadHoldError("the hold names an arbiter that was not agreed on", check=7)
     return hold

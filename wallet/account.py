@@ -29,6 +29,7 @@ from wallet.ports import Answer, Ledger
 from wallet.transactions import (
     EXPIRING_LANE,
     AnyTx,
+    Arbitration,
     Batch,
     Capture,
     Faucet,
@@ -90,9 +91,18 @@ class Wallet:
         """Pay several ``(to, amount)``, all or none."""
         return await self.send(await self.sign_batch(items))
 
-    async def hold(self, payee: str, amount: int, expires_ms: int, agreement: str) -> Answer:
+    async def hold(
+        self,
+        payee: str,
+        amount: int,
+        expires_ms: int,
+        agreement: str,
+        *,
+        arbitration: Arbitration | None = None,
+    ) -> Answer:
         """Set ``amount`` aside for ``payee``; the answer's id is the hold's."""
-        return await self.send(await self.sign_hold(payee, amount, expires_ms, agreement))
+        raw = await self.sign_hold(payee, amount, expires_ms, agreement, arbitration=arbitration)
+        return await self.send(raw)
 
     async def capture(
         self, hold: str, amount: int, receipt: str | None = None, *, final: bool = True
@@ -135,7 +145,15 @@ class Wallet:
         payments = tuple(Item(to=to, amount=wire_fals(amount)) for to, amount in items)
         return await self.sign(Batch, items=payments)
 
-    async def sign_hold(self, payee: str, amount: int, expires_ms: int, agreement: str) -> bytes:
+    async def sign_hold(
+        self,
+        payee: str,
+        amount: int,
+        expires_ms: int,
+        agreement: str,
+        *,
+        arbitration: Arbitration | None = None,
+    ) -> bytes:
         """Sign a hold; its id will be the transaction id of these bytes."""
         return await self.sign(
             Hold,
@@ -143,7 +161,7 @@ class Wallet:
             amount=wire_fals(amount),
             expires=expires_ms,
             agreement=agreement,
-            arbitration=None,
+            arbitration=arbitration,
         )
 
     async def sign_capture(

@@ -32,6 +32,7 @@ from rahba.messages import (
     seal_message,
 )
 from tests.fixtures.hosting import CLOCK, CUSTOMER, IDS, Souk, until
+from wallet.transactions import Arbitration
 
 pytestmark = pytest.mark.redis
 
@@ -48,6 +49,9 @@ def grocer(**terms: Any) -> tuple[Agent, list[str]]:
         return text
 
     return agent, sold
+
+
+FRIEND = Signer(b"the buyer's friend".ljust(32)).did
 
 
 @dataclass
@@ -154,8 +158,9 @@ async def test_a_proper_order_is_served(souk: Souk) -> None:
         {"agreement": "0" * 64},
         {"expires_ms": 0},
         {"payee": Signer(b"somebody else".ljust(32)).did},
+        {"arbitration": Arbitration(arbiter=FRIEND, window_ms=5_000, payee_share=0)},
     ],
-    ids=["too small", "for another deal", "too short", "for somebody else"],
+    ids=["too small", "for another deal", "too short", "for somebody else", "with a judge"],
 )
 async def test_an_order_whose_hold_does_not_secure_the_price_is_not_worked_on(
     souk: Souk, changes: dict[str, Any]
