@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from struct import Struct
 from typing import Any, Final, LiteralString, NoReturn, Self
 
@@ -347,9 +348,12 @@ class PostgresStore:
         return bytes(rows[0][0]) if rows else None
 
     def close(self) -> None:
-        """Close both connections; the lock goes with its session."""
+        """Let go of the lock, and close both connections."""
         with self._writing:
             self._closed = True
+            if self._writer is not None:
+                with suppress(psycopg.Error):  # it goes with its session, if a moment later
+                    self._writer.execute("SELECT pg_advisory_unlock_all()")
             for connection in (self._reader, self._writer):
                 if connection is not None:
                     connection.close()
