@@ -26,6 +26,7 @@ from wallet.sources import LedgerSource, Rest, StoreSource
 from wallet.stores.memory import MemoryStore
 from wallet.stores.postgres import PostgresStore
 from wallet.stores.sqlite import SqliteStore
+from wallet.stores.tiles import TileDirectory
 
 KNOWN = Known()
 
@@ -405,3 +406,20 @@ async def test_a_tail_of_another_log_is_refused(sqlite_rig: LedgerRig, tmp_path:
         )
     assert not (tmp_path / "new.db").exists()
     await fork.ledger.close()
+
+
+async def test_the_folder_that_a_ledger_publishes_is_an_archive_too(
+    sqlite_rig: LedgerRig, tmp_path: Path
+) -> None:
+    ledger, out = sqlite_rig.ledger, tmp_path / "log"
+    tiles = TileDirectory(out, ledger._store, ledger.log)
+    for _ in range(2):
+        await trade(sqlite_rig, 140)
+        note, size = await ledger.next_checkpoint(ledger.log.size - 1)
+        tiles.publish(note, size)
+    assert audit_archive(Archive(out)).ok
+    new = SqliteStore(tmp_path / "new.db")
+    report = await import_log(ArchiveSource(Archive(out)), new, KNOWN)
+    assert report.entries == size
+    assert new.read(0, 1_000) == ledger._store.read(0, size)
+    new.close()

@@ -27,6 +27,7 @@ from rahba.note import open_checkpoint, verifier_key
 from tests.fixtures.power_cut import PowerIsOffError, power_cut_disk
 from tests.fixtures.wallet import DEAL, FEE, START_MS, did, signer_of
 from wallet import service
+from wallet.book import Book
 from wallet.errors import StoreError
 from wallet.ports import Answer
 from wallet.replay import Replay
@@ -215,11 +216,11 @@ async def check(path: Path, told: Told) -> int:
             assert (answers[raw].outcome, answers[raw].code) == ("refused", code)
         supply = await ledger.supply()
         assert supply.equal
-    check_replay(path, supply.issued)
+    check_replay(path, ledger._book)
     return 0
 
 
-def check_replay(path: Path, issued: int) -> None:
+def check_replay(path: Path, book: Book) -> None:
     """The log alone leads to the state that the ledger had when it was closed."""
     store = SqliteStore(path)
     replay = Replay(verify=False)
@@ -227,7 +228,9 @@ def check_replay(path: Path, issued: int) -> None:
         replay.feed(entry.raw)
     signed = open_checkpoint(store.checkpoint() or "", verifier_key(GENESIS.origin, OPERATOR))
     assert (signed.size, signed.root) == (replay.size, replay.book.log.root())
-    assert replay.book.state.issued == replay.book.state.total == issued
+    assert replay.book.tree.root() == book.tree.root()
+    assert replay.book.state.issued == replay.book.state.total == book.state.issued
+    assert replay.book.state.holds.keys() == book.state.holds.keys()
     store.close()
     file = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     assert file.pragma("integrity_check") == "ok"
