@@ -7,12 +7,15 @@ cd "$(dirname "$0")/.."
 lock() {
     out=$1
     shift
-    "${UV:-uv}" pip compile --quiet --no-config --universal --python-version 3.11 \
+    "${UV:-uv}" pip compile --quiet --no-config --universal --python-version "$python" \
         --generate-hashes --no-header --no-annotate \
         --output-file "$out" "$@"
 }
 
+python=3.11
 lock requirements.lock pyproject.toml "$@"
 lock requirements-dev.lock pyproject.toml --all-extras --group dev --constraints requirements.lock "$@"
 lock requirements-build.lock --group build --constraints requirements-dev.lock "$@"
 lock requirements-node.lock --group node "$@"
+python=3.12
+lock requirements-oracles.lock --group oracles "$@"

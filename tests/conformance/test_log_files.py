@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,55 +13,10 @@ from tlog_scales.signing import Vkey
 from tlog_scales.tlog import InclusionProofInvalid
 
 from rahba.merkle import leaf_hash
-from tests.fixtures.wallet import LedgerRig, did
+from tests.fixtures.log_files import files
+from tests.fixtures.wallet import LedgerRig
 from wallet.stores.tiles import GRACE, TileDirectory
 from wallet.tiles import tiles_of
-
-
-@pytest.fixture
-async def folder(sqlite_rig: LedgerRig, tmp_path: Path) -> Path:
-    """Return the files of a log of some 600 entries, written as it grew."""
-    place = tmp_path / "log"
-    writing = asyncio.create_task(sqlite_rig.ledger.publish(place))
-    amina = await sqlite_rig.funded("amina", 10_000_000)
-    for count in (3, 250, 350):
-        raws = [await amina.sign_transfer(did("brahim"), 1) for _ in range(count)]
-        await sqlite_rig.ledger.submit_many(raws)
-        await sqlite_rig.ledger.next_checkpoint(sqlite_rig.ledger.log.size - 1)
-    note, size = await sqlite_rig.ledger.next_checkpoint(sqlite_rig.ledger.log.size - 1)
-    async with asyncio.timeout(10):
-        while not _shows(place, note):  # noqa: ASYNC110  # files tell nobody
-            await asyncio.sleep(0.01)
-    writing.cancel()
-    await asyncio.gather(writing, return_exceptions=True)
-    assert size > 600
-    return place
-
-
-def files(place: Path) -> list[str]:
-    return sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file())
-
-
-def _shows(place: Path, note: str) -> bool:
-    file = place / "checkpoint"
-    return file.exists() and file.read_text("utf-8") == note
-
-
-@pytest.fixture
-def served(folder: Path) -> Iterator[str]:
-    """Serve the folder by nothing but the standard library's file server."""
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 async def test_an_independent_reader_verifies_the_whole_log_over_http(
