@@ -145,22 +145,27 @@ async def run_witness(settings: Settings, wanted: WitnessOptions, stop: asyncio.
     signer = agent_signer(folder / wanted.key_file)
     logs = {read_verifier_key(vkey).name: vkey for vkey in wanted.logs}
     store = WitnessStore(folder / f"{wanted.kind}.sqlite")
-    ledger = HttpLedger(wanted.log_url or settings.ledger_url, patience_s=5.0)
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(store.close)
+        auditor = None
+        if wanted.audit:
+            ledger = HttpLedger(wanted.log_url or settings.ledger_url, patience_s=1.0)
+            stack.push_async_callback(ledger.close)
+            auditor = Auditor(ledger)
+            stack.push_async_callback(auditor.close)
         watch = Watch(
             store,
             wanted.name or witness_name(wanted.kind, signer.did),
             signer,
             Trust(logs, wanted.operators),
             clock=SystemClock(),
-            auditor=Auditor(ledger) if wanted.audit else None,
+            auditor=auditor,
         )
         log.info("verifier key: %s", watch.vkey)
+        catching_up = asyncio.create_task(watch.catch_up(), name="audit-again")
+        stack.callback(catching_up.cancel)
         address = settings.witness
-        await _until(stop, serve_witness(watch, store, address.host, address.port))
-    finally:
-        await ledger.close()
-        store.close()
+        await _until(stop, serve_witness(watch, address.host, address.port))
 
 
 async def run_ledger(settings: Settings, stop: asyncio.Event, *, standby: bool = False) -> None:

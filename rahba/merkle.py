@@ -81,7 +81,8 @@ def verify_consistency(
     steps = iter(_hashes(path))
     if old in {0, new}:
         _finish(steps)
-        if old_root != (new_root if old else EMPTY_ROOT):
+        expected = new_root if old else EMPTY_ROOT
+        if old_root != expected or (not new and new_root != expected):
             raise BadProofError("two roots for one size", size=old)
         return
     first, second = _climb(old, new, old_root, steps)

@@ -153,6 +153,14 @@ def open_note(note: str, key: VerifierKey) -> str:
     return text
 
 
+def signed_by(note: str, key: VerifierKey) -> str:
+    """Return the note with the signature lines of ``key`` alone, unverified."""
+    text, lines = split_note(note)
+    mine = [line for line in lines if line[:2] == (key.name, key.key_hash)]
+    shown = [f"— {key.name} {b64(key.key_hash + line.signature)}\n" for line in mine]
+    return f"{text}\n{''.join(shown)}"
+
+
 def sign_checkpoint(origin: str, size: int, root: bytes, signer: Signer) -> str:
     """Return the signed checkpoint of a log of ``size`` leaves under ``root``."""
     if not 0 <= size <= MAX_SIZE or len(root) != HASH_BYTES:

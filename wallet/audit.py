@@ -34,7 +34,7 @@ from wallet.merkle import MerkleLog
 from wallet.ports import Entry, Ledger
 from wallet.replay import Replay
 from wallet.sources import Source
-from wallet.transactions import AnyTx, Expire, Signed, StateLeaf, read
+from wallet.transactions import AnyTx, Expire, Genesis, Signed, StateLeaf, read
 
 MAX_PROBLEMS: Final = 100
 PAGE: Final = 1_000
@@ -124,6 +124,11 @@ class Audit:
     def problems(self) -> list[Problem]:
         """Return what was found so far."""
         return self._problems
+
+    @property
+    def genesis(self) -> Genesis | None:
+        """Return the genesis, once it was fed and stands."""
+        return self._last.book.genesis if self._last.size else None
 
     def closes(self, size: int) -> bool:
         """Say whether a state leaf is the last of so many entries."""

@@ -3,9 +3,9 @@
 A bundle is one JSON document. What convicts is always the operator's own signature:
 
 * ``fork``: two checkpoints that cannot be of one log. Of one size, with two roots; or of two sizes,
-  where the later one extends another root (``proof`` from ``old_root``) than the earlier one says.
-* ``rollback``: a witness cosigned a checkpoint, and the log signed a smaller one for whoever shows
-  it. The log went back behind what others had seen.
+  where the larger one extends another root (``proof`` from ``old_root``) than the smaller one says.
+* ``rollback``: a fork of what a witness had cosigned: the log was set back, by a backup or on
+  purpose, and went on from there. Being shown a small checkpoint proves nothing, it may be old.
 * ``entry``: an entry under a signed checkpoint that no rule allows, whatever the state: a forged
   signature, a wrong form.
 * ``state``: an entry that the rules refuse at its place (money from nowhere, a wrong balance). Who
@@ -36,6 +36,8 @@ from wallet.ports import Entry
 from wallet.transactions import AnyTx, read
 
 MAX_BYTES: Final = 512 * 1024
+# What an audit finds wrong with a copy of the log: no signature stands for it.
+UNSIGNED: Final = frozenset({"missing_entry", "unreadable", "wrong_leaf", "wrong_time"})
 Hashes = Annotated[tuple[str, ...], msgspec.Meta(max_length=63)]
 
 
@@ -52,7 +54,7 @@ class Bundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
 
 
 class Fork(Bundle, frozen=True, tag="fork"):
-    """Two checkpoints; ``proof`` leads from ``old_root`` to the second if their sizes differ."""
+    """Two checkpoints; ``proof`` leads from ``old_root`` to the larger if their sizes differ."""
 
     first: str
     second: str
@@ -61,11 +63,13 @@ class Fork(Bundle, frozen=True, tag="fork"):
 
 
 class Rollback(Bundle, frozen=True, tag="rollback"):
-    """A checkpoint that ``witness`` (a verifier key) cosigned, and a smaller one of the log."""
+    """A checkpoint that ``witness`` (a verifier key) cosigned, and one that contradicts it."""
 
     witness: str
     cosigned: str
     later: str
+    old_root: str | None = None
+    proof: Hashes = ()
 
 
 class BadEntry(Bundle, frozen=True, tag="entry"):
@@ -145,15 +149,7 @@ def verify_evidence(bundle: AnyBundle, entries: Iterable[Entry] = ()) -> Finding
 def _fork(bundle: Fork, _operator: str, _entries: Iterable[Entry]) -> str:
     first = open_checkpoint(bundle.first, bundle.vkey)
     second = open_checkpoint(bundle.second, bundle.vkey)
-    if first.size == second.size:
-        _require(first.root != second.root, "both checkpoints say the same")
-        return f"two roots for size {first.size}"
-    _require(first.size < second.size and bundle.old_root is not None, "no proof joins them")
-    old_root = unb64(bundle.old_root or "")
-    _require(old_root != first.root, "the later checkpoint extends the earlier one")
-    proof = [unb64(step) for step in bundle.proof]
-    verify_consistency(first.size, second.size, old_root, second.root, proof)
-    return f"size {second.size} extends another log than the one signed at size {first.size}"
+    return _contradiction(first, second, bundle)
 
 
 def _rollback(bundle: Rollback, _operator: str, _entries: Iterable[Entry]) -> str:
@@ -161,8 +157,22 @@ def _rollback(bundle: Rollback, _operator: str, _entries: Iterable[Entry]) -> st
     later = open_checkpoint(bundle.later, bundle.vkey)
     time_s = cosigned_at(bundle.cosigned, bundle.witness)
     _require(time_s is not None, "the witness did not cosign it")
-    _require(later.size < seen.size, "the later checkpoint is not the smaller one")
-    return f"shows size {later.size} although a witness saw size {seen.size} at {time_s}"
+    said = _contradiction(seen, later, bundle)
+    return f"size {seen.size} was cosigned at {time_s}, then set back: {said}"
+
+
+def _contradiction(one: Checkpoint, other: Checkpoint, bundle: Fork | Rollback) -> str:
+    """Say how two checkpoints contradict each other; not to be one another's past is not enough."""
+    small, large = sorted((one, other), key=lambda checkpoint: checkpoint.size)
+    if small.size == large.size:
+        _require(small.root != large.root, "both checkpoints say the same")
+        return f"two roots for size {small.size}"
+    _require(bundle.old_root is not None, "no proof joins them: the smaller one may just be older")
+    old_root = unb64(bundle.old_root or "")
+    _require(old_root != small.root, "the larger checkpoint extends the smaller one")
+    proof = [unb64(step) for step in bundle.proof]
+    verify_consistency(small.size, large.size, old_root, large.root, proof)
+    return f"size {large.size} extends another log than the one signed at size {small.size}"
 
 
 def _entry(bundle: BadEntry, operator: str, _entries: Iterable[Entry]) -> str:
@@ -192,6 +202,7 @@ def fault_of_entry(raw: bytes, checkpoint: Checkpoint, operator: str) -> str | N
 def _state(bundle: BadState, _operator: str, entries: Iterable[Entry]) -> str:
     checkpoint = open_checkpoint(bundle.checkpoint, bundle.vkey)
     _require(bundle.seq < checkpoint.size, "the checkpoint does not cover the entry")
+    _require(bundle.code not in UNSIGNED, "how entries are stored is nobody's signed word")
     report = audit_entries(entries, bundle.checkpoint, vkey=bundle.vkey)
     _require(report.checkpoint_ok, "the entries are not those of the checkpoint")
     found = [problem for problem in report.problems if problem.seq == bundle.seq]

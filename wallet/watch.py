@@ -1,7 +1,11 @@
 """A running witness: asks the rules, keeps what they say durably, and only then cosigns.
 
-One request of all logs is decided at a time, so that no two compare themselves with the same
-checkpoint. With an auditor, a checkpoint is also carried out before it is cosigned.
+* One request is decided at a time, and what is kept replaces exactly what it was compared with: no
+  two requests roll each other back.
+* With an auditor, a checkpoint is carried out before it is cosigned. What is cosigned already, and
+  what is refused anyway, is answered without waiting for that. A log with evidence against it is
+  never cosigned by an auditor again (403), not after a new start either.
+* Two notes that contradict each other are evidence, kept for whoever asks.
 """
 
 from __future__ import annotations
@@ -13,13 +17,17 @@ from typing import Final
 
 from rahba.clock import Clock
 from rahba.cosignature import cosign, cosigner_key
+from rahba.encoding import b64
 from rahba.envelope import Signer
 from rahba.errors import RahbaError
-from rahba.note import open_checkpoint
+from rahba.merkle import extended_root
+from rahba.note import Checkpoint, open_checkpoint
 from wallet.auditor import Auditor, prove_fork
-from wallet.evidence import AnyBundle, BadState, Fork, write_evidence
+from wallet.evidence import AnyBundle, Fork, Rollback, hashes, write_evidence
 from wallet.stores.witness import WitnessStore
-from wallet.witness import Fault, Ruling, Trust, rule
+from wallet.witness import Doubt, Ruling, Seen, Trust, origin_hash, rule
+
+MAX_SHOWN: Final = 100
 
 logger: Final = logging.getLogger("rahba.witness")
 
@@ -37,7 +45,7 @@ class Watch:
         clock: Clock,
         auditor: Auditor | None = None,
     ) -> None:
-        """Cosign for the logs of ``trust``; the caller closes the store."""
+        """Cosign for the logs of ``trust``; the caller closes store and auditor."""
         self._store = store
         self._name = name
         self._signer = signer
@@ -45,6 +53,7 @@ class Watch:
         self._clock = clock
         self._auditor = auditor
         self._turn = asyncio.Lock()
+        self._looking = asyncio.Lock()
 
     @property
     def vkey(self) -> str:
@@ -53,62 +62,103 @@ class Watch:
 
     async def add_checkpoint(self, body: bytes) -> Ruling:
         """Answer an ``add-checkpoint`` request; see :func:`wallet.witness.rule`."""
+        refusal = await self._audit(body)
+        if refusal is not None:
+            return refusal
         async with self._turn:
-            ruling = await asyncio.to_thread(rule, body, self._trust, self._store.newest)
-            if ruling.fault is not None:
-                await self._accuse(await self._fork(ruling.fault))
-            if ruling.seen is None:
-                return ruling
-            refusal = await self._audit(ruling)
-            if refusal is not None:
-                return refusal
-            await asyncio.to_thread(self._store.keep, ruling.origin, ruling.seen)
-            time_s = self._clock.now_ms() // 1000
-            return replace(ruling, body=cosign(ruling.note, self._name, self._signer, time_s))
+            ruling = await asyncio.to_thread(self._decide, body)
+        if ruling.doubt is not None:
+            await self._accuse(ruling.origin, await self._contradiction(ruling.doubt))
+        return ruling
 
-    async def _audit(self, ruling: Ruling) -> Ruling | None:
-        """Return a refusal if the auditor does not confirm the checkpoint."""
+    async def checkpoint(self, name: str) -> str | None:
+        """Return the newest cosigned checkpoint of the log whose origin's hash is ``name``."""
+        return await asyncio.to_thread(self._shown, name)
+
+    async def evidence(self) -> list[str]:
+        """Return the first bundles that are kept against logs."""
+        return await asyncio.to_thread(self._store.evidence, MAX_SHOWN)
+
+    async def catch_up(self) -> None:
+        """Carry out again what was cosigned before this start: nobody has to wait for it then."""
+        if self._auditor is None:
+            return
+        found = [self._store.newest(origin) for origin in self._store.origins()]
+        await self._auditor.catch_up(max((seen.size for seen in found if seen), default=0))
+
+    def _decide(self, body: bytes) -> Ruling:
+        ruling = rule(body, self._trust, self._store.newest)
+        if ruling.seen is None:
+            return ruling
+        time_s = self._clock.now_ms() // 1000
+        line = cosign(ruling.seen.note, self._name, self._signer, time_s)
+        kept = ruling.seen._replace(note=ruling.seen.note + line)
+        self._store.keep(ruling.origin, ruling.before, kept)  # before the line leaves
+        return replace(ruling, body=line)
+
+    def _shown(self, name: str) -> str | None:
+        for origin in self._store.origins():
+            if origin_hash(origin) == name:
+                seen = self._store.newest(origin)
+                return seen.note if seen else None
+        return None
+
+    async def _audit(self, body: bytes) -> Ruling | None:
+        """Return a refusal if the auditor does not confirm what would be cosigned."""
         if self._auditor is None:
             return None
-        vkey = self._vkey_of(ruling.origin, ruling.note)
+        ruling = await asyncio.to_thread(rule, body, self._trust, self._store.newest)
+        if ruling.seen is None:
+            return None
+        if await asyncio.to_thread(self._store.accused, ruling.origin):
+            return Ruling(403, "there is evidence against that log")
+        return None if ruling.again else await self._carried_out(self._auditor, ruling, ruling.seen)
+
+    async def _carried_out(self, auditor: Auditor, ruling: Ruling, seen: Seen) -> Ruling | None:
         try:
-            wrong = await self._auditor.confirms(ruling.note, vkey)
+            wrong = await auditor.confirms(seen.note, ruling.vkey)
         except RahbaError as error:
             return Ruling(503, f"the log cannot be audited now: {error.message}")
         if wrong is None:
             return None
-        evidence = self._auditor.evidence
-        if isinstance(evidence, BadState):
-            more = await self._auditor.entry_evidence(ruling.note, vkey, evidence.seq)
-            await self._accuse(more)
-        await self._accuse(evidence)
         logger.critical("the audit of %s failed: %s", ruling.origin, wrong)
-        return Ruling(422, f"the audit failed: {wrong}", origin=ruling.origin)
+        for bundle in auditor.evidence:
+            await self._accuse(ruling.origin, bundle)
+        return Ruling(403, f"the audit failed: {wrong}", origin=ruling.origin)
 
-    async def _accuse(self, bundle: AnyBundle | None) -> None:
+    async def _accuse(self, origin: str, bundle: AnyBundle | None) -> None:
         if bundle is not None:
-            logger.critical("evidence against the log: %s", bundle.__struct_config__.tag)
-            await asyncio.to_thread(self._store.accuse, write_evidence(bundle))
+            logger.critical("evidence against %s: %s", origin, bundle.__struct_config__.tag)
+            await asyncio.to_thread(self._store.accuse, origin, write_evidence(bundle))
 
-    async def _fork(self, fault: Fault) -> Fork | None:
-        """Two checkpoints of one size convict by themselves; others with the log's entries."""
-        vkey = self._vkey_of(fault.origin, fault.second)
-        first, second = open_checkpoint(fault.first, vkey), open_checkpoint(fault.second, vkey)
-        logger.critical("%s: size %d contradicts size %d", fault.origin, second.size, first.size)
-        if first.size == second.size:
-            return Fork(vkey, fault.first, fault.second)
+    async def _contradiction(self, doubt: Doubt) -> AnyBundle | None:
+        """Return what proves that two notes of a log contradict each other, if anything does."""
+        try:
+            seen = open_checkpoint(doubt.seen, doubt.vkey)
+            other = open_checkpoint(doubt.other, doubt.vkey)
+            if other.size < seen.size:
+                return self._set_back(doubt, seen, other)
+            return await self._forked(doubt, seen, other)
+        except RahbaError as error:  # it is not cosigned: that is enough
+            logger.warning("no evidence against a doubtful log now: %s", error.message)
+            return None
+
+    def _set_back(self, doubt: Doubt, seen: Checkpoint, other: Checkpoint) -> Rollback | None:
+        joined = self._auditor.joins(other, seen) if self._auditor is not None else None
+        if joined is None or joined[0] == other.root:
+            return None
+        old_root, proof = b64(joined[0]), hashes(joined[1])
+        return Rollback(doubt.vkey, self.vkey, doubt.seen, doubt.other, old_root, proof)
+
+    async def _forked(self, doubt: Doubt, seen: Checkpoint, other: Checkpoint) -> Fork | None:
+        if seen.size == other.size:
+            differ = seen.root != other.root
+            return Fork(doubt.vkey, doubt.seen, doubt.other) if differ else None
+        said = extended_root(seen.size, other.size, other.root, doubt.proof)
+        if said is not None and said != seen.root:
+            proof = hashes(doubt.proof)
+            return Fork(doubt.vkey, doubt.seen, doubt.other, b64(said), proof)
         if self._auditor is None:
             return None
-        try:
-            return await prove_fork(self._auditor.ledger, fault.first, fault.second, vkey)
-        except RahbaError:
-            return None  # it cannot be asked now; the witness does not cosign, that is enough
-
-    def _vkey_of(self, origin: str, note: str) -> str:
-        for vkey in self._trust.keys(origin):
-            try:
-                open_checkpoint(note, vkey)
-            except RahbaError:
-                continue
-            return vkey
-        raise AssertionError("only a signed note comes here")
+        async with self._looking:
+            return await prove_fork(self._auditor.ledger, doubt.seen, doubt.other, doubt.vkey)

@@ -9,20 +9,28 @@ C2SP ``tlog-witness`` (v1.1), the call ``add-checkpoint``, as a pure decision:
 4. The proof leads from the one to the other; of one size, the roots are the same (422).
 
 Whoever calls :func:`rule` keeps :attr:`Ruling.seen` durably *before* a cosignature leaves, and
-keeps a :attr:`Ruling.fault`: two notes that the log signed and that contradict each other.
+looks into a :attr:`Ruling.doubt`: two notes that the log signed and that may contradict each other.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from rahba.encoding import unb64
 from rahba.errors import BadEncodingError, BadSignatureError, RahbaError, TooLargeError
 from rahba.merkle import EMPTY_ROOT, BadProofError, verify_consistency
-from rahba.note import Checkpoint, open_checkpoint, split_note, verifier_key_of
+from rahba.note import (
+    Checkpoint,
+    open_checkpoint,
+    read_verifier_key,
+    signed_by,
+    split_note,
+    verifier_key_of,
+)
 
 MAX_BODY_BYTES: Final = 128 * 1024
 MAX_PROOF_LINES: Final = 63
@@ -32,19 +40,23 @@ _OLD: Final = re.compile(r"old (0|[1-9][0-9]{0,18})", re.ASCII)
 
 
 class Seen(NamedTuple):
-    """The newest checkpoint of a log that the witness cosigned, as the note it came in."""
+    """The newest checkpoint of a log that the witness cosigned, as a note with both signatures."""
 
     size: int
     root: bytes
     note: str
 
 
-class Fault(NamedTuple):
-    """Two notes of one log that contradict each other, or a proof that does not join them."""
+class Doubt(NamedTuple):
+    """The newest cosigned note and another one of the log; ``proof`` came with the other.
 
-    origin: str
-    first: str
-    second: str
+    Of one size they contradict each other. Otherwise it has to be shown what the larger one says
+    of the size of the smaller: a proof may as well be wrong by mistake, and a small checkpoint old.
+    """
+
+    vkey: str
+    seen: str
+    other: str
     proof: tuple[bytes, ...]
 
 
@@ -59,15 +71,21 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a witness answers; with ``seen`` it may cosign, once that is kept."""
+    """What a witness answers; with ``seen`` it may cosign, once that is kept.
+
+    ``before`` is what it was compared with; ``again`` says that this very checkpoint was cosigned
+    before. ``vkey`` is the key of the log that signed it.
+    """
 
     status: int
     body: str = ""
     kind: str = TEXT_TYPE
     origin: str = ""
-    note: str = ""
+    vkey: str = ""
+    before: Seen | None = None
     seen: Seen | None = None
-    fault: Fault | None = None
+    again: bool = False
+    doubt: Doubt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,35 +106,40 @@ def rule(body: bytes, trust: Trust, newest: Callable[[str], Seen | None]) -> Rul
     """Decide about one request; ``newest`` tells what was cosigned last of a log."""
     try:
         request = read_request(body)  # 1
-    except RahbaError as error:
-        return Ruling(400, error.message)
-    origin = request.text.partition("\n")[0]
-    try:
+        origin = request.text.partition("\n")[0]
         keys = trust.keys(origin)
     except RahbaError as error:
         return Ruling(400, error.message)
     if not keys:  # 2
         return Ruling(404, "that log is not known here")
-    checkpoint = _signed(request.note, keys)
-    if checkpoint is None:
+    signed = _signed(request.note, keys)
+    if signed is None:
         return Ruling(403, "not signed by a key of that log")
+    vkey, checkpoint = signed
     if request.old > checkpoint.size:  # 3
         return Ruling(400, "the old size is above the checkpoint's")
-    seen = newest(origin) or Seen(0, EMPTY_ROOT, "")
-    return _compare(request, checkpoint, seen)
+    note = signed_by(request.note, read_verifier_key(vkey))
+    now = Seen(checkpoint.size, checkpoint.root, note)
+    return replace(_compare(request, now, newest(origin), vkey), origin=origin, vkey=vkey)
 
 
-def _compare(request: Request, checkpoint: Checkpoint, seen: Seen) -> Ruling:
-    origin = checkpoint.origin
-    fault = Fault(origin, seen.note, request.note, request.proof)
+def _compare(request: Request, now: Seen, before: Seen | None, vkey: str) -> Ruling:
+    seen = before or Seen(0, EMPTY_ROOT, "")
+    doubt = Doubt(vkey, seen.note, now.note, request.proof) if before else None
     if request.old != seen.size:
-        return Ruling(409, f"{seen.size}\n", SIZE_TYPE, origin)
+        doubtful = now.size < seen.size or (now.size == seen.size and now.root != seen.root)
+        return Ruling(409, f"{seen.size}\n", SIZE_TYPE, doubt=doubt if doubtful else None)
     try:  # 4
-        verify_consistency(seen.size, checkpoint.size, seen.root, checkpoint.root, request.proof)
+        verify_consistency(seen.size, now.size, seen.root, now.root, request.proof)
     except BadProofError as error:
-        return Ruling(422, error.message, origin=origin, fault=fault if seen.note else None)
-    now = Seen(checkpoint.size, checkpoint.root, request.note)
-    return Ruling(200, origin=origin, note=request.note, seen=now)
+        return Ruling(422, error.message, doubt=doubt)
+    again = before is not None and now[:2] == before[:2]
+    return Ruling(200, before=before, seen=now, again=again)
+
+
+def origin_hash(origin: str) -> str:
+    """Return the name under which a witness shows its newest checkpoint of a log."""
+    return sha256(origin.encode()).hexdigest()
 
 
 def read_request(body: bytes) -> Request:
@@ -149,10 +172,10 @@ def write_request(old: int, proof: list[str], note: str) -> bytes:
     return "\n".join([f"old {old}", *proof, "", note]).encode()
 
 
-def _signed(note: str, keys: list[str]) -> Checkpoint | None:
+def _signed(note: str, keys: list[str]) -> tuple[str, Checkpoint] | None:
     for vkey in keys:
         try:
-            return open_checkpoint(note, vkey)
+            return vkey, open_checkpoint(note, vkey)
         except BadSignatureError:
             continue
         except RahbaError:

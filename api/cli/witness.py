@@ -53,6 +53,8 @@ def witness(
         key_of(did)
     if not logs and not operators:
         raise click.UsageError("name a log by --log VKEY or --operator DID")
+    if audit and len(logs) + len(operators) > 1:
+        raise click.UsageError("an auditor audits one log: start another one for the next")
     _run(WitnessOptions(audit, logs, operators, log_url, name, folder))
 
 

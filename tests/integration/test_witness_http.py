@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ import pytest
 from api.witness_http import serve_witness
 from rahba.clock import ManualClock
 from rahba.cosignature import cosigned_at
+from rahba.note import open_checkpoint
 from rahba.policy import read_policy
 from tests.fixtures.wallet import START_MS, LedgerRig, did, signer_of
 from tests.fixtures.witnesses import ORIGIN, PlainLog, words
 from wallet.cosigning import Cosigning
+from wallet.evidence import read_evidence, verify_evidence
 from wallet.stores.witness import WitnessStore
 from wallet.transports.witness import HttpWitness, WitnessUnreachableError
 from wallet.watch import Watch
-from wallet.witness import SIZE_TYPE, Trust, rule
+from wallet.witness import SIZE_TYPE, Trust, origin_hash, rule
 
 LOG = PlainLog(*words(20))
 
@@ -40,9 +43,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     clock = ManualClock(START_MS)
     watch = Watch(store, "w.test/one", signer_of("witness"), trust, clock=clock)
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(
-        serve_witness(watch, store, "127.0.0.1", 0, ready=address.set_result)
-    )
+    serving = asyncio.create_task(serve_witness(watch, "127.0.0.1", 0, ready=address.set_result))
     yield Site(await address, watch, store)
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
@@ -76,8 +77,16 @@ async def test_the_protocol_over_http_status_by_status(site: Site) -> None:
         async with web.get(f"{site.url}/vkey") as reply:
             assert (await reply.text()).strip() == site.watch.vkey
         async with web.get(f"{site.url}/evidence") as reply:
-            (bundle,) = await reply.json()
-            assert bundle["kind"] == "fork"
+            grown, same = [read_evidence(json.dumps(item)) for item in await reply.json()]
+        assert verify_evidence(same).detail == "two roots for size 7"
+        assert "size 9 extends another log" in verify_evidence(grown).detail
+        async with web.get(f"{site.url}/{origin_hash(ORIGIN)}/checkpoint") as reply:
+            note = await reply.text()
+            assert open_checkpoint(note, LOG.vkey).size == 7
+            assert cosigned_at(note, site.watch.vkey) == START_MS // 1000
+        for unknown in (origin_hash("other"), "A" * 64):
+            async with web.get(f"{site.url}/{unknown}/checkpoint") as reply:
+                assert reply.status == 404
 
 
 async def test_an_unknown_log_is_not_found_when_no_operator_is_trusted(tmp_path: Path) -> None:
@@ -117,6 +126,18 @@ async def test_a_witness_that_is_not_there_is_unreachable() -> None:
     witness = HttpWitness("http://127.0.0.1:1", timeout_s=2)
     with pytest.raises(WitnessUnreachableError):
         await witness.add_checkpoint(b"")
+    with pytest.raises(WitnessUnreachableError):
+        await witness.checkpoint(ORIGIN)
+    await witness.close()
+
+
+async def test_a_log_asks_a_witness_what_it_cosigned_last(site: Site) -> None:
+    witness = HttpWitness(site.url)
+    assert await witness.checkpoint(ORIGIN) is None
+    assert (await witness.add_checkpoint(LOG.request(0, 7)))[0] == 200
+    note = await witness.checkpoint(ORIGIN)
+    assert note is not None
+    assert open_checkpoint(note, LOG.vkey).size == 7
     await witness.close()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from rahba.encoding import b64
@@ -140,7 +141,6 @@ async def test_a_restored_backup_signs_nothing_because_a_witness_saw_more(
     note, size = await newest(ledger)
     await ledger.save_witnessed(note, size)
     assert (await watch.add_checkpoint(write_request(0, [], note)))[0] == 200
-    cosigned = note + watch.told[-1][1]
     await ledger.close()
 
     operator.copy("backup", "restored")
@@ -150,11 +150,56 @@ async def test_a_restored_backup_signs_nothing_because_a_witness_saw_more(
     with pytest.raises(RolledBackError) as caught:
         await operator.open("restored", Cosigning(policy(), {"one": watch}))
     assert (caught.value.facts["seen"], caught.value.facts["stored"]) == (size, old_size)
+    assert open_checkpoint(str(caught.value.facts["note"]), operator.vkey).size == size
     after = SqliteStore(operator.folder / "restored.db")
     assert (after.size(), after.checkpoint()) == (entries, old_note)
     after.close()
-    vkey = policy().witnesses["one"].vkey
-    convicts(write_evidence(Rollback(operator.vkey, vkey, cosigned, old_note)), "rollback")
+
+
+async def test_a_restored_backup_that_goes_on_is_caught_by_an_auditor_with_what_it_cosigned(
+    operator: Operator, store: WitnessStore
+) -> None:
+    ledger = await operator.open("a")
+    await operator.wallet(ledger, "amina").faucet(9_000)
+    old_note, _ = await newest(ledger)
+    await ledger.close()
+    operator.copy("a", "backup")
+    ledger = await operator.open("a")
+    for name in ("brahim", "chadia", "driss"):
+        await operator.wallet(ledger, name).faucet(9_000)
+    note, size = await newest(ledger)
+    watch = witness(store, Auditor(ledger))
+    assert (await watch.add_checkpoint(write_request(0, [], note)))[0] == 200
+    await ledger.close()
+
+    ledger = await operator.open("backup")  # he asks nobody
+    await operator.wallet(ledger, "amina").transfer(did("thief"), 5)
+    shown, smaller = await newest(ledger)
+    await ledger.close()
+    assert smaller < size
+    assert await watch.add_checkpoint(write_request(0, [], old_note)) == (409, f"{size}\n")
+    assert store.evidence() == [], "an old checkpoint is no crime"
+    assert await watch.add_checkpoint(write_request(0, [], shown)) == (409, f"{size}\n")
+    (bundle,) = store.evidence()
+    convicts(bundle, "rollback")
+
+
+async def test_an_old_checkpoint_beside_a_cosigned_one_frames_nobody(
+    operator: Operator, store: WitnessStore
+) -> None:
+    ledger = await operator.open("a")
+    await operator.wallet(ledger, "amina").faucet(9_000)
+    old_note, old_size = await newest(ledger)
+    await operator.wallet(ledger, "amina").transfer(did("brahim"), 5)
+    note, size = await newest(ledger)
+    old_root, proof = b64(ledger.log.root_at(old_size)), ledger.log.consistency(old_size, size)
+    await ledger.close()
+    watch = witness(store)
+    _, line = await watch.add_checkpoint(write_request(0, [], note))
+    bundle = Rollback(operator.vkey, watch.watch.vkey, note + line, old_note)
+    for framed in (bundle, msgspec.structs.replace(bundle, old_root=old_root, proof=hashes(proof))):
+        with pytest.raises(NotEvidenceError):
+            verify_evidence(framed)
 
 
 async def test_who_kept_a_checkpoint_sees_a_rollback_without_any_witness(
@@ -184,6 +229,9 @@ async def test_the_newest_copy_and_the_unreachable_witness_do_not_stop_the_ledge
     operator: Operator, store: WitnessStore
 ) -> None:
     class Away:
+        async def checkpoint(self, origin: str) -> str | None:
+            raise AssertionError(origin)
+
         async def add_checkpoint(self, body: bytes) -> tuple[int, str]:
             from wallet.transports.witness import WitnessUnreachableError
 
@@ -206,9 +254,11 @@ async def audited(log: ForgedLog, store: WitnessStore) -> Direct:
     auditor = Auditor(cast("Ledger", Shown(log)))
     watch = witness(store, auditor)
     status, body = await watch.add_checkpoint(write_request(0, [], log.note))
-    assert status == 422, body
+    assert status == 403, body
     again = await watch.add_checkpoint(write_request(0, [], log.note))
-    assert again[0] == 422
+    assert again[0] == 403
+    started_again = witness(store, Auditor(cast("Ledger", Shown(log))))
+    assert (await started_again.add_checkpoint(write_request(0, [], log.note)))[0] == 403
     return watch
 
 

@@ -19,7 +19,7 @@ from wallet.errors import LedgerUnavailableError
 from wallet.stores.witness import WitnessStore
 from wallet.transports.witness import WitnessUnreachableError
 from wallet.watch import Watch
-from wallet.witness import Trust
+from wallet.witness import Trust, origin_hash
 
 NAMES = ("one", "two", "three")
 
@@ -66,8 +66,15 @@ class Party:
             return 409, "999999\n"
         if self.mood == "refuses":
             return 403, "no"
+        if self.mood == "hangs":
+            await asyncio.Event().wait()
         ruling = await self.watch.add_checkpoint(body)
+        if self.mood == "chatty":
+            return 200, f"\u2014 stranger {'A' * 100}\n{ruling.body}"
         return ruling.status, ruling.body
+
+    async def checkpoint(self, origin: str) -> str | None:
+        return await self.watch.checkpoint(origin_hash(origin))
 
 
 @pytest.fixture
@@ -120,6 +127,25 @@ async def test_one_bad_witness_of_three_changes_nothing(
     growing = await run(parties, [3, 9])
     assert [size for _, size in growing.saved] == [3, 9]
     assert set(two_of_three().cosigners(growing.saved[1][0])) == {"one", "three"}
+
+
+async def test_a_witness_that_hangs_keeps_nobody_waiting_and_is_asked_once(
+    parties: dict[str, Party],
+) -> None:
+    parties["two"].mood = "hangs"
+    started = asyncio.get_running_loop().time()
+    growing = await run(parties, [3, 9, 12, 20])
+    assert [size for _, size in growing.saved] == [3, 9, 12, 20]
+    assert asyncio.get_running_loop().time() - started < 3
+    assert parties["two"].calls == 1
+
+
+async def test_a_witness_may_add_nobody_elses_lines(parties: dict[str, Party]) -> None:
+    parties["two"].mood = "chatty"
+    growing = await run(parties, [3])
+    note = growing.saved[0][0]
+    assert set(two_of_three().cosigners(note)) == set(NAMES)
+    assert "stranger" not in note
 
 
 async def test_without_a_quorum_nothing_is_witnessed_until_there_is_one(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rahba.cosignature import cosign
 from rahba.errors import RahbaError
-from rahba.note import verifier_key_of
+from rahba.merkle import EMPTY_ROOT
+from rahba.note import sign_checkpoint, verifier_key_of
 from tests.fixtures.wallet import did
 from tests.fixtures.witnesses import ORIGIN, PlainLog, words
 from wallet.errors import StoreError, StoreLockedError
@@ -50,19 +52,49 @@ def test_a_smaller_checkpoint_is_a_rollback_and_never_cosigned() -> None:
     assert ask(LOG.request(9, 7), seen(LOG, 7)).status == 400
 
 
-def test_two_roots_of_one_size_are_a_fault() -> None:
+@pytest.mark.parametrize(("old", "status"), [(7, 422), (3, 409)])
+def test_two_roots_of_one_size_are_in_doubt_whatever_old_size_they_come_with(
+    old: int, status: int
+) -> None:
     other = PlainLog(*words(7, "x"))
-    ruling = ask(other.request(7), seen(LOG, 7))
-    assert ruling.status == 422
-    assert ruling.fault is not None
-    assert (ruling.fault.first, ruling.fault.second) == (LOG.note(7), other.note())
+    ruling = ask(other.request(old), seen(LOG, 7))
+    assert ruling.status == status
+    assert ruling.doubt is not None
+    assert ruling.doubt[:3] == (LOG.vkey, LOG.note(7), other.note())
 
 
-def test_a_proof_that_does_not_join_is_a_fault() -> None:
+def test_a_smaller_checkpoint_is_in_doubt_and_a_larger_one_that_came_too_early_is_not() -> None:
+    smaller, larger = ask(LOG.request(3, 5), seen(LOG, 7)), ask(LOG.request(3, 9), seen(LOG, 7))
+    assert smaller.doubt is not None
+    assert smaller.doubt.other == LOG.note(5)
+    assert larger.doubt is None
+
+
+def test_what_was_cosigned_before_is_known_as_such() -> None:
+    assert ask(LOG.request(7, 7), seen(LOG, 7)).again
+    assert not ask(LOG.request(7, 8), seen(LOG, 7)).again
+    assert not ask(LOG.request(0, 7)).again
+
+
+def test_an_empty_log_has_one_root() -> None:
+    empty = sign_checkpoint(ORIGIN, 0, EMPTY_ROOT, LOG.signer)
+    assert ask(write_request(0, [], empty)).status == 200
+    other = sign_checkpoint(ORIGIN, 0, bytes(32), LOG.signer)
+    assert ask(write_request(0, [], other)).status == 422
+
+
+def test_only_the_signature_of_the_log_is_kept_of_a_note() -> None:
+    note = LOG.note(7)
+    line = cosign(note, "w.test/any", LOG.signer, 5)
+    ruling = ask(write_request(0, [], note + line))
+    assert ruling.seen == seen(LOG, 7)
+
+
+def test_a_proof_that_does_not_join_is_in_doubt() -> None:
     other = PlainLog(*words(7, "x"), *words(13))
     ruling = ask(other.request(7), seen(LOG, 7))
     assert ruling.status == 422
-    assert ruling.fault is not None
+    assert ruling.doubt is not None
     path = LOG.request(7).replace(b"old 7\n", b"old 7\n" + b"A" * 43 + b"=\n")
     assert ask(path, seen(LOG, 7)).status == 422
 
@@ -106,22 +138,26 @@ def test_a_witness_remembers_over_a_restart_and_never_less(tmp_path: Path) -> No
     path = tmp_path / "w.sqlite"
     store = WitnessStore(path)
     assert store.newest(ORIGIN) is None
-    store.keep(ORIGIN, seen(LOG, 7))
-    store.keep(ORIGIN, seen(LOG, 7))
-    store.keep(ORIGIN, seen(LOG, 9))
-    with pytest.raises(StoreError):
-        store.keep(ORIGIN, seen(LOG, 8))
+    store.keep(ORIGIN, None, seen(LOG, 7))
+    store.keep(ORIGIN, seen(LOG, 7), seen(LOG, 7))
+    store.keep(ORIGIN, seen(LOG, 7), seen(LOG, 9))
+    for before in (None, seen(LOG, 7), seen(PlainLog(*words(9, "x")), 9)):
+        with pytest.raises(StoreError):
+            store.keep(ORIGIN, before, seen(LOG, 10))
     with pytest.raises(StoreLockedError):
         WitnessStore(path)
-    store.accuse("bundle")
-    store.accuse("bundle")
+    assert not store.accused(ORIGIN)
+    store.accuse(ORIGIN, "bundle")
+    store.accuse(ORIGIN, "bundle")
     store.close()
     store = WitnessStore(path)
     assert store.newest(ORIGIN) == seen(LOG, 9)
     assert (store.origins(), store.evidence()) == ([ORIGIN], ["bundle"])
     for number in range(MAX_BUNDLES + 5):
-        store.accuse(str(number))
+        store.accuse(ORIGIN, str(number))
     assert len(store.evidence()) == MAX_BUNDLES
+    assert store.evidence(2) == ["bundle", "0"]
+    assert (store.accused(ORIGIN), store.accused("other.test/log")) == (True, False)
     store.close()
 
 

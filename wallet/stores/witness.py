@@ -1,13 +1,14 @@
 """What a witness must not forget, in a SQLite file of its own: newest checkpoints, evidence.
 
 ``keep`` is durable when it returns (FULL), so it comes before the cosignature leaves. One process
-has the file at a time.
+has the file at a time; within it, any thread.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from threading import Lock
+from typing import Any, Final
 
 import apsw
 
@@ -21,13 +22,13 @@ CREATE TABLE IF NOT EXISTS seen (
   origin TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, note TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS evidence (
-  number INTEGER PRIMARY KEY, bundle TEXT NOT NULL UNIQUE
+  number INTEGER PRIMARY KEY, origin TEXT NOT NULL, bundle TEXT NOT NULL UNIQUE
 ) STRICT;
 """
 
 
 class WitnessStore:
-    """The file ``path``; for one thread at a time."""
+    """The file ``path``; safe to be called from several threads."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the file.
@@ -36,6 +37,7 @@ class WitnessStore:
             StoreError: another witness has it, or it is damaged.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._turn = Lock()
         self._lock = LockFile(path.with_name(path.name + ".lock"))
         try:
             self._file = apsw.Connection(str(path))
@@ -47,50 +49,64 @@ class WitnessStore:
 
     def newest(self, origin: str) -> Seen | None:
         """Return the newest cosigned checkpoint of a log."""
-        rows = self._file.execute("SELECT size, root, note FROM seen WHERE origin = ?", (origin,))
-        for row in rows:
-            return Seen._make(row)
-        return None
+        rows = self._ask("SELECT size, root, note FROM seen WHERE origin = ?", origin)
+        return Seen._make(rows[0]) if rows else None
 
     def origins(self) -> list[str]:
         """Return the logs that were ever cosigned."""
-        return [name for (name,) in self._file.execute("SELECT origin FROM seen ORDER BY origin")]
+        return [name for (name,) in self._ask("SELECT origin FROM seen ORDER BY origin")]
 
-    def keep(self, origin: str, seen: Seen) -> None:
-        """Remember a checkpoint durably; it is never replaced by a smaller one.
+    def keep(self, origin: str, before: Seen | None, now: Seen) -> None:
+        """Replace ``before``, and nothing else, by ``now``; it is durable when this returns.
 
         Raises:
-            StoreError: it could not be written, or a larger one is kept.
+            StoreError: it could not be written, or something else was kept meanwhile.
         """
-        try:
-            self._file.execute(
-                "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT (origin) DO UPDATE"
-                " SET size = excluded.size, root = excluded.root, note = excluded.note"
-                " WHERE excluded.size >= seen.size",
-                (origin, *seen),
-            )
-        except apsw.Error as error:
-            raise StoreError(f"nothing was written: {error}") from error
-        if self._file.changes() != 1:
-            raise StoreError("a larger checkpoint was cosigned meanwhile", size=seen.size)
+        with self._turn:
+            if before is None:
+                self._write("INSERT OR IGNORE INTO seen VALUES (?, ?, ?, ?)", (origin, *now))
+            else:
+                self._write(
+                    "UPDATE seen SET size = ?, root = ?, note = ?"
+                    " WHERE origin = ? AND size = ? AND root = ?",
+                    (*now, origin, *before[:2]),
+                )
+            if self._file.changes() != 1:
+                raise StoreError("another checkpoint was cosigned meanwhile", size=now.size)
 
-    def accuse(self, bundle: str) -> None:
-        """Keep a bundle of evidence, once, within a limit."""
-        try:
-            self._file.execute(
-                "INSERT OR IGNORE INTO evidence (bundle)"
-                " SELECT ? WHERE (SELECT count(*) FROM evidence) < ?",
-                (bundle, MAX_BUNDLES),
+    def accuse(self, origin: str, bundle: str) -> None:
+        """Keep a bundle of evidence against a log, once, within a limit."""
+        with self._turn:
+            self._write(
+                "INSERT OR IGNORE INTO evidence (origin, bundle)"
+                " SELECT ?, ? WHERE (SELECT count(*) FROM evidence) < ?",
+                (origin, bundle, MAX_BUNDLES),
             )
-        except apsw.Error as error:
-            raise StoreError(f"nothing was written: {error}") from error
 
-    def evidence(self) -> list[str]:
-        """Return all bundles that were kept."""
-        rows = self._file.execute("SELECT bundle FROM evidence ORDER BY number")
+    def accused(self, origin: str) -> bool:
+        """Say whether there is evidence against a log."""
+        return bool(self._ask("SELECT 1 FROM evidence WHERE origin = ? LIMIT 1", origin))
+
+    def evidence(self, limit: int = MAX_BUNDLES) -> list[str]:
+        """Return the bundles that were kept first."""
+        rows = self._ask("SELECT bundle FROM evidence ORDER BY number LIMIT ?", limit)
         return [bundle for (bundle,) in rows]
 
     def close(self) -> None:
         """Close the file and let go of it."""
-        self._file.close()
-        self._lock.close()
+        with self._turn:
+            self._file.close()
+            self._lock.close()
+
+    def _ask(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
+        with self._turn:
+            try:
+                return self._file.execute(statement, values).fetchall()
+            except apsw.Error as error:
+                raise StoreError(f"nothing was read: {error}") from error
+
+    def _write(self, statement: str, values: tuple[str | int | bytes, ...]) -> None:
+        try:
+            self._file.execute(statement, values)
+        except apsw.Error as error:
+            raise StoreError(f"nothing was written: {error}") from error

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from rahba.errors import BadInputError, RemoteError
+from wallet.witness import origin_hash
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
 TIMEOUT_S: Final = 5.0
@@ -28,7 +29,7 @@ class HttpWitness:
         """Talk to ``url``; nothing is sent yet."""
         if urlsplit(url).scheme not in {"http", "https"}:
             raise BadInputError("a witness's address is http or https", url=url[:200])
-        self._url = url.rstrip("/") + "/add-checkpoint"
+        self._url = url.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -36,18 +37,38 @@ class HttpWitness:
         """Send a request; returns status and body.
 
         Raises:
-            WitnessUnreachableError: no answer in time, or too long a one.
+            WitnessUnreachableError: no answer in time.
         """
+        return await self._ask("POST", "/add-checkpoint", body)
+
+    async def checkpoint(self, origin: str) -> str | None:
+        """Return the newest checkpoint that it cosigned of a log, if it shows one.
+
+        Raises:
+            WitnessUnreachableError: no answer in time.
+        """
+        status, note = await self._ask("GET", f"/{origin_hash(origin)}/checkpoint", None)
+        return note if status == 200 else None
+
+    async def _ask(self, method: str, path: str, body: bytes | None) -> tuple[int, str]:
         if self._session is None:
             self._session = aiohttp.ClientSession()
         try:
-            async with self._session.post(
-                self._url, data=body, timeout=self._timeout, allow_redirects=False
+            async with self._session.request(
+                method,
+                self._url + path,
+                data=body,
+                timeout=self._timeout,
+                allow_redirects=False,
             ) as reply:
-                raw = await reply.content.read(MAX_ANSWER_BYTES)
+                raw = bytearray()
+                async for chunk in reply.content.iter_any():
+                    raw += chunk
+                    if len(raw) > MAX_ANSWER_BYTES:
+                        raise WitnessUnreachableError(f"{self._url}: the answer is too long")
                 return reply.status, raw.decode()
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as error:
-            raise WitnessUnreachableError(f"{self._url}: {error!r}") from error
+            raise WitnessUnreachableError(f"{self._url}{path}: {error!r}") from error
 
     async def close(self) -> None:
         """Close the connections."""
