@@ -137,7 +137,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
     except NoMarketError:
         ours: tuple[str, ...] = ()
     else:
-        ours = (where.gateway_url, where.ledger_url)
+        ours = (where.gateway_url, where.ledger_url, where.witness_url)
     addresses = {
         "RAHBA_HTTP": settings.http,
         "RAHBA_LEDGER": settings.ledger,

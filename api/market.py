@@ -56,6 +56,7 @@ class Whereabouts(msgspec.Struct, frozen=True):
     celery_broker_url: str
     ledger_url: str
     gateway_url: str
+    witness_url: str = ""
 
 
 class LocalMarket:
@@ -107,6 +108,7 @@ class LocalMarket:
             celery_broker_url=settings.celery_broker_url or next_database(redis_url),
             ledger_url=settings.ledger_url,
             gateway_url=settings.gateway_url,
+            witness_url=settings.witness.url,
         )
         self._operator = await asyncio.to_thread(prepare_auditor, settings)
         self._supervisor = Supervisor(settings.data_dir, self._groups(self.where))

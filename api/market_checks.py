@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import dropwhile, islice
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -29,7 +30,8 @@ from rahba.errors import RahbaError
 from rahba.note import open_checkpoint
 from wallet.transports.http import HttpLedger
 
-SERVICES: Final = ("ledger", "gateway", "host", "worker")
+SERVICES: Final = ("witness", "ledger", "gateway", "host", "worker")
+COMMAND: Final = "api.cli"
 PATIENCE_S: Final = 3.0
 MAX_SKEW_MS: Final = 2_000
 MAX_QUEUE: Final = 100
@@ -46,6 +48,7 @@ async def check_market(settings: Settings, clock: Clock) -> AsyncIterator[Findin
     yield check_processes(where)
     yield await check_gateway(where.gateway_url)
     yield await check_ledger(where.ledger_url)
+    yield await check_witnesses(where.ledger_url)
     async for finding in check_broker(where, clock):
         yield finding
 
@@ -54,13 +57,19 @@ def check_processes(where: Whereabouts) -> Finding:
     """Check that the supervisor has a child for each service."""
     try:
         children = psutil.Process(where.pid).children()
-        running = {child.cmdline()[-1] for child in children if child.is_running()}
-    except (psutil.Error, IndexError):
+        running = {_name(child.cmdline()) for child in children if child.is_running()}
+    except psutil.Error:
         return _processes_wrong("the supervisor's processes cannot be seen")
     missing = [name for name in SERVICES if name not in running]
     if missing:
         return _processes_wrong(f"not running: {', '.join(missing)}")
     return Finding("processes", "ok", f"{', '.join(SERVICES)} are running")
+
+
+def _name(command: list[str]) -> str:
+    """Return which of our commands a process runs."""
+    words = dropwhile(lambda word: word != COMMAND, command)
+    return next(islice(words, 1, None), "")
 
 
 def _processes_wrong(text: str) -> Finding:
@@ -99,6 +108,25 @@ async def check_ledger(url: str) -> Finding:
         text = f"accounts own {supply.total} fals, issued were {supply.issued}"
         return Finding("ledger", "broken", text, step)
     return Finding("ledger", "ok", f"{head.size} entries under a valid checkpoint, supply exact")
+
+
+async def check_witnesses(url: str) -> Finding:
+    """Check that the newest checkpoints are cosigned, or that nobody is asked to."""
+    step = "rahba logs witness; the file `policy` says who is asked"
+    ledger = HttpLedger(url, patience_s=PATIENCE_S, attempt_s=PATIENCE_S)
+    try:
+        key = await ledger.verifier_key()
+        head = open_checkpoint(await ledger.checkpoint(), key)
+        note = await ledger.witnessed()
+    except RahbaError as error:
+        return Finding("witnesses", "warning", f"{error.code}: {error.message}"[:200], step)
+    finally:
+        await ledger.close()
+    if note is None:
+        return Finding("witnesses", "warning", "no checkpoint is cosigned", step)
+    seen = open_checkpoint(note, key)
+    text = f"{seen.size} of {head.size} entries are under a cosigned checkpoint"
+    return Finding("witnesses", "ok", text)
 
 
 async def check_broker(where: Whereabouts, clock: Clock) -> AsyncIterator[Finding]:

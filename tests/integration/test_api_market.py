@@ -93,7 +93,7 @@ async def test_a_market_survives_its_redis_and_its_owner_keeps_the_key(tmp_path:
     settings = Settings.read(market_env(tmp_path))
     async with LocalMarket(settings) as market:
         assert market.where is not None
-        assert set(market.pids()) == {"redis", "ledger", "gateway", "host", "worker"}
+        assert set(market.pids()) == {"redis", "witness", "ledger", "gateway", "host", "worker"}
         key = await prepare_owner(settings, market.where)
         assert (tmp_path / TOKEN_FILE).stat().st_mode & 0o077 == 0
         before = market.pids()["redis"]

@@ -38,9 +38,8 @@ def states(report: dict[str, Any]) -> dict[str, str]:
 async def test_a_market_that_is_well_has_nothing_broken(market: RunningMarket) -> None:
     code, report = doctor(market.env)
     found = states(report)
-    assert {found[name] for name in ("market", "processes", "gateway", "ledger", "broker")} == {
-        "ok"
-    }
+    parts = ("market", "processes", "gateway", "ledger", "witnesses", "broker")
+    assert {found[name] for name in parts} == {"ok"}
     assert [one for one in report["findings"] if one["state"] == "broken"] == []
     assert (code, report["ok"]) == (0, True)
 
