@@ -36,6 +36,7 @@ from wallet.transactions import Genesis, read
 
 MAX_ENTRIES: Final = 1_000
 MAX_HISTORY: Final = 1_000
+MAX_TILES: Final = 16
 RETRY_S: Final = 1.0
 T = TypeVar("T")
 
@@ -187,11 +188,15 @@ class LedgerViews:
 
     async def publish(self, folder: Path) -> None:
         """Keep the log's static files in ``folder`` in step, until the ledger stops."""
-        tiles, size = TileDirectory(folder, self._store, self._book.log), 0
+        tiles, shown = TileDirectory(folder, self._store, self._book.log), 0
         while not self._stopped.done():
             try:
-                note, size = await self.next_checkpoint(size)
-                await self._read(partial(tiles.publish, note, size))
+                note, size = await self.next_checkpoint(shown)
+                await self._read(partial(tiles.start, size))
+                while work := tiles.take(MAX_TILES):  # between them, others have their turn
+                    await self._read(partial(tiles.write, work))
+                await self._read(partial(tiles.finish, note))
+                shown = size
             except LedgerUnavailableError:
                 return
             except OSError as error:  # a copy: the ledger goes on without it
