@@ -176,6 +176,18 @@ def consistencies(made: Shop) -> list[Case]:
         },
         "an empty log with another root": {"old": 0, "path": []},
         "an empty log with steps": {"old": 0, "old_root": b64(EMPTY_ROOT)},
+        "two roots of an empty log": {
+            "old": 0,
+            "new": 0,
+            "old_root": b64(EMPTY_ROOT),
+            "path": [],
+        },
+        "an empty log with a root, twice": {
+            "old": 0,
+            "new": 0,
+            "old_root": good["new_root"],
+            "path": [],
+        },
     }
     return found + [case("consistency", n, good | change) for n, change in changes.items()]
 

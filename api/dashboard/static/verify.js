@@ -282,8 +282,9 @@ export async function extendsLog(oldSize, newSize, oldRoot, newRoot, path) {
   if (!(oldSize >= 0 && oldSize <= newSize && Number.isSafeInteger(newSize))) return false;
   try {
     const before = hex(bytesOf(oldRoot));
-    if (oldSize === 0) return path.length === 0 && before === hex(await sha256(Uint8Array.of()));
-    if (oldSize === newSize) return path.length === 0 && oldRoot === newRoot;
+    const empty = oldSize !== 0 || before === hex(await sha256(Uint8Array.of()));
+    if (oldSize === newSize) return empty && path.length === 0 && oldRoot === newRoot;
+    if (oldSize === 0) return empty && path.length === 0;
     let [node, last] = [oldSize - 1, newSize - 1];
     for (; node % 2; node = Math.floor(node / 2)) last = Math.floor(last / 2);
     const steps = path.map((step) => unhex(step));
