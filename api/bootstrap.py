@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,8 +28,10 @@ from rahba.ids import RandomIds
 if TYPE_CHECKING:
     from agents.work import WorkKey
     from broker import Broker
+    from wallet.book import Book
     from wallet.cosigning import Cosigning
     from wallet.ports import Ledger, Store
+    from wallet.recovery import BeforeSigning
     from wallet.replay import Replay
 
 log = logging.getLogger(__name__)
@@ -200,15 +203,35 @@ async def run_ledger(settings: Settings, stop: asyncio.Event, *, standby: bool =
             operator=operator,
             clock=clock,
             ids=RandomIds(),
-            before_signing=cosigning.before_signing if cosigning else None,
+            before_signing=_asking(cosigning, settings) if cosigning else None,
             replay=replay,
         )
         await stack.enter_async_context(sequencer)
         address = settings.ledger
-        jobs = [serve(sequencer, address.host, address.port, log=sequencer.log)]
+        policy = cosigning.policy_of(await sequencer.verifier_key()) if cosigning else None
+        jobs = [serve(sequencer, address.host, address.port, log=sequencer.log, policy=policy)]
         jobs += [sequencer.publish(settings.data_dir / "log")]
         jobs += [cosigning.run(sequencer)] if cosigning else []
         await _until(stop, *jobs, sequencer.stopped(), beats)
+
+
+def _asking(cosigning: Cosigning, settings: Settings) -> BeforeSigning:
+    """Return the question to the witnesses; what one of them shows against us is kept."""
+    from wallet.cosigning import RolledBackError
+
+    async def ask(book: Book, note: str) -> None:
+        try:
+            await cosigning.before_signing(book, note)
+        except RolledBackError as error:
+            shown = error.facts.get("note")
+            if isinstance(shown, str):
+                folder = settings.data_dir / "evidence"
+                folder.mkdir(mode=0o700, exist_ok=True)
+                name = sha256(shown.encode()).hexdigest()[:16]
+                (folder / f"{name}.note").write_text(shown, "utf-8")
+            raise
+
+    return ask
 
 
 def ledger_store(settings: Settings) -> Store:

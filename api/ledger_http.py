@@ -86,16 +86,21 @@ class MediaTypeError(BadInputError):
 
 
 class LedgerApp:
-    """The ASGI application over one ledger that has replayed its log; ``log`` adds hash tiles."""
+    """The ASGI application over one ledger that has replayed its log.
+
+    ``log`` adds hash tiles, ``policy`` is the trust policy by which its checkpoints are witnessed.
+    """
 
     def __init__(
         self,
         ledger: Ledger,
         *,
         log: MerkleLog | None = None,
+        policy: str | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         """Serve ``ledger``."""
+        self._policy_text = policy
         self._ledger = ledger
         self._log = log
         self._max_body_bytes = max_body_bytes
@@ -107,6 +112,7 @@ class LedgerApp:
             "/v1/log/key": self._key,
             "/v1/log/checkpoint": self._checkpoint,
             "/v1/log/witnessed": self._witnessed,
+            "/v1/log/policy": self._policy,
             "/v1/log/proof/inclusion": self._inclusion,
             "/v1/log/proof/consistency": self._consistency,
         }
@@ -218,6 +224,11 @@ class LedgerApp:
             raise NotFoundError("no quorum of witnesses has cosigned a checkpoint yet")
         return Reply(note.encode(), TEXT, headers={"cache-control": BRIEFLY})
 
+    async def _policy(self, _: Query) -> Reply:
+        if self._policy_text is None:
+            raise NotFoundError("nobody is asked to cosign this log")
+        return Reply(self._policy_text.encode(), TEXT, headers={"cache-control": BRIEFLY})
+
     async def _inclusion(self, query: Query) -> Reply:
         tx_id = _digest(query.get("tx", ""))
         witnessed = query.get("witnessed") == "1"
@@ -252,6 +263,7 @@ async def serve(
     port: int,
     *,
     log: MerkleLog | None = None,
+    policy: str | None = None,
     ready: Callable[[str], None] | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
 ) -> None:
@@ -260,7 +272,7 @@ async def serve(
     ``ready`` is called with the address once it listens (``port`` 0: any free one). Signals are
     the caller's; closing the ledger, too.
     """
-    app = LedgerApp(ledger, log=log, max_body_bytes=max_body_bytes)
+    app = LedgerApp(ledger, log=log, policy=policy, max_body_bytes=max_body_bytes)
     await serve_app(app, host, port, ready=ready)
 
 

@@ -118,6 +118,15 @@ def read_policy(text: str) -> Policy:
     return reader.policy
 
 
+def write_policy(policy: Policy) -> str:
+    """Return a policy's file without addresses: what is needed to judge a checkpoint."""
+    lines = [f"log {log.vkey}" for log in policy.logs]
+    lines += [f"witness {name} {witness.vkey}" for name, witness in policy.witnesses.items()]
+    for name, group in policy.groups.items():
+        lines.append(" ".join(["group", name, str(group.threshold), *group.members]))
+    return "\n".join([*lines, f"quorum {policy.quorum}", ""])
+
+
 class _Reader:
     """Takes line after line."""
 

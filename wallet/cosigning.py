@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from rahba.cosignature import cosigned_at
@@ -28,7 +28,7 @@ from rahba.note import (
     signed_by,
     verifier_key_of,
 )
-from rahba.policy import Policy
+from rahba.policy import Party, Policy, write_policy
 from wallet.book import Book
 from wallet.errors import LedgerUnavailableError
 from wallet.witness import write_request
@@ -109,6 +109,10 @@ class Cosigning:
         self._asked = {name: _Asked(witness) for name, witness in witnesses.items()}
         self._round = 0
         self._open: set[asyncio.Task[str | None]] = set()
+
+    def policy_of(self, vkey: str) -> str:
+        """Return the policy that a client needs to judge checkpoints of the log ``vkey``."""
+        return write_policy(replace(self._policy, logs=[Party(vkey, None)]))
 
     async def before_signing(self, book: Book, note: str) -> None:
         """Ask every witness whether it knows more than the stored checkpoint.

@@ -6,7 +6,7 @@ import pytest
 
 from rahba.cosignature import cosign, cosigner_key
 from rahba.errors import TooLargeError
-from rahba.policy import BadPolicyError, read_policy
+from rahba.policy import BadPolicyError, read_policy, write_policy
 from tests.fixtures.wallet import did, signer_of
 from tests.fixtures.witnesses import PlainLog, words
 
@@ -104,3 +104,19 @@ def test_a_policy_beyond_the_limits_is_refused() -> None:
     many = [f"witness n{n} {cosigner_key(f'w{n}', did(f'n{n}'))}" for n in range(65)]
     with pytest.raises(TooLargeError):
         read_policy("\n".join([*many, "quorum none"]))
+
+
+def test_a_written_policy_says_the_same_without_addresses() -> None:
+    policy = read_policy(TEXT)
+    text = write_policy(policy)
+    assert "https://" not in text
+    again = read_policy(text)
+    assert (again.groups, again.quorum, list(again.witnesses)) == (
+        policy.groups,
+        policy.quorum,
+        list(policy.witnesses),
+    )
+    assert again.believes(note_by("x1", "x2", "y1")) is not None
+    assert again.believes(note_by("x1", "x2")) is None
+    assert write_policy(again) == text
+    assert read_policy(write_policy(read_policy("quorum none"))).met({})

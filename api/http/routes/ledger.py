@@ -43,7 +43,7 @@ from api.http.errors import (
     UnknownHoldError,
     UnknownTransactionError,
 )
-from api.http.gateway import gateway_of
+from api.http.gateway import Gateway, gateway_of
 from api.http.problems import problem_of
 from api.http.reading import media_type
 from api.http.replies import Reply
@@ -240,24 +240,41 @@ async def read_tile(request: Request, tile: Tile) -> Response:
     parts = tile.split("/")
     if gateway.parts.ledger_url is None or len(tile) > 128 or not all(map(_tile_part, parts)):
         raise NotFoundError("there is no such tile")
-    for url in gateway.parts.ledger_url.split(","):
-        body = await _fetched(gateway.session(), f"{url.rstrip('/')}/v1/log/tile/{tile}")
-        if body is not None:
-            break
-    else:
-        raise UnavailableError("the ledger cannot serve tiles at the moment")
+    body = await _from_ledger(gateway, gateway.parts.ledger_url, f"tile/{tile}")
     headers = {"cache-control": "public, max-age=31536000, immutable"}
     return Response(body, headers=headers, media_type="application/octet-stream")
 
 
+@router.get("/log/policy", responses=plain_answers(200, 404))
+async def read_policy(request: Request) -> Response:
+    """Return by whom the ledger has its checkpoints cosigned (a C2SP tlog-policy).
+
+    Whoever believes it as it stands trusts the ledger's choice: better write your own.
+    """
+    gateway = gateway_of(request)
+    if gateway.parts.ledger_url is None:
+        raise NotFoundError("this gateway knows no policy")
+    text = (await _from_ledger(gateway, gateway.parts.ledger_url, "policy")).decode()
+    return PlainTextResponse(text, headers={"cache-control": "public, max-age=1"})
+
+
+async def _from_ledger(gateway: Gateway, urls: str, place: str) -> bytes:
+    """Return a file of the log from the ledger's own door, or from its standby's."""
+    for url in urls.split(","):
+        body = await _fetched(gateway.session(), f"{url.rstrip('/')}/v1/log/{place}")
+        if body is not None:
+            return body
+    raise UnavailableError("the ledger cannot be asked at the moment")
+
+
 async def _fetched(session: aiohttp.ClientSession, address: str) -> bytes | None:
-    """Return a tile, or ``None`` if the ledger is not served at this address now."""
+    """Return a file of the log, or ``None`` if the ledger is not served at this address now."""
     try:
         async with session.get(address, timeout=_TILE_WITHIN) as answer:
             if answer.status >= 500:
                 return None
             if answer.status != 200:
-                raise NotFoundError("there is no such tile")
+                raise NotFoundError("the ledger has no such file")
             return await answer.content.read(_MAX_TILE_BYTES)
     except (aiohttp.ClientError, TimeoutError):
         return None
