@@ -49,7 +49,7 @@ def test_the_compose_file_follows_the_compose_specification(compose: dict[str, A
 
 def test_every_service_runs_a_command_that_the_command_line_has(compose: dict[str, Any]) -> None:
     ours = {name: it for name, it in compose["services"].items() if it.get("image", "") == IMAGE}
-    assert set(ours) == {"ledger", "gateway", "host", "worker"}
+    assert set(ours) == {"ledger", "gateway", "host", "worker", "witness"}
     for service in ours.values():
         command: Any = main
         for word in service["command"]:
@@ -78,7 +78,7 @@ def test_ports_are_open_to_this_machine_alone(compose: dict[str, Any]) -> None:
 
 
 def test_every_service_that_listens_says_whether_it_is_healthy(compose: dict[str, Any]) -> None:
-    for name in ("redis", "ledger", "gateway"):
+    for name in ("redis", "ledger", "gateway", "witness"):
         assert compose["services"][name]["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
 
 
