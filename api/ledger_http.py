@@ -128,6 +128,7 @@ class LedgerApp:
         if scope["type"] != "http":
             raise RuntimeError("the ledger speaks HTTP only")
         try:
+            _check_address(scope)
             if _is_stream(scope):
                 receipt = _query(scope["query_string"]).get("receipt") == "1"
                 await answer_stream(self._ledger, receive, send, receipt=receipt)
@@ -144,8 +145,6 @@ class LedgerApp:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         path, method = scope["path"], scope["method"]
-        if len(path) > MAX_PATH_CHARS or len(scope["query_string"]) > MAX_QUERY_BYTES:
-            raise TooLargeError("address too long", limit=MAX_PATH_CHARS)
         if path == "/v1/transactions":
             return await self._submit(scope, receive) if method == "POST" else _only("POST")
         exact = self._exact.get(path)
@@ -286,6 +285,11 @@ def _single(answer: Answer) -> Reply:
         detail,
         {"outcome": answer.outcome, "id": answer.id},
     )
+
+
+def _check_address(scope: Scope) -> None:
+    if len(scope["path"]) > MAX_PATH_CHARS or len(scope["query_string"]) > MAX_QUERY_BYTES:
+        raise TooLargeError("address too long", limit=MAX_PATH_CHARS)
 
 
 def _is_stream(scope: Scope) -> bool:

@@ -2,17 +2,19 @@
 
 * ``POST /v1/transactions`` whose body and whose accepted answer are both NDJSON is such a stream.
   Answers go out while the body still comes in, so neither side keeps more than a window.
-* What waits is bounded: lines of one group, groups that the ledger has, bytes of one line. When a
-  bound is reached nothing more is read, and TCP makes the sender wait.
+* What waits is bounded: lines and bytes of one group, groups that the ledger has, bytes of one
+  line. When a bound is reached nothing more is read, and TCP makes the sender wait. Who neither
+  sends nor reads for ``IDLE_S`` loses the stream.
 * A broken line is answered like any other, and its neighbours do not notice. When the ledger stops,
-  the last line is a problem document: what was not answered before it may be sent again.
+  the last line is ``{"error": …}`` and the stream ends there, although the body may not have: what
+  was not answered before it may be sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
 import orjson
@@ -24,10 +26,13 @@ from wallet.transactions import MAX_TX_BYTES
 
 NDJSON: Final = "application/x-ndjson"
 MAX_GROUP: Final = 500
+MAX_GROUP_BYTES: Final = 256 * 1024
 MAX_GROUPS: Final = 4
 MAX_LINE_BYTES: Final = MAX_TX_BYTES
 IDLE_S: Final = 60.0
 _TOO_LONG: Final = Answer("invalid", "", code="too_large", detail="the line is too long")
+
+logger = logging.getLogger("rahba.ledger.http")
 
 
 class Lines:
@@ -64,59 +69,74 @@ class Lines:
 
 
 Group = tuple[list[bytes | None], asyncio.Task[list[Answer]]]
+Groups = asyncio.Queue[Group | RahbaError | None]
 
 
-async def answer_stream(ledger: Ledger, receive: Receive, send: Send, *, receipt: bool) -> None:
-    """Answer a request line by line, until the body ends or the caller is gone."""
+async def answer_stream(
+    ledger: Ledger, receive: Receive, send: Send, *, receipt: bool, idle_s: float = IDLE_S
+) -> None:
+    """Answer a request line by line, until the body ends or the caller is gone.
+
+    A problem ends the stream at once, whatever of the body is still to come. ``idle_s`` is how
+    long nothing may come, and how long nobody may read.
+    """
     headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    groups: asyncio.Queue[Group | RahbaError | None] = asyncio.Queue(MAX_GROUPS)
-    reading = asyncio.create_task(_read(ledger, receive, groups, receipt=receipt))
+    groups = Groups(MAX_GROUPS)
+    reading = asyncio.create_task(_read(ledger, receive, groups, receipt=receipt, idle_s=idle_s))
     try:
-        await _write(groups, send)
-        with contextlib.suppress(HungUpError):
-            await reading
+        whole = await _write(groups, send, idle_s)
     finally:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
-        while not groups.empty():
-            left = groups.get_nowait()
-            if isinstance(left, tuple):  # it is submitted: nobody waits for the answers any more
-                left[1].add_done_callback(_forget)
-    await send({"type": "http.response.body", "body": b""})
+    if whole:
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _read(
-    ledger: Ledger,
-    receive: Receive,
-    groups: asyncio.Queue[Group | RahbaError | None],
-    *,
-    receipt: bool,
+    ledger: Ledger, receive: Receive, groups: Groups, *, receipt: bool, idle_s: float
 ) -> None:
     """Submit the lines in groups: what came in one piece goes together."""
+    end: RahbaError | None = None
     try:
-        async for lines in _arriving(receive):
-            for at in range(0, len(lines), MAX_GROUP):
-                group = lines[at : at + MAX_GROUP]
+        async for lines in _arriving(receive, idle_s):
+            for group in _grouped(lines):
                 raws = [line for line in group if line is not None]
-                await groups.put((group, asyncio.create_task(_submit(ledger, raws, receipt))))
+                task = asyncio.create_task(_submit(ledger, raws, receipt))
+                task.add_done_callback(_forget)  # at the end nobody may wait for it any more
+                await groups.put((group, task))
     except TimeoutError:
-        await groups.put(StreamIdleError(f"no line came for {IDLE_S:.0f} s"))
-        return
+        end = StreamIdleError(f"no line came for {idle_s:g} s")
     except HungUpError:
-        await groups.put(None)
-        raise
-    await groups.put(None)
+        pass  # what came before is submitted; sending answers to nobody does no harm
+    except Exception:  # a supervised boundary: whoever writes must not wait for ever
+        logger.exception("a stream could not be read")
+        end = StreamBrokenError("the ledger could not read on; its own log says why")
+    await groups.put(end)
+
+
+def _grouped(lines: list[bytes | None]) -> Iterator[list[bytes | None]]:
+    group: list[bytes | None] = []
+    size = 0
+    for line in lines:
+        length = len(line or b"")
+        if group and (len(group) == MAX_GROUP or size + length > MAX_GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(line)
+        size += length
+    if group:
+        yield group
 
 
 async def _submit(ledger: Ledger, raws: list[bytes], receipt: bool) -> list[Answer]:
     return await ledger.submit_many(raws, receipt=receipt) if raws else []
 
 
-async def _arriving(receive: Receive) -> AsyncIterator[list[bytes | None]]:
+async def _arriving(receive: Receive, idle_s: float) -> AsyncIterator[list[bytes | None]]:
     lines, more = Lines(), True
     while more:
-        async with asyncio.timeout(IDLE_S):
+        async with asyncio.timeout(idle_s):
             message = await receive()
         if message["type"] == "http.disconnect":
             raise HungUpError
@@ -128,19 +148,34 @@ async def _arriving(receive: Receive) -> AsyncIterator[list[bytes | None]]:
             yield found
 
 
-async def _write(groups: asyncio.Queue[Group | RahbaError | None], send: Send) -> None:
-    while (group := await groups.get()) is not None:
-        if isinstance(group, RahbaError):
-            await _send(send, [_problem(group)])
-            return
-        lines, task = group
-        try:
-            answers = iter(await task)
-        except RahbaError as error:
-            await _send(send, [_problem(error)])
-            return
-        told = [next(answers) if line is not None else _TOO_LONG for line in lines]
-        await _send(send, told)
+async def _write(groups: Groups, send: Send, idle_s: float) -> bool:
+    """Send the answers in their order; says whether the caller has read to the end."""
+    try:
+        while (group := await groups.get()) is not None:
+            told, go_on = await _told(group)
+            async with asyncio.timeout(idle_s):
+                await _send(send, told)
+            if not go_on:
+                break
+    except TimeoutError:
+        return False  # nobody reads: the door closes the connection
+    return True
+
+
+async def _told(group: Group | RahbaError) -> tuple[Sequence[object], bool]:
+    """Return what is to be said of a group, and whether there is anything to say after it."""
+    if isinstance(group, RahbaError):
+        return [_problem(group)], False
+    lines, task = group
+    try:
+        answers = iter(await task)
+    except RahbaError as error:
+        return [_problem(error)], False
+    except Exception:  # a supervised boundary: the caller is told that the answers end here
+        logger.exception("a group of a stream could not be submitted")
+        error = StreamBrokenError("the ledger could not answer; its own log says why")
+        return [_problem(error)], False
+    return [next(answers) if line is not None else _TOO_LONG for line in lines], True
 
 
 async def _send(send: Send, told: Sequence[object]) -> None:
@@ -162,6 +197,14 @@ def _problem(error: RahbaError) -> dict[str, object]:
 def _forget(task: asyncio.Task[list[Answer]]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+class StreamBrokenError(RahbaError):
+    """A defect ended a stream: what was not answered may be in the log, or not."""
+
+    code = "stream_broken"
+    retryable = True
+    hint = "send what was not answered again, on a new stream"
 
 
 class StreamIdleError(RahbaError):

@@ -40,6 +40,7 @@ KINDS: Final[dict[str, Kind]] = {
     "unsupported_media_type": Kind(415, "The body is of a type that is not read here"),
     "headers_too_large": Kind(431, "The header fields exceed their limit"),
     "query_too_long": Kind(414, "The address exceeds its limit"),
+    "stream_broken": Kind(500, "A defect ended a stream"),
     "stream_idle": Kind(408, "Nothing came on an open stream"),
     "slow_body": Kind(408, "The body did not arrive in time"),
     "key_required": Kind(401, "An API key is required"),

@@ -2,6 +2,7 @@
 
 * All submissions of one loop tick travel in one POST (NDJSON); a few requests may be in flight,
   what comes meanwhile gathers for the next. Callers beyond ``MAX_WAITING`` wait their turn.
+* A stream (:meth:`HttpLedger.stream`) has a connection of its own.
 * When the connection breaks, the very same bytes are sent again, with growing pauses, until
   ``patience_s`` is over. The ledger knows them by their id, so a retry never pays twice.
 * A ledger with a standby has several addresses, separated by commas: what one of them cannot
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -31,10 +33,12 @@ from rahba.merkle import OutOfRangeError, leaf_hash
 from rahba.proof import InclusionProof
 from wallet.errors import LedgerUnavailableError
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
+from wallet.transports.window import MAX_LINE_BYTES, Window, lines_of
 from wallet.wire import LedgerAnswerError, read
 
 T = TypeVar("T")
 
+NDJSON: Final = "application/x-ndjson"
 MAX_ITEMS: Final = 1_000
 MAX_POST_BYTES: Final = 1_000_000
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
@@ -58,6 +62,18 @@ class LedgerUnreachableError(LedgerUnavailableError):
 class _Problem(msgspec.Struct):
     code: str = ""
     detail: str = ""
+
+
+class _LastProblem(_Problem):
+    retryable: bool = False
+
+
+class _LastLine(msgspec.Struct):
+    error: _LastProblem
+
+
+class _BrokenError(Exception):
+    """A stream ended before its answers did: it may be begun anew."""
 
 
 class _Chain(msgspec.Struct):
@@ -94,6 +110,7 @@ class HttpLedger:
         self._room = asyncio.Semaphore(MAX_WAITING)
         self._jobs: deque[_Job] = deque()
         self._posts: set[asyncio.Task[None]] = set()
+        self._streams: dict[Window, aiohttp.ClientResponse | None] = {}
         self._scheduled = False
         self._chain = ""
         self._key = ""
@@ -117,6 +134,10 @@ class HttpLedger:
         await asyncio.gather(*posts, return_exceptions=True)
         while self._jobs:
             _fail(self._jobs.popleft(), LedgerUnreachableError("the client was closed"))
+        for window, reply in tuple(self._streams.items()):
+            await window.abandon(LedgerUnreachableError("the client was closed"))
+            if reply is not None:
+                reply.close()
         if self._session is not None:
             await self._session.close()
 
@@ -144,23 +165,64 @@ class HttpLedger:
     ) -> AsyncIterator[Answer]:
         """Submit what comes, without end, and yield every answer in order.
 
-        A few groups are under way at a time; ``raws`` is not asked for more meanwhile. A broken
-        connection is mended as for :meth:`submit_many`: each item is answered once.
+        All travels on one connection, each line as it comes. ``raws`` is asked for more only while
+        few wait for their answers, and the ledger's answers are read only when they are asked
+        for. When the connection breaks, what is unanswered is sent again on a new one, so that
+        each item is answered once and none overtakes another.
+
+        Raises:
+            LedgerUnreachableError: no answer came for ``patience_s``.
         """
-        under_way: deque[asyncio.Task[list[Answer]]] = deque()
+        loop, window, web = asyncio.get_running_loop(), Window(raws), aiohttp.ClientSession()
+        self._streams[window] = None
+        attempt, give_up = 0, 0.0
         try:
-            async for group in _groups(raws):
-                under_way.append(asyncio.create_task(self.submit_many(group, receipt=receipt)))
-                while len(under_way) >= MAX_IN_FLIGHT:
-                    for answer in await under_way.popleft():
-                        yield answer
-            while under_way:
-                for answer in await under_way.popleft():
-                    yield answer
+            while await window.something():
+                url = self._urls[0]
+                try:
+                    async with aclosing(self._converse(web, url, window, receipt)) as answers:
+                        async for answer in answers:
+                            attempt = 0
+                            yield answer
+                    continue
+                except (aiohttp.ClientError, TimeoutError, OSError, _BrokenError) as error:
+                    reason = error
+                self._rotate(url)
+                give_up = give_up if attempt else loop.time() + self._patience_s
+                await self._pause(url, attempt, give_up, reason)
+                attempt += 1
         finally:
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await window.close()
+            await web.close()
+            self._streams.pop(window, None)
+
+    async def _converse(
+        self, web: aiohttp.ClientSession, url: str, window: Window, receipt: bool
+    ) -> AsyncIterator[Answer]:
+        """Send on one connection what waits, until all is answered or the connection breaks."""
+        window.rewind()
+        async with asyncio.timeout(self._attempt_s):
+            reply = await web.post(
+                f"{url}/v1/transactions" + ("?receipt=1" if receipt else ""),
+                data=window.chunks(),
+                headers={"content-type": NDJSON, "accept": NDJSON},
+                timeout=aiohttp.ClientTimeout(total=None),
+                allow_redirects=False,
+            )
+        self._streams[window] = reply
+        try:
+            if reply.status in _TRY_AGAIN:
+                raise _BrokenError(f"status {reply.status}")
+            if reply.status != 200 or reply.content_type != NDJSON:
+                raise _problem(reply.status, await reply.content.read(MAX_LINE_BYTES))
+            async for line in lines_of(reply.content, window, self._attempt_s):
+                yield window.settle(_answer(line))
+                if window.done:
+                    return
+        finally:
+            reply.close()
+        if window:
+            raise _BrokenError("the stream ended before its answers")
 
     async def chain(self) -> str:
         """Return the chain id."""
@@ -318,13 +380,17 @@ class HttpLedger:
                 if status not in _TRY_AGAIN:
                     raise reason
             self._rotate(url)
-            pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
-            if loop.time() + pause_s > give_up:
-                raise LedgerUnreachableError(
-                    f"the ledger cannot be reached: {reason!r}", url=url, attempts=attempt + 1
-                ) from reason
-            await asyncio.sleep(pause_s)
+            await self._pause(url, attempt, give_up, reason)
             attempt += 1
+
+    async def _pause(self, url: str, attempt: int, give_up: float, reason: Exception) -> None:
+        """Wait before the next attempt, or say that there will be none."""
+        pause_s = _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+        if asyncio.get_running_loop().time() + pause_s > give_up:
+            raise LedgerUnreachableError(
+                f"the ledger cannot be reached: {reason!r}", url=url, attempts=attempt + 1
+            ) from reason
+        await asyncio.sleep(pause_s)
 
     def _rotate(self, failed: str) -> None:
         """Ask another address from now on, unless another request saw to it already."""
@@ -337,7 +403,7 @@ class HttpLedger:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=4 * MAX_IN_FLIGHT)
             self._session = aiohttp.ClientSession(connector=connector)
-        headers = {"content-type": "application/x-ndjson"} if body is not None else None
+        headers = {"content-type": NDJSON} if body is not None else None
         timeout = aiohttp.ClientTimeout(total=limit_s)
         async with self._session.request(
             method,
@@ -371,18 +437,14 @@ def _unsendable(raw: bytes) -> str | None:
     return "too_large" if len(raw) >= MAX_POST_BYTES else None
 
 
-async def _groups(raws: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
-    """Gather what comes into groups that fit into one request."""
-    group: list[bytes] = []
-    size = 0
-    async for raw in raws:
-        if group and (len(group) == MAX_ITEMS // 2 or size + len(raw) > MAX_POST_BYTES // 2):
-            yield group
-            group, size = [], 0
-        group.append(raw)
-        size += len(raw)
-    if group:
-        yield group
+def _answer(line: bytes) -> Answer:
+    """Read a line of a stream; the last one may say why the stream ends."""
+    if not line.startswith(b'{"error":'):
+        return read(line, Answer)
+    problem = read(line, _LastLine).error
+    if problem.retryable:
+        raise _BrokenError(problem.code)
+    raise LedgerAnswerError(problem.detail or problem.code, problem=problem.code)
 
 
 def _chunks(places: list[int], raws: list[bytes]) -> Iterator[list[int]]:
