@@ -173,8 +173,8 @@ async def _told(group: Group | RahbaError) -> tuple[Sequence[object], bool]:
         return [_problem(error)], False
     except Exception:  # a supervised boundary: the caller is told that the answers end here
         logger.exception("a group of a stream could not be submitted")
-        error = StreamBrokenError("the ledger could not answer; its own log says why")
-        return [_problem(error)], False
+        broken = StreamBrokenError("the ledger could not answer; its own log says why")
+        return [_problem(broken)], False
     return [next(answers) if line is not None else _TOO_LONG for line in lines], True
 
 

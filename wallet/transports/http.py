@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -198,7 +198,7 @@ class HttpLedger:
 
     async def _converse(
         self, web: aiohttp.ClientSession, url: str, window: Window, receipt: bool
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         """Send on one connection what waits, until all is answered or the connection breaks."""
         window.rewind()
         async with asyncio.timeout(self._attempt_s):
