@@ -55,14 +55,15 @@ class Ticket:
 class Item(msgspec.Struct, eq=False, gc=False):
     """One submission: its bytes, and after admission what they are or why they are nothing.
 
-    The answer is the ``index``-th of its ticket.
+    The answer is the ``index``-th of its ticket. What is wrong stands here as an answer: an error
+    would lead through its traceback back to the item, a cycle that the collector does not see.
     """
 
     raw: bytes
     ticket: Ticket
     index: int
     signed: Signed | None = None
-    error: RahbaError | None = None
+    invalid: Answer | None = None
 
 
 class Admission:
@@ -150,10 +151,14 @@ def _admit(items: list[Item], chain: str) -> None:
             check_form(signed, chain)
             item.signed = signed
         except RahbaError as error:
-            item.error = error
+            item.invalid = _invalid(item.raw, error)
     for item in items:
         if item.signed is not None:
             try:
                 check_signatures(item.signed)
             except RahbaError as error:
-                item.signed, item.error = None, error
+                item.signed, item.invalid = None, _invalid(item.raw, error)
+
+
+def _invalid(raw: bytes, error: RahbaError) -> Answer:
+    return Answer("invalid", transaction_id(raw), code=error.code, detail=error.message)

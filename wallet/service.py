@@ -272,7 +272,9 @@ class Sequencer(LedgerViews):
     def _apply_one(self, item: Item, now: int, group: _Group) -> None:
         signed, book = item.signed, self._book
         if signed is None:
-            group.answers.append((item, _invalid(item)))
+            group.answers.append(
+                (item, item.invalid or Answer("invalid", transaction_id(item.raw)))
+            )
             return
         tx_id = signed.id
         verdict = self._refusals.recall(tx_id, book.time(now))
@@ -403,9 +405,3 @@ def _merged(first: Snapshot | None, second: Snapshot) -> Snapshot:
 def _promised(chain: str, answer: Answer) -> Promise:
     seq = answer.seq or 0
     return Promise(chain=chain, id=answer.id, seq=seq, by_size=seq + 1)
-
-
-def _invalid(item: Item) -> Answer:
-    error = item.error
-    code, detail = (error.code, error.message) if error is not None else ("invalid", "")
-    return Answer("invalid", transaction_id(item.raw), code=code, detail=detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,29 @@ async def test_a_transfer_is_logged_and_then_seen(rig: LedgerRig) -> None:
     assert found is not None
     assert (found.seq, found.payload["to"]) == (3, did("brahim"))
     assert transaction_id(found.raw) == answer.id
+
+
+@pytest.mark.parametrize("together", [1, 200])
+async def test_nothing_is_kept_of_what_was_never_valid(rig: LedgerRig, together: int) -> None:
+    """Neither bytes nor errors: whoever sends nonsense must not fill the ledger's memory."""
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(one, RahbaError) for one in gc.get_objects())
+
+    amina = await rig.funded("amina", 10_000)
+    raw = await amina.sign_transfer(did("brahim"), 10)
+    mark = raw.index(b'"sig":"') + 7
+    other = b"B" if raw[mark : mark + 1] == b"A" else b"A"
+    forged = raw[:mark] + other + raw[mark + 1 :]
+    before = kept()
+    told: set[str] = set()
+    for _ in range(400 // together):
+        answers = await rig.ledger.submit_many([b"nonsense", forged] * together)
+        told |= {f"{answer.outcome} {answer.code}" for answer in answers}
+    del answers
+    assert told == {"invalid bad_encoding", "invalid bad_signature"}
+    assert kept() - before < 10
 
 
 async def test_a_replayed_payment_changes_nothing(rig: LedgerRig) -> None:
