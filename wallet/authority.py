@@ -4,7 +4,8 @@ The signatures of a transaction stand in this order, and there is none too many:
 
 1. those of the account's policy (exactly as many as it asks for, sorted by key), or the one of a
    session key;
-2. that of the new key, when one is rotated in: it proves that somebody has it;
+2. that of the new key, when one is rotated in: it proves that somebody has it. The old key is among
+   those before: another key of the account removes it by a policy, which waits if it weakens;
 3. what the policy of the fee payer asks for and is not there already, sorted by key.
 """
 
@@ -37,6 +38,8 @@ def authorise(state: State, signed: Signed, log_time: int) -> Session | None:
         session = _session_of(account, signers[0], log_time)
     rest = signers[own:]
     if type(tx) is KeyRotate:
+        if session is None and tx.old in policy.keys and tx.old not in signers[:own]:
+            raise NotAuthorisedError("the old key signs for its own successor")
         if not rest or rest[0] != tx.new:
             raise NotAuthorisedError("the new key signs after the account's")
         rest = rest[1:]

@@ -221,9 +221,10 @@ class Revoke(Tx, frozen=True, tag="session.revoke"):
 
 
 class KeyRotate(Tx, frozen=True, tag="key.rotate"):
-    """Put key ``new`` in the place of key ``old``, at once; ``new`` signs, too. Ends all sessions.
+    """Put key ``new`` in the place of key ``old``, at once; both sign. Ends all sessions.
 
-    The account keeps its name, which is the ``did:key`` of its first key.
+    A lost key is replaced by ``policy.set``, whose new keys wait for the delay. The account keeps
+    its name, which is the ``did:key`` of its first key.
     """
 
     old: str

@@ -262,7 +262,8 @@ class PaperLedger:
     def rotate(self, by: str, old: str, new: str, now: int, signers: list[str]) -> str:
         keys, wanted = self.rule(by, now)
         unknown = (old not in keys or new in keys, "unknown_key")
-        code = self.deed(by, signers, now, unknown, key=new)
+        silent = (old in keys and old not in signers[:wanted], "not_authorised")
+        code = self.deed(by, signers, now, silent, unknown, key=new)
         if code == "logged":
             self.rules[by] = [(now, keys - {old} | {new}, wanted)]
             self.mandates = {pair: m for pair, m in self.mandates.items() if pair[0] != by}
