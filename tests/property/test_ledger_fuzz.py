@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
+import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rahba.encoding import canonical
 from rahba.errors import RahbaError
-from tests.fixtures.fuzz_inputs import ODD, Desk, transactions
+from tests.fixtures.fuzz_door import CHOICES, Door
+from tests.fixtures.fuzz_inputs import ODD, Desk, example, plain, transactions
+from tests.fixtures.wallet import DEAL
 from wallet.forms import open_transaction
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +58,52 @@ def test_every_field_of_every_type_stands_every_odd_value() -> None:
             for value in range(len(ODD)):
                 told.add(desk.submit(bytes([form, 0, field, value])))
     assert {"logged", "unknown_field", "bad_amount", "insufficient_funds", "wrong_chain"} <= told
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[Door]:
+    opened = Door()
+    yield opened
+    opened.close()
+
+
+@settings(max_examples=3_000, deadline=None)
+@given(
+    head=st.binary(min_size=CHOICES, max_size=CHOICES),
+    body=st.one_of(st.sampled_from(SEEDS), st.binary(max_size=200)),
+)
+def test_whatever_the_door_is_asked_it_gives_a_whole_and_typed_answer(
+    door: Door, head: bytes, body: bytes
+) -> None:
+    door.ask(head + body)
+
+
+def test_every_address_of_the_door_stands_every_query(door: Door) -> None:
+    told = {
+        door.ask(bytes([method, path, query, 0, 0, places, 0]) + tail)
+        for method, path, query, places in itertools.product(range(5), range(14), range(6), (0, 3))
+        for tail in (b"7", b"-1", b"\xff\x00", b"9" * 40, DEAL.encode())
+    }
+    assert {200, 400, 404, 405} <= told
+
+
+@settings(max_examples=1_500, deadline=None)
+@given(
+    st.sampled_from(DESK.forms),
+    st.dictionaries(st.integers(0, 40), st.sampled_from(ODD), max_size=6),
+)
+def test_the_canonical_bytes_of_every_type_are_those_of_rfc_8785(
+    form: type[Any], changes: dict[int, Any]
+) -> None:
+    fields = example(form, "amina", 1, DESK.chain)
+    names = sorted(fields)
+    fields |= {names[place % len(names)]: value for place, value in changes.items()}
+    fields = {name: plain(value) for name, value in fields.items()}
+    try:
+        raw = canonical(fields | {"type": form.__struct_config__.tag})
+    except RahbaError:
+        return
+    assert raw == rfc8785.dumps(orjson.loads(raw))
 
 
 @pytest.mark.long
