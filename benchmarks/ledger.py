@@ -27,7 +27,6 @@ from nacl import bindings
 from api.bootstrap import tune_for_ledger
 from benchmarks.rows import Row, row
 from rahba.clock import SystemClock
-from rahba.encoding import unb64
 from rahba.envelope import Signer, pae
 from rahba.ids import RandomIds, key_of
 from rahba.merkle import leaf_hash, verify_inclusion
@@ -208,7 +207,7 @@ def _verify_all(raws: list[bytes], pool: ThreadPoolExecutor) -> Span:
 def _signed_bytes(raw: bytes) -> tuple[bytes, bytes]:
     """Return what libsodium verifies of an envelope, signature first, and the key."""
     signed = read(raw)
-    return unb64(signed.signatures[0]) + pae(TX_TYPE, signed.payload), key_of(signed.signers[0])
+    return signed.signatures[0] + pae(TX_TYPE, signed.payload), key_of(signed.signers[0])
 
 
 async def submit_all(ledger: Sequencer, raws: list[bytes]) -> Span:

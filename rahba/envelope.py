@@ -104,11 +104,15 @@ def verify(did: str, payload_type: str, payload: bytes, signature: str) -> None:
         BadSignatureError: the signature is not ``did``'s over PAE(payload_type, payload).
         BadIdError: ``did`` is no valid key.
     """
-    raw = unb64(signature)
-    if len(raw) != SIGNATURE_BYTES:
+    verify_pae(did, pae(payload_type, payload), unb64(signature))
+
+
+def verify_pae(did: str, message: bytes, signature: bytes) -> None:
+    """Check one detached signature over what :func:`pae` returned; errors as of :func:`verify`."""
+    if len(signature) != SIGNATURE_BYTES:
         raise BadSignatureError("an Ed25519 signature has 64 bytes")
     try:
-        bindings.crypto_sign_open(raw + pae(payload_type, payload), key_of(did))
+        bindings.crypto_sign_open(signature + message, key_of(did))
     except (exceptions.BadSignatureError, exceptions.CryptoError, ValueError) as error:
         raise BadSignatureError("the signature does not verify", signer=did) from error
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-from rahba.envelope import verify
+from rahba.envelope import pae, verify_pae
 from rahba.ids import BadIdError, check_digest, key_of
 from rahba.messages import TX_TYPE
 from rahba.money import BadAmountError, parse_fals
@@ -59,8 +59,9 @@ from wallet.transactions import (
 
 def check_signatures(signed: Signed) -> None:
     """Verify every signature of the envelope (libsodium's rule; see :mod:`rahba.envelope`)."""
+    message = pae(TX_TYPE, signed.payload)
     for signer, signature in zip(signed.signers, signed.signatures, strict=True):
-        verify(signer, TX_TYPE, signed.payload, signature)
+        verify_pae(signer, message, signature)
 
 
 def check_form(signed: Signed, chain: str) -> AnyTx:

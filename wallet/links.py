@@ -11,16 +11,23 @@ number of its previous entry + 1 (8), where 0 ends the list.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
 from struct import Struct
 from typing import Final
 
 _LINK: Final = Struct(">IQ")
 
 
-def pack_links(links: Iterable[tuple[int, int]]) -> bytes:
+def pack_links(links: Sequence[tuple[int, int]]) -> bytes:
     """Write ``(position, last entry + 1)`` of each account."""
-    return b"".join([_LINK.pack(position, last) for position, last in links])
+    return _several(len(links)).pack(*chain.from_iterable(links))
+
+
+@lru_cache(maxsize=128)
+def _several(count: int) -> Struct:
+    return Struct(">" + "IQ" * count)
 
 
 def concerns(links: bytes, position: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rahba.encoding import b64
 from rahba.envelope import Signer
 from rahba.merkle import leaf_hash
 from tests.fixtures.wallet import DEAL, PureLedger, did, signer_of
@@ -93,8 +94,9 @@ def test_a_forged_spend_is_noticed(writer: Writer, pure: PureLedger) -> None:
 
 def test_a_broken_signature_is_noticed_where_it_is(writer: Writer) -> None:
     signed = read(writer.leaves[3])
-    other = read(writer.leaves[2]).signatures[0]
-    writer.leaves[3] = signed.raw.replace(signed.signatures[0].encode(), other.encode())
+    other = read(writer.leaves[2])
+    mine, theirs = (b64(item.signatures[0]).encode() for item in (signed, other))
+    writer.leaves[3] = signed.raw.replace(mine, theirs)
     assert fails_at(writer.leaves) == 3
     assert Replay(verify=False).feed(writer.leaves[0])
 

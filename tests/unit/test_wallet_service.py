@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rahba.clock import ManualClock
+from rahba.encoding import b64
 from rahba.errors import BadInputError, RahbaError
 from rahba.merkle import OutOfRangeError, verify_consistency, verify_inclusion
 from rahba.messages import TX_TYPE
@@ -149,7 +150,7 @@ async def test_invalid_submissions_say_why(rig: LedgerRig) -> None:
     good = await amina.sign_transfer(did("brahim"), 10)
     other = dev_genesis(rig.operator.did, START_MS + 1).chain
     tx = read(good).record
-    signature = read(good).signatures[0]
+    signature = b64(read(good).signatures[0])
     forged = good.replace(
         signature.encode(), signer_of("amina").sign(TX_TYPE, b"something else").encode()
     )

@@ -134,7 +134,7 @@ def test_no_byte_can_be_changed(pure: PureLedger, place: int) -> None:
 def test_a_wrong_signature_is_refused(pure: PureLedger) -> None:
     mine = read(pure.sign(Transfer, "amina", to=did("brahim"), amount="1"))
     other = read(pure.sign(Transfer, "amina", to=did("brahim"), amount="2"))
-    raw = mine.raw.replace(mine.signatures[0].encode(), other.signatures[0].encode())
+    raw = mine.raw.replace(*(b64(item.signatures[0]).encode() for item in (mine, other)))
     assert fails(raw, pure) == "bad_signature"
 
 
