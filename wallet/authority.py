@@ -66,7 +66,7 @@ def _check_signers(signers: tuple[str, ...], policy: Policy, wanted: int) -> Non
 
 
 def _session_of(account: Account | None, key: str, log_time: int) -> Session:
-    session = account.sessions.get(key) if account is not None else None
+    session = account.sessions_at(log_time).get(key) if account is not None else None
     if session is None:
         raise UnknownSessionError("the signer is no key of the account and has no session of it")
     if log_time >= session.expires:

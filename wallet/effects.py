@@ -251,7 +251,7 @@ def _grant(tx: Grant, context: Context) -> Plan:
     if not context.log_time < tx.expires <= context.log_time + MAX_SESSION_MS:
         raise BadExpiryError(f"a session lasts up to {MAX_SESSION_MS} ms from now")
     account = context.state.accounts.get(tx.account)
-    others = account.sessions.keys() - {tx.key} if account is not None else ()
+    others = account.sessions_at(context.log_time).keys() - {tx.key} if account is not None else ()
     if len(others) >= MAX_SESSIONS:
         raise TooManySessionsError(f"an account has at most {MAX_SESSIONS} sessions")
     session = Session(
@@ -269,7 +269,7 @@ def _grant(tx: Grant, context: Context) -> Plan:
 def _revoke(tx: Revoke, context: Context) -> Plan:
     _own_key_only(context)
     account = context.state.accounts.get(tx.account)
-    if account is None or tx.key not in account.sessions:
+    if account is None or tx.key not in account.sessions_at(context.log_time):
         raise UnknownSessionError("no session has that key")
     return Plan([], change=Close(tx.key))
 
@@ -279,15 +279,15 @@ def _rotate(tx: KeyRotate, context: Context) -> Plan:
     if tx.old not in policy.keys or tx.new in policy.keys:
         raise UnknownKeyError("the old key is none of the account's, or the new one is already")
     keys = sorted({*policy.keys, tx.new} - {tx.old})
-    return Plan([], change=Rule(Policy(tuple(keys), policy.threshold), None, closes=True))
+    return Plan([], change=Rule(Policy(tuple(keys), policy.threshold), None))
 
 
 def _policy(tx: PolicySet, context: Context) -> Plan:
     present, wanted = _present_policy(tx, context), Policy(tx.keys, tx.threshold)
     if wanted.covers(present):
-        return Plan([], change=Rule(wanted, None, closes=False))
+        return Plan([], change=Rule(wanted, None))
     due = context.log_time + context.state.genesis.policy_ms
-    return Plan([], change=Rule(present, (wanted, due), closes=False))
+    return Plan([], change=Rule(present, (wanted, due)))
 
 
 def _present_policy(tx: KeyRotate | PolicySet, context: Context) -> Policy:

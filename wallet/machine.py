@@ -228,10 +228,10 @@ def _close(account: Account, key: str) -> None:
     del account.sessions[key]
 
 
-def _rule(account: Account, rule: Rule) -> None:
-    account.policy, account.pending = rule.policy, rule.pending
-    if rule.closes:
-        account.sessions.clear()
+def _open(account: Account, session: Session, log_time: int) -> None:
+    if account.pending is not None and log_time >= account.pending[1]:
+        account.rule(account.pending[0], None, log_time)
+    account.sessions[session.key] = session
 
 
 _CHANGES: Final[dict[type[Any], Callable[[State, Account, Any], None]]] = {
@@ -242,7 +242,9 @@ _CHANGES: Final[dict[type[Any], Callable[[State, Account, Any], None]]] = {
     Unbond: lambda state, _, change: state.unbond(change.part),
     Unbonded: lambda state, _, change: state.end_unbonding(change.part),
     Seize: lambda state, _, change: state.seize(*change),
-    Open: lambda _, account, change: account.sessions.update({change.session.key: change.session}),
+    Open: lambda state, account, change: _open(account, change.session, state.log_time),
     Close: lambda _, account, change: _close(account, change.key),
-    Rule: lambda _, account, change: _rule(account, change),
+    Rule: lambda state, account, change: account.rule(
+        change.policy, change.pending, state.log_time
+    ),
 }

@@ -89,11 +89,10 @@ class Close(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Another policy: now, and perhaps one that is pending. ``closes`` ends all sessions."""
+    """The policy in force, and perhaps one that is pending."""
 
     policy: Policy
     pending: tuple[Policy, int] | None
-    closes: bool
 
 
 Change = OpenHold | Freeze | Draw | Bond | Unbond | Unbonded | Seize | Open | Close | Rule

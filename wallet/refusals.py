@@ -85,6 +85,6 @@ def charged(state: State, signed: Signed) -> str | None:
     """
     name, actor = signed.tx.account, signed.signers[0]
     account = state.accounts.get(name)
-    if actor != name and (account is None or actor not in account.sessions):
+    if actor != name and (account is None or actor not in account.sessions_at(state.log_time)):
         name = actor
     return name if name in state.accounts else None

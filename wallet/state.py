@@ -114,7 +114,23 @@ class Account:
         """Return whose signatures the account wants at that time."""
         if self.pending is not None and log_time >= self.pending[1]:
             return self.pending[0]
+        return self.present
+
+    @property
+    def present(self) -> Policy:
+        """Return the policy that was last put in force; one may be due."""
         return self.policy or Policy((self.id,), 1)
+
+    def sessions_at(self, log_time: int) -> Mapping[str, Session]:
+        """Return the sessions that stand at that time: none outlives the policy it was given by."""
+        over = self.pending is not None and log_time >= self.pending[1]
+        return {} if over else self.sessions
+
+    def rule(self, policy: Policy, pending: tuple[Policy, int] | None, log_time: int) -> None:
+        """Put a policy in force; another one than before ends all sessions."""
+        if not policy == self.present == self.policy_at(log_time):
+            self.sessions.clear()
+        self.policy, self.pending = policy, pending
 
     def leaf(self) -> AccountLeaf:
         """Return what the state root says of this account."""

@@ -179,7 +179,9 @@ class ReceiptFault(Record, frozen=True, tag_field="fault", tag="receipts"):
 class Slash(Tx, frozen=True, tag="slash"):
     """Take from ``offender``'s bond what its own signatures prove it forfeits.
 
-    The account that reports it gets its share, the rest ceases to exist. One fault, one slash.
+    The account that reports it gets its share, the rest ceases to exist. One fault, one slash. The
+    key that an account is named after stays liable when it is rotated away, as it still signs
+    receipts; an account that does not want that takes its stake back.
     """
 
     offender: str
@@ -234,7 +236,8 @@ class PolicySet(Tx, frozen=True, tag="policy.set"):
     """Let any ``threshold`` of ``keys`` (sorted) act for the account.
 
     At once if whoever satisfies this policy satisfies the present one as well; else after the
-    delay of the genesis, unless another policy is set meanwhile.
+    delay of the genesis, unless another policy is set meanwhile. No session outlives the policy
+    that it was granted by.
     """
 
     keys: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_KEYS)]

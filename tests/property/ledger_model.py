@@ -18,6 +18,7 @@ class Mandate:
     per_tx: int
     expires: int
     spent: int = 0
+    rule: tuple[frozenset[str], int] | None = None  # by which it was given, and with which it ends
 
 
 @dataclass
@@ -81,6 +82,11 @@ class PaperLedger:
         costs: bool = True,
     ) -> str:
         keys, wanted = self.rule(by, now)
+        self.mandates = {
+            pair: given
+            for pair, given in self.mandates.items()
+            if pair[0] != by or given.rule == (keys, wanted)
+        }
         own = signers[0] in keys
         agent = None if own else self.mandates.get((by, signers[0]))
         asked = sorted(keys & set(signers[:wanted])) if own else signers[:1]
@@ -256,6 +262,7 @@ class PaperLedger:
     def grant(self, by: str, agent: str, mandate: Mandate, now: int, signers: list[str]) -> str:
         code = self.deed(by, signers, now)
         if code == "logged":
+            mandate.rule = self.rule(by, now)
             self.mandates[by, agent] = mandate
         return code
 
@@ -266,7 +273,6 @@ class PaperLedger:
         code = self.deed(by, signers, now, silent, unknown, key=new)
         if code == "logged":
             self.rules[by] = [(now, keys - {old} | {new}, wanted)]
-            self.mandates = {pair: m for pair, m in self.mandates.items() if pair[0] != by}
         return code
 
     def set_rule(

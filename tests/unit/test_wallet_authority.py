@@ -15,6 +15,7 @@ from wallet.transactions import (
     Grant,
     KeyRotate,
     PolicySet,
+    Revoke,
     Signed,
     Transfer,
     seal_transaction,
@@ -163,16 +164,50 @@ def test_one_key_of_several_does_not_rotate_another_away(pure: PureLedger) -> No
     assert told(pure, KeyRotate, ["amina", "next"], old=did("amina"), new=did("next")) == "logged"
 
 
-def test_rotating_a_key_ends_what_a_thief_may_have_granted_with_it(pure: PureLedger) -> None:
-    pure.fund("amina")
-    grant = {
+def mandate(pure: PureLedger) -> dict[str, Any]:
+    return {
         "key": did("agent"),
         "budget": "100000",
         "per_tx": "50000",
         "payees": None,
         "types": ("transfer",),
-        "expires": pure.now + 3_600_000,
+        "expires": pure.now + 24 * 3_600_000,
     }
+
+
+def test_a_key_that_is_taken_out_takes_along_the_sessions_it_granted(pure: PureLedger) -> None:
+    share(pure, "amina", "thief", threshold=1)
+    assert told(pure, Grant, ["thief"], **mandate(pure)) == "logged"
+    assert told(pure, Transfer, ["agent"], **PAY) == "logged"
+    assert told(pure, PolicySet, ["amina"], keys=(did("amina"),), threshold=1) == "logged"
+    assert told(pure, Transfer, ["agent"], **PAY) == "unknown_session"
+
+
+def test_a_session_ends_when_a_pending_policy_is_due_and_never_comes_back(pure: PureLedger) -> None:
+    pure.fund("amina")
+    keys = tuple(sorted([did("amina"), did("brahim")]))
+    assert told(pure, Grant, ["amina"], **mandate(pure)) == "logged"
+    assert told(pure, PolicySet, ["amina"], keys=keys, threshold=1) == "logged"
+    assert told(pure, Transfer, ["agent"], **PAY) == "logged"
+    pure.now += pure.genesis.policy_ms
+    assert told(pure, Transfer, ["agent"], **PAY) == "unknown_session"
+    assert told(pure, Revoke, ["brahim"], key=did("agent")) == "unknown_session"
+    assert told(pure, PolicySet, ["amina"], keys=(did("amina"),), threshold=1) == "logged"
+    assert told(pure, Transfer, ["agent"], **PAY) == "unknown_session"
+
+
+def test_a_session_granted_by_the_policy_that_came_in_stands(pure: PureLedger) -> None:
+    share(pure, "amina", "brahim", threshold=1)
+    assert told(pure, Grant, ["brahim"], **mandate(pure)) == "logged"
+    assert told(pure, Transfer, ["agent"], **PAY) == "logged"
+    keys = tuple(sorted([did("amina"), did("brahim")]))
+    assert told(pure, PolicySet, ["amina"], keys=keys, threshold=1) == "logged"  # the same again
+    assert told(pure, Transfer, ["agent"], **PAY) == "logged"
+
+
+def test_rotating_a_key_ends_what_a_thief_may_have_granted_with_it(pure: PureLedger) -> None:
+    pure.fund("amina")
+    grant = mandate(pure)
     assert told(pure, Grant, ["amina"], **grant) == "logged"
     assert told(pure, Transfer, ["agent"], **PAY) == "logged"
     words = {"old": did("amina"), "new": did("next")}
