@@ -48,7 +48,10 @@ class RolledBackError(RemoteError):
     """
 
     code = "rolled_back"
-    hint = "restore the newest copy of the ledger; do not go on from this one"
+    hint = (
+        "restore the newest copy of the ledger, do not go on from this one; a witness that shows no"
+        " note of ours may be wrong: whoever trusts it no longer takes it out of the policy"
+    )
 
 
 class NoQuorumError(RemoteError):
