@@ -17,9 +17,10 @@ from tests.fixtures import store_process
 from tests.fixtures.stores import entry, verdict
 from wallet.errors import FencedError, StoreError, StoreLockedError
 from wallet.ports import Snapshot, Store
+from wallet.stores.leaf_tiles import TILE, cut, read_leaves
 from wallet.stores.memory import MemoryDisk, MemoryStore
 from wallet.stores.postgres import PostgresStore
-from wallet.stores.sqlite import TILE, SqliteStore
+from wallet.stores.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,6 +142,15 @@ def test_leaf_hashes_come_as_one_piece_from_wherever(kit: Kit, groups: list[int]
         for limit in (0, 1, 2, TILE, TILE + 1, size, 10 * size):
             wanted = whole[32 * start : 32 * (start + limit)]
             assert store.leaves(start, limit) == wanted, (start, limit)
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_a_tile_that_is_missing_is_noticed(gap: int) -> None:
+    tiles, tail = cut(b"", bytes(32) * (3 * TILE + 1), 0)
+    assert ([number for number, _ in tiles], len(tail)) == ([0, 1, 2], 32)
+    kept = [tile for tile in tiles if tile[0] != gap]
+    with pytest.raises(StoreError, match="a tile is missing"):
+        read_leaves(0, 3 * TILE, lambda first, last: kept[first : last + 1], lambda *_: b"")
 
 
 def test_a_snapshot_is_the_sum_of_its_changes_and_the_archive_is_no_part_of_it(kit: Kit) -> None:

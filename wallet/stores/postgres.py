@@ -30,16 +30,14 @@ from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import TupleRow
 from typing_extensions import override
 
-from rahba.merkle import HASH_BYTES
 from wallet.errors import FencedError, StoreError, StoreLockedError, StoreVersionError
 from wallet.ports import ARCHIVE, Entry, Pulse, Rows, Snapshot, Verdict
 from wallet.stores.blocks import pack, unpack
+from wallet.stores.leaf_tiles import TILE, Tile, cut, read_leaves
 
 Connection = psycopg.Connection[TupleRow]
 Write = tuple[LiteralString, tuple[Any, ...]]
 SCHEMA_VERSION: Final = 3
-TILE: Final = 256
-_TILE_BYTES: Final = TILE * HASH_BYTES
 _LOCK: Final = 0x7261_6862_61  # "rahba"
 _CONNECT_S: Final = 10
 _END_WAIT_MS: Final = 5_000
@@ -208,8 +206,8 @@ class PostgresStore:
         """Write all in one durable transaction, or nothing."""
         size, after = self._size, self._size + len(entries)
         self._check(entries, snapshot)
-        leaves = self._tail + b"".join([entry.leaf for entry in entries])
-        writes = [*_blocks(entries), *_tiles(size // TILE, leaves)]
+        tiles, tail = cut(self._tail, b"".join([entry.leaf for entry in entries]), size)
+        writes = [*_blocks(entries), *_tiles(tiles)]
         if entries:
             writes.append(("DELETE FROM verdicts WHERE until < %s", (entries[-1].log_time,)))
         writes += [(_VERDICT, verdict) for verdict in verdicts]
@@ -218,7 +216,7 @@ class PostgresStore:
         if snapshot is not None:
             writes += _snapshot(snapshot)
         self._transact(writes)
-        self._size, self._tail = after, leaves[len(leaves) - len(leaves) % _TILE_BYTES :]
+        self._size, self._tail = after, tail
         self._covered = snapshot.size if snapshot is not None else self._covered
 
     def _check(self, entries: Sequence[Entry], snapshot: Snapshot | None) -> None:
@@ -284,19 +282,13 @@ class PostgresStore:
     def leaves(self, start: int, limit: int) -> bytes:
         """Return up to ``limit`` leaf hashes from ``start`` on."""
         limit = min(limit, self.size() - start)
-        if limit <= 0:
-            return b""
-        first = start // TILE
-        rows = self._rows(
+        return read_leaves(start, limit, self._tiles, self._leaves_of_entries)
+
+    def _tiles(self, first: int, last: int) -> list[Tile]:
+        return self._rows(
             "SELECT number, hashes FROM tiles WHERE number BETWEEN %s AND %s ORDER BY number",
-            (first, (start + limit - 1) // TILE),
+            (first, last),
         )
-        if [number for number, _ in rows] != list(range(first, first + len(rows))):
-            raise StoreError("the database is damaged: a tile is missing", tile=first)
-        skipped = (start - first * TILE) * HASH_BYTES
-        found = b"".join([hashes for _, hashes in rows])[skipped:][: limit * HASH_BYTES]
-        done = len(found) // HASH_BYTES
-        return found + self._leaves_of_entries(start + done, limit - done)
 
     def _leaves_of_entries(self, start: int, limit: int) -> bytes:
         return b"".join([entry.leaf for entry in self.read(start, limit)])
@@ -405,13 +397,10 @@ def _blocks(entries: Sequence[Entry]) -> Iterator[Write]:
         yield _BLOCK, (block[0].seq, len(block), places, body)
 
 
-def _tiles(number: int, leaves: bytes) -> Iterator[Write]:
-    """Cut the tiles that are complete from the leaf hashes that begin tile ``number``."""
-    cut = range(len(leaves) // _TILE_BYTES)
-    tiles = [leaves[at * _TILE_BYTES : (at + 1) * _TILE_BYTES] for at in cut]
+def _tiles(tiles: Sequence[Tile]) -> Iterator[Write]:
     if tiles:
-        numbers = [number + at for at in cut]
-        yield "INSERT INTO tiles SELECT * FROM unnest(%s::bigint[], %s::bytea[])", (numbers, tiles)
+        columns = ([number for number, _ in tiles], [hashes for _, hashes in tiles])
+        yield "INSERT INTO tiles SELECT * FROM unnest(%s::bigint[], %s::bytea[])", columns
 
 
 def _snapshot(snapshot: Snapshot) -> Iterator[Write]:

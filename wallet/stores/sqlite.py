@@ -22,15 +22,13 @@ from typing import Any, Final
 
 import apsw
 
-from rahba.merkle import HASH_BYTES
 from wallet.errors import FencedError, StoreError, StoreLockedError, StoreVersionError
 from wallet.ports import ARCHIVE, Entry, Pulse, Rows, Snapshot, Verdict
 from wallet.private_files import make_folder
+from wallet.stores.leaf_tiles import TILE, Tile, cut, read_leaves
 from wallet.stores.lockfile import LockFile, read_beat
 
 SCHEMA_VERSION: Final = 2
-TILE: Final = 256
-_TILE_BYTES: Final = TILE * HASH_BYTES
 _BUSY_MS: Final = 5_000
 _WAL_PAGES: Final = 4_000
 # An id is looked up epoch by epoch, the newest first. So the index, too, is written at its end,
@@ -180,11 +178,9 @@ class SqliteStore:
         """Write entries and the tiles that they fill; returns the leaf hashes that fill none."""
         writer.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", entries)
         writer.execute("DELETE FROM verdicts WHERE until < ?", (entries[-1].log_time,))
-        leaves = self._tail + b"".join([entry.leaf for entry in entries])
-        tiles = range(len(leaves) // _TILE_BYTES)
-        cut = [leaves[at * _TILE_BYTES : (at + 1) * _TILE_BYTES] for at in tiles]
-        writer.executemany("INSERT INTO tiles VALUES (?, ?)", enumerate(cut, size // TILE))
-        return leaves[len(cut) * _TILE_BYTES :]
+        tiles, tail = cut(self._tail, b"".join([entry.leaf for entry in entries]), size)
+        writer.executemany("INSERT INTO tiles VALUES (?, ?)", tiles)
+        return tail
 
     def _check_fence(self, writer: apsw.Connection) -> None:
         newest = _number(writer, _FENCE)
@@ -208,25 +204,20 @@ class SqliteStore:
     def leaves(self, start: int, limit: int) -> bytes:
         """Return up to ``limit`` leaf hashes from ``start`` on."""
         limit = min(limit, self.size() - start)
-        if limit <= 0:
-            return b""
-        first = start // TILE
+        return read_leaves(start, limit, self._tiles, self._leaves_of_entries)
+
+    def _tiles(self, first: int, last: int) -> list[Tile]:
         rows = self._ask(
             "SELECT number, hashes FROM tiles WHERE number BETWEEN ? AND ? ORDER BY number",
-            (first, (start + limit - 1) // TILE),
+            (first, last),
         )
-        if [number for number, _ in rows] != list(range(first, first + len(rows))):
-            raise StoreError("the file is damaged: a tile is missing", tile=first)
-        skipped = (start - first * TILE) * HASH_BYTES
-        found = _joined([hashes for _, hashes in rows])[skipped:][: limit * HASH_BYTES]
-        done = len(found) // HASH_BYTES
-        return found + self._leaves_of_entries(start + done, limit - done)
+        return [(number, _hashes(value)) for number, value in rows]
 
     def _leaves_of_entries(self, start: int, limit: int) -> bytes:
         rows = self._ask(
             "SELECT leaf FROM entries WHERE seq >= ? ORDER BY seq LIMIT ?", (start, limit)
         )
-        return _joined([leaf for (leaf,) in rows])
+        return b"".join([_hashes(leaf) for (leaf,) in rows])
 
     def find(self, ids: Sequence[str]) -> dict[str, Entry]:
         """Return the entries that have these transaction ids."""
@@ -408,11 +399,10 @@ def _entry(row: Any) -> Entry:
     return Entry(seq, raw, leaf, log_time, links)
 
 
-def _joined(values: Sequence[object]) -> bytes:
-    blobs = [value for value in values if isinstance(value, bytes)]
-    if len(blobs) < len(values):
+def _hashes(value: object) -> bytes:
+    if not isinstance(value, bytes):
         raise StoreError("the file is damaged: a hash is none")
-    return b"".join(blobs)
+    return value
 
 
 def _alive(connection: apsw.Connection | None) -> apsw.Connection:
