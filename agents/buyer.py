@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final, Protocol
 
 from agents.courier import Courier
@@ -300,8 +301,13 @@ class Buyer:
 
 def _verified(listing: Listing) -> Listing:
     """Check the card's own signature again: the directory is not trusted with who is paid."""
-    open_card(listing.raw, now_ms=listing.card.issued)
+    _check_card(listing.raw)
     return listing
+
+
+@lru_cache(maxsize=1_024)
+def _check_card(raw: bytes) -> None:
+    open_card(raw, now_ms=None)
 
 
 def _skill_of(listing: Listing, skill: str | None) -> str:

@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from typing import Final, TypeVar
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
+import msgspec.inspect as forms
 import orjson
 
 from rahba.errors import BadEncodingError, TooLargeError, UnknownFieldError
@@ -26,6 +29,7 @@ T = TypeVar("T")
 MAX_DEPTH: Final = 32
 MAX_INT: Final = 2**53 - 1
 MAX_BYTES: Final = 64 * 1024
+_SORTED: Final = msgspec.json.Encoder(order="sorted")
 
 
 def canonical(value: object) -> bytes:
@@ -57,7 +61,19 @@ def decode(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Json:
 
 
 def decode_as(raw: bytes, form: type[T], *, max_bytes: int = MAX_BYTES) -> T:
-    """Decode canonical bytes into a ``msgspec.Struct`` (or union) and check every field."""
+    """Decode canonical bytes into a ``msgspec.Struct`` (or union) and check every field.
+
+    Forms that have room for canonical values only are read at once; whatever that does not accept
+    is judged step by step.
+    """
+    decoder = _decoder(cast("Any", form))
+    if decoder is not None and len(raw) <= max_bytes:
+        try:
+            found: T = decoder.decode(raw)
+            if _SORTED.encode(found) == raw:
+                return found
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
     return shape(decode(raw, max_bytes=max_bytes), form)
 
 
@@ -93,6 +109,29 @@ def unb64(text: str) -> bytes:
     if b64(raw) != text:
         raise BadEncodingError("not canonical base64")
     return raw
+
+
+@lru_cache(maxsize=256)
+def _decoder(form: Hashable) -> msgspec.json.Decoder[Any] | None:
+    return msgspec.json.Decoder(form) if _closed(forms.type_info(form), MAX_DEPTH) else None
+
+
+def _closed(kind: forms.Type, depth: int) -> bool:
+    """Say whether every value of a type is canonical: no float, large integer or free mapping."""
+    match kind:
+        case forms.StrType() | forms.BoolType() | forms.NoneType() | forms.LiteralType():
+            return True
+        case forms.IntType():
+            return kind.le is not None and kind.le <= MAX_INT and kind.ge is not None
+        case forms.UnionType():
+            parts: list[forms.Type] = list(kind.types)
+        case forms.ListType() | forms.VarTupleType():
+            parts = [kind.item_type]
+        case forms.StructType():
+            parts = [field.type for field in kind.fields]
+        case _:
+            return False
+    return depth > 0 and all(_closed(part, depth - 1) for part in parts)
 
 
 def _check(value: object, depth: int) -> None:

@@ -10,11 +10,12 @@ seller; the threads of one request share its ``group``.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from rahba.encoding import canonical, decode_as, sha256_hex, shape
+from rahba.encoding import MAX_INT, canonical, decode_as, sha256_hex, shape
 from rahba.envelope import Signer, open_envelope, seal
 from rahba.errors import BadSignatureError, EnvelopeExpiredError, WrongAudienceError
 from rahba.ids import check_id, check_skill
@@ -30,10 +31,12 @@ MARKET_EXTENSION: Final = "urn:rahba:ext:market:v1"
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MAX_CARD_BYTES: Final = 64 * 1024
 CLOCK_SKEW_MS: Final = 30_000
+_REMEMBERED: Final = 4_096
+_REMEMBERED_BYTES: Final = 8 * 1024
 
 Name = Annotated[str, msgspec.Meta(max_length=64)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
-Millis = Annotated[int, msgspec.Meta(ge=0)]
+Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Mode = Literal["posted", "tender", "bargain"]
 
@@ -328,12 +331,7 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
 
     Replays are the thread's to refuse: ids and sequence numbers are used once.
     """
-    opened = open_envelope(raw, MESSAGE_TYPE, max_bytes=MAX_MESSAGE_BYTES)  # 1
-    message = decode_as(opened.payload, Message, max_bytes=MAX_MESSAGE_BYTES)  # 2
-    check_id(message.id)
-    check_id(message.thread)
-    if opened.signers != (message.sender,):
-        raise BadSignatureError("the message is not signed by its sender")
+    message = _verified(raw) if len(raw) <= _REMEMBERED_BYTES else _verify(raw)  # 1, 2
     if me is None:
         return message
     if message.to != me:  # 3
@@ -343,6 +341,21 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
             "the message is out of its time", reply_by=message.reply_by, now=now_ms
         )
     return message
+
+
+def _verify(raw: bytes) -> Message:
+    opened = open_envelope(raw, MESSAGE_TYPE, max_bytes=MAX_MESSAGE_BYTES)
+    message = decode_as(opened.payload, Message, max_bytes=MAX_MESSAGE_BYTES)
+    check_id(message.id)
+    check_id(message.thread)
+    if opened.signers != (message.sender,):
+        raise BadSignatureError("the message is not signed by its sender")
+    return message
+
+
+# The same bytes are read several times on their way: by whoever sends them, rules on them, receives
+# them and keeps the thread. What verified once verifies again.
+_verified = lru_cache(maxsize=_REMEMBERED)(_verify)
 
 
 def open_card(raw: bytes, *, now_ms: int | None) -> Card:
