@@ -33,7 +33,7 @@ class NoBenchmarksError(LocalError):
 @click.option("--strict", is_flag=True, help="Exit with 1 if a target is not met.")
 @json_option
 def bench(name: str | None, *, strict: bool, as_json: bool) -> None:
-    """Measure the benchmark NAME with those that belong to it (NAME_…), or all of them.
+    """Measure the benchmark NAME and those that belong to it (NAME_…), or all of them.
 
     Each figure comes with its reference, a limit or a peer measured in the same run, and their
     ratio; `met` says whether the ratio reaches its target. Exits with 0 also when one is not met,
@@ -75,9 +75,10 @@ def available(root: Path | None = None) -> dict[str, Path]:
 
 def _chosen(name: str | None) -> Iterable[str]:
     known = available()
-    if name is not None and name not in known:
-        raise BadInputError(f"no benchmark {name[:64]!r}; there are {', '.join(known)}")
-    return [one for one in known if name is None or one == name or one.startswith(f"{name}_")]
+    chosen = [one for one in known if name is None or one == name or one.startswith(f"{name}_")]
+    if not chosen:
+        raise BadInputError(f"no benchmark {str(name)[:64]!r}; there are {', '.join(known)}")
+    return chosen
 
 
 def _measured(name: str) -> list[dict[str, Any]]:

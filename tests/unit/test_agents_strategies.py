@@ -25,7 +25,7 @@ from agents.strategies.play import Player, play
 from agents.strategies.steadfast import Steadfast
 from agents.strategies.timed import Stochastic, Timed
 from agents.strategies.view import last_word
-from benchmarks.negotiation import tournament
+from benchmarks.market_strategies import tournament
 from rahba.errors import BadInputError
 
 SELLING = price_ladder(best_fals=2_000_000, reserve_fals=1_200_000)

@@ -3,7 +3,7 @@
 Advantage = (utility - reserve) / (best - reserve), averaged over all games; a game without a deal
 counts 0. ``pareto`` is the mean distance of deals from the Pareto frontier.
 
-    python -m benchmarks.negotiation [--rounds 20] [--domains 40] [--json]
+    python -m benchmarks.market_strategies [--rounds 20] [--domains 40] [--json]
 """
 
 from __future__ import annotations
