@@ -266,7 +266,7 @@ class EmbeddedRedis:
         path = self.directory / "server.json"
         try:
             kept = msgspec.json.decode(path.read_bytes(), type=_Address)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             kept = None
         if kept is not None and _port_is_free(kept.port):
             return kept

@@ -183,7 +183,7 @@ def find_market(settings: Settings) -> Whereabouts:
             raw = (folder / FILE).read_bytes()
             where = msgspec.json.decode(raw, type=Whereabouts)
             os.kill(where.pid, 0)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             continue
         return where
     raise NoMarketError(f"no market runs in {settings.data_dir}")

@@ -79,7 +79,7 @@ class Archive:
         raw = self._bytes(REFUSALS, _MAX_REFUSALS_BYTES)
         try:
             found = msgspec.json.decode(raw, type=list[tuple[str, str, str, int]])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ArchiveError(f"{REFUSALS} is damaged: {error}") from error
         return Rest(tuple(map(Verdict._make, found)), witnessed)
 

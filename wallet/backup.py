@@ -130,7 +130,7 @@ def open_backup(folder: Path) -> Manifest:
         raise BackupError("the manifest is too large", limit_bytes=_MAX_MANIFEST_BYTES)
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BackupError(f"the manifest is damaged: {error}") from error
     if manifest.format != FORMAT:
         raise BackupError("the backup is of another release's form", format=manifest.format)

@@ -154,7 +154,7 @@ def _read(answer: str, author: str) -> Plan:
         raise BadPlanError("the answer holds no JSON object")
     try:
         written = msgspec.json.decode(found.group(), type=ModelPlan)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadPlanError(f"the JSON is no plan: {error}"[:300]) from error
     return Plan(
         tuple(

@@ -165,6 +165,16 @@ def test_a_taken_port_is_replaced_by_a_free_one(server_directory: Path, tmp_path
     first.stop()
 
 
+@pytest.mark.parametrize("kept", [b"", b"{", b'{"port": "\xff"}'])
+def test_a_garbled_address_is_chosen_anew(server_directory: Path, kept: bytes) -> None:
+    server_directory.mkdir(exist_ok=True)
+    (server_directory / "server.json").write_bytes(kept)
+    server = EmbeddedRedis(server_directory)
+    with redis.Redis.from_url(server.start()) as client:
+        assert client.ping()
+    server.stop()
+
+
 def test_a_server_that_does_not_start_says_why(server_directory: Path) -> None:
     server = EmbeddedRedis(server_directory, program=Path("/bin/false"))
     with pytest.raises(ServerStartError):

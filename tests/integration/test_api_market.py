@@ -55,7 +55,7 @@ def test_the_demo_is_found_where_no_other_market_runs(tmp_path: Path) -> None:
     assert find_market(Settings.read({"RAHBA_DATA": str(tmp_path)})).data_dir.endswith("demo")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"\xff": 1}'])
 def test_a_dead_or_garbled_market_is_no_market(tmp_path: Path, content: bytes) -> None:
     settings = Settings.read({"RAHBA_DATA": str(tmp_path)})
     (tmp_path / FILE).write_bytes(content)

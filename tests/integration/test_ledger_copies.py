@@ -230,6 +230,17 @@ async def test_a_flipped_byte_in_an_archive_is_named_by_its_entry(
     assert caught.value.facts["seq"] == 1
 
 
+@pytest.mark.parametrize("raw", [b"{", b'[["\xff"]]', b"[" * 5_000, b"[[1]]"])
+async def test_damaged_refusals_of_an_archive_are_an_error_that_says_so(
+    source: StoreSource, tmp_path: Path, raw: bytes
+) -> None:
+    out = tmp_path / "out"
+    await export_log(source, out)
+    (out / "refusals.json").write_bytes(raw)
+    with pytest.raises(ArchiveError, match=r"refusals.json is damaged"):
+        await import_log(ArchiveSource(Archive(out)), MemoryStore(), KNOWN)
+
+
 async def test_an_import_writes_over_nothing(
     source: StoreSource, memory_rig: LedgerRig, tmp_path: Path
 ) -> None:
@@ -286,7 +297,7 @@ async def test_a_backup_is_made_while_the_ledger_runs_and_restores_to_what_it_wa
     restored.close()
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "manifest", "unfinished"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "manifest", "bytes", "unfinished"])
 async def test_a_damaged_backup_is_not_restored(
     ledger_file: Path, tmp_path: Path, damage: str
 ) -> None:
@@ -302,6 +313,8 @@ async def test_a_damaged_backup_is_not_restored(
         file.unlink()
     elif damage == "manifest":
         manifest.write_bytes(manifest.read_bytes()[:-20])
+    elif damage == "bytes":
+        manifest.write_bytes(manifest.read_bytes().replace(b"rahba-backup", b"rahba\xffbackup"))
     else:
         manifest.unlink()
     with pytest.raises(BackupError):

@@ -111,6 +111,7 @@ async def test_a_plan_that_breaks_a_rule_may_be_mended_once(model: ScriptedModel
         '{"steps": [{"id": "s0", "skill": "pdf.text", "document": "paper.pdf", "price": "9"}]}',
         "{" * 30_000,
         '{"steps": ' + "[" * 20_000 + "]" * 20_000 + "}",
+        '{"steps": [{"id": "\\ud800"}]}',
     ],
 )
 async def test_nonsense_is_no_plan(model: ScriptedModel, words: str) -> None:
