@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "stop": ("api.cli.market", "stop", "Stop a deployment."),
     "ls": ("api.cli.market", "ls", "List agents, deployments, negotiations or deals."),
     "call": ("api.cli.market", "call", "Buy a skill on the market."),
+    "transcript": ("api.cli.transcript", "transcript", "What was said in a negotiation, to check."),
     "watch": ("api.cli.market", "watch", "Follow the market's feed."),
     "logs": ("api.cli.process", "logs", "Show the log of a process."),
     "wallet": ("api.cli.wallet", "wallet", "Wallets, balances, payments and their proofs."),

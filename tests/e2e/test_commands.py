@@ -137,6 +137,28 @@ def test_a_purchase_is_shown_paid_and_repeated_by_its_key_only_once(
     assert "text.sentiment" in say(market, "ls", "deals")
 
 
+def test_what_was_said_is_kept_and_checked_without_the_market(
+    market: RunningMarket, mood: dict[str, Any], tmp_path: Path
+) -> None:
+    words = ("--arg", f"text={TEXT}", "--mode", "bargain", "--agent", mood["agent"])
+    call = market.rahba("call", "text.sentiment", *words)
+    file = tmp_path / "said.jsonl"
+    (kept,) = market.rahba("transcript", "export", call["group"], "--out", str(file))
+    assert say(market, "transcript", "export", call["group"]).encode() == file.read_bytes()
+    code, (checked,), _ = run(market_env(tmp_path), "transcript", "verify", str(file))
+    assert (code, checked) == (0, kept)
+    assert (checked["phase"], checked["seller"]) == ("delivered", mood["agent"])
+    assert checked["messages"] == len(file.read_bytes().splitlines()) > 3
+    assert "bears both signatures" in say(market, "transcript", "verify", str(file))
+    code, answer, _ = run(market.env, "transcript", "export", call["group"], "--out", str(file))
+    assert (code, answer["error"]["code"]) == (1, "bad_input")  # nothing is written over
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:1], *lines[2:]]))
+    code, answer, _ = run(market.env, "transcript", "verify", str(file))
+    assert (code, answer["error"]["code"]) == (1, "bad_transcript")
+    assert answer["error"]["facts"]["line"] == 2
+
+
 def test_money_is_sent_found_in_the_history_and_proven(market: RunningMarket) -> None:
     before = market.rahba("wallet", "balance")
     sent = market.rahba("wallet", "send", STRANGER, "1.5")
