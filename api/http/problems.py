@@ -174,6 +174,7 @@ KINDS: Final[dict[str, Kind]] = {
     "bad_query": Kind(422, "The query is malformed"),
     "bad_owner": Kind(422, "The name of a mailbox is malformed"),
     "bad_message": Kind(422, "The message has no place in the thread"),
+    "bad_transcript": Kind(422, "The transcript does not hold"),
     "stale_card": Kind(409, "A newer card of the agent is known"),
     "thread_refused": Kind(409, "The thread's rules refuse the message"),
     # buying
