@@ -17,7 +17,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
-import orjson
+import msgspec
 
 from api.door import HungUpError, Receive, Send
 from rahba.errors import RahbaError
@@ -30,6 +30,7 @@ MAX_GROUP_BYTES: Final = 256 * 1024
 MAX_GROUPS: Final = 4
 MAX_LINE_BYTES: Final = MAX_TX_BYTES
 IDLE_S: Final = 60.0
+_ENCODER: Final = msgspec.json.Encoder()
 _TOO_LONG: Final = Answer("invalid", "", code="too_large", detail="the line is too long")
 
 logger = logging.getLogger("rahba.ledger.http")
@@ -179,7 +180,7 @@ async def _told(group: Group | RahbaError) -> tuple[Sequence[object], bool]:
 
 
 async def _send(send: Send, told: Sequence[object]) -> None:
-    body = b"".join([orjson.dumps(item) + b"\n" for item in told])
+    body = _ENCODER.encode_lines(told)
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 

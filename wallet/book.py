@@ -79,11 +79,11 @@ class Book:
 
     def _link(self, number: int) -> bytes:
         """Make the entry that is the ``number``-th the newest of all accounts it concerns."""
-        concerned = self.state.concerned
-        links = pack_links([(account.position, account.last) for account in concerned])
-        for account in concerned:
+        links: list[int] = []
+        for account in self.state.concerned:
+            links += (account.position, account.last)
             account.last = number
-        return links
+        return pack_links(links)
 
     def snapshot(self) -> Snapshot:
         """Return what changed since the last snapshot; only when no interval is open."""

@@ -4,7 +4,7 @@ So an account's history is a list that is read from its newest entry backwards, 
 not grow with the log. A link is 12 bytes, big-endian: the account's position (4) and the sequence
 number of its previous entry + 1 (8), where 0 ends the list.
 
-    >>> links = pack_links([(2, 0), (5, 18)])
+    >>> links = pack_links([2, 0, 5, 18])
     >>> previous(links, 5), previous(links, 2), previous(links, 3)
     (18, 0, 0)
 """
@@ -13,21 +13,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 from struct import Struct
 from typing import Final
 
 _LINK: Final = Struct(">IQ")
 
 
-def pack_links(links: Sequence[tuple[int, int]]) -> bytes:
-    """Write ``(position, last entry + 1)`` of each account."""
-    return _several(len(links)).pack(*chain.from_iterable(links))
+def pack_links(links: Sequence[int]) -> bytes:
+    """Write the position and the last entry + 1 of each account, one after another."""
+    return _several(len(links)).pack(*links)
 
 
 @lru_cache(maxsize=128)
-def _several(count: int) -> Struct:
-    return Struct(">" + "IQ" * count)
+def _several(numbers: int) -> Struct:
+    return Struct(">" + "IQ" * (numbers // 2))
 
 
 def concerns(links: bytes, position: int) -> bool:

@@ -10,14 +10,15 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from rahba.balance import AccountProof
 from rahba.proof import InclusionProof
 
 Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """The one answer to a submission.
 
     ``id`` is the transaction id (RFC 6962 leaf hash of the exact envelope bytes, hex). ``seq`` is

@@ -26,8 +26,10 @@ import asyncio
 import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal, Self
+
+from msgspec.structs import replace
 
 from rahba.clock import Clock
 from rahba.envelope import Signer

@@ -30,6 +30,7 @@ from wallet.transactions import Arbitration, Genesis
 
 FEES: Final = "fees"
 SYSTEM: Final = frozenset({ISSUANCE, FEES})
+_FIRST: Final = len(SYSTEM)  # the position of the first account that is somebody's
 REMEMBER_MS: Final = 3_600_000
 Status = Literal["open", "disputed", "captured", "released"]
 Issue = Literal["faucet", "mint"]
@@ -366,7 +367,7 @@ class State:
         The system's accounts take part in everything and have no history of their own.
         """
         concerned = self.concerned = [
-            account for account in accounts.values() if account.position >= len(SYSTEM)
+            account for account in accounts.values() if account.position >= _FIRST
         ]
         for account in concerned:
             account.tip = sha256(account.tip + leaf).digest()

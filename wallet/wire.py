@@ -62,7 +62,7 @@ def encode_all(views: list[Answer] | list[TxView]) -> bytes:
 
 def encode_answers(answers: list[Answer]) -> bytes:
     """Write answers as a JSON array: the hot path, their fields are plain already."""
-    return orjson.dumps(answers)
+    return msgspec.json.encode(answers)
 
 
 def read(raw: bytes, form: type[T]) -> T:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from rahba.errors import BadSignatureError
 from rahba.promise import Promise, open_promise, sign_promise
