@@ -26,7 +26,10 @@ class Pricing(TemplateConfig):
 
     price: Rhb = "0.002"
     floor: Rhb = "0.0012"
-    strategy: Literal["best", "boulware", "linear", "conceder", "stochastic"] | None = None
+    strategy: (
+        Literal["best", "boulware", "linear", "conceder", "stochastic", "tit_for_tat", "micro"]
+        | None
+    ) = None
     capacity: Annotated[int, Field(ge=1, le=64)] = 8
 
     @model_validator(mode="after")

@@ -78,6 +78,37 @@ def test_the_first_bid_is_the_best_price_and_the_last_timed_bid_the_reserve() ->
     assert Timed(0.2).propose(view(time=1.0)) == Bid((1_200_000,))
 
 
+def test_tit_for_tat_gives_what_it_was_given_and_never_the_first_step() -> None:
+    tit = make_strategy("tit_for_tat")
+    assert tit.propose(view()) == Bid((2_000_000,))
+    same = view(mine=((2_000_000,),), theirs=((900_000,), (900_000,)), time=0.9)
+    assert tit.propose(same) == Bid((2_000_000,))
+    up = view(mine=((2_000_000,),), theirs=((900_000,), (1_100_000,)), time=0.1)
+    assert tit.propose(up) == Bid((1_800_000,))
+    back = view(mine=((2_000_000,),), theirs=((900_000,), (1_100_000,), (900_000,)))
+    assert tit.propose(back) == Bid((1_800_000,)), "what was given once is not taken back"
+    met = view(mine=((2_000_000,),), theirs=((1_000_000,), (1_600_000,)))
+    assert tit.propose(met) == Take()
+
+
+def test_micro_goes_down_one_rung_for_each_new_bid_and_repeats_itself_otherwise() -> None:
+    micro = make_strategy("micro", seed=3)
+    rungs = [outcome for _, outcome in SELLING.ranked]
+    assert micro.propose(view()) == Bid(rungs[0])
+    first = view(mine=(rungs[0],), theirs=((900_000,),))
+    assert micro.propose(first) == Bid(rungs[1])
+    held = view(mine=(rungs[0], rungs[1]), theirs=((900_000,), (900_000,)))
+    assert micro.propose(held) in {Bid(rungs[0]), Bid(rungs[1])}
+    assert micro.propose(held) == micro.propose(held)
+    moved = view(mine=(rungs[0], rungs[1]), theirs=((900_000,), (950_000,)))
+    assert micro.propose(moved) == Bid(rungs[2])
+    good = view(mine=(rungs[0], rungs[1]), theirs=((900_000,), rungs[2]))
+    assert micro.propose(good) == Take()
+    down = price_ladder(best_fals=10, reserve_fals=9)
+    end = view(down, mine=((10,), (9,)), theirs=((1,), (2,), (3,), (4,)))
+    assert micro.propose(end) in {Bid((10,)), Bid((9,))}
+
+
 def test_steadfast_keeps_a_quarter_of_its_range_until_the_very_last_bid() -> None:
     at_the_end = view(time=1.0, bids_left=1, theirs=((100_000,),))
     assert Steadfast(band=0.0).propose(at_the_end) == Bid((1_400_000,))
@@ -173,7 +204,7 @@ def test_the_best_strategy_gains_most_of_the_catalogue() -> None:
     records = tournament(sorted(STRATEGIES), rounds=20, count=20, seed=11)
     gains = {name: fmean(record.advantage) for name, record in records.items()}
     assert max(gains, key=lambda name: gains[name]) == "best"
-    assert fmean(records["best"].deals) >= 0.97
+    assert fmean(records["best"].deals) >= 0.95  # two of them give nothing to who gives nothing
 
 
 def test_two_fixed_prices_that_do_not_meet_end_without_a_deal() -> None:
