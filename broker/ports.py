@@ -110,6 +110,14 @@ class Mailbox(Protocol):
         """Return the newest dead letters of an owner, each with the reason."""
         ...
 
+    async def revive(self, owner: str, *, limit: int = 100) -> int:
+        """Put dead letters back into the mailbox, the oldest first; returns how many.
+
+        As many as there is room for, up to ``limit``. Each starts anew: its deliveries count from
+        one, and its effects are made exactly once as ever.
+        """
+        ...
+
 
 class MailboxReader(Protocol):
     """One reader for all mailboxes of a process."""

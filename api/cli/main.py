@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "call": ("api.cli.market", "call", "Buy a skill on the market."),
     "transcript": ("api.cli.transcript", "transcript", "What was said in a negotiation, to check."),
     "watch": ("api.cli.market", "watch", "Follow the market's feed."),
+    "mail": ("api.cli.mail", "mail", "Dead letters of an agent, and another try at them."),
     "logs": ("api.cli.process", "logs", "Show the log of a process."),
     "wallet": ("api.cli.wallet", "wallet", "Wallets, balances, payments and their proofs."),
     "keys": ("api.cli.keys", "keys", "Issue, list and revoke API keys."),

@@ -263,6 +263,15 @@ class MemoryMailbox(Mailbox):
         dead = self.boxes.get(check_owner(owner), _Box()).dead
         return dead[::-1][: min(limit, MAX_DEAD)]
 
+    @override
+    async def revive(self, owner: str, *, limit: int = 100) -> int:
+        box = self.boxes.get(check_owner(owner), _Box())
+        count = min(limit, self.limits.depth - len(box.letters), len(box.dead))
+        for raw, _ in box.dead[: max(count, 0)]:
+            await self.send(owner, raw)
+        del box.dead[: max(count, 0)]
+        return max(count, 0)
+
 
 class MemoryMailboxReader(MailboxReader):
     """One consumer over any number of mailboxes."""

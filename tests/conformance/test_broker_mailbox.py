@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from broker.errors import BadOwnerError, LeaseLostError, MailboxFullError
+from broker.ports import Delivery
 from rahba.errors import TooLargeError
 from tests.fixtures.broker import LIMITS, Stand
 
@@ -167,6 +168,43 @@ async def test_what_cannot_be_handled_is_buried_with_its_reason(stand: Stand) ->
     assert await mailbox.dead("ann") == [(b"nonsense", "bad_encoding")]
     assert await mailbox.depth("ann") == 0
     await reader.close()
+
+
+async def test_dead_letters_are_delivered_again_oldest_first_as_if_they_were_new(
+    stand: Stand,
+) -> None:
+    mailbox = stand.broker.mailbox
+    words = [b"one", b"two", b"three"]
+    reader = mailbox.receive(["ann"], consumer="host")
+    for word in words:
+        await mailbox.send("ann", word)
+        for taken in await reader.next(wait_ms=500):
+            await reader.bury(taken, "bad_encoding")
+    assert await mailbox.revive("nobody") == 0
+    assert await mailbox.revive("ann", limit=2) == 2
+    assert await mailbox.dead("ann") == [(b"three", "bad_encoding")]
+    back: list[Delivery] = []
+    while len(back) < 2:
+        back += await reader.next(wait_ms=500)
+    assert [(one.raw, one.token) for one in back] == [(b"one", 1), (b"two", 1)]
+    await reader.done(back)
+    assert (await mailbox.revive("ann"), await mailbox.revive("ann")) == (1, 0)
+    assert (await mailbox.depth("ann"), await mailbox.dead("ann")) == (1, [])
+    await reader.close()
+
+
+async def test_only_as_many_dead_letters_come_back_as_there_is_room_for(stand: Stand) -> None:
+    mailbox, depth = stand.broker.mailbox, LIMITS.depth
+    reader = mailbox.receive(["ann"], consumer="host")
+    for number in range(3):
+        await mailbox.send("ann", b"dead %d" % number)
+        for taken in await reader.next(wait_ms=500):
+            await reader.bury(taken, "bad_encoding")
+    await reader.close()
+    for _ in range(depth - 1):
+        await mailbox.send("ann", b"alive")
+    assert (await mailbox.revive("ann"), await mailbox.revive("ann")) == (1, 0)
+    assert (await mailbox.depth("ann"), len(await mailbox.dead("ann"))) == (depth, 2)
 
 
 async def test_a_full_mailbox_refuses_until_it_is_read(stand: Stand) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 import subprocess
@@ -157,6 +158,33 @@ def test_what_was_said_is_kept_and_checked_without_the_market(
     code, answer, _ = run(market.env, "transcript", "verify", str(file))
     assert (code, answer["error"]["code"]) == (1, "bad_transcript")
     assert answer["error"]["facts"]["line"] == 2
+
+
+def test_dead_letters_are_listed_and_delivered_again(
+    market: RunningMarket, mood: dict[str, Any]
+) -> None:
+    assert market.rahba("mail", "dead", mood["agent"]) == []
+    assert say(market, "mail", "dead", mood["agent"]) == "no dead letters\n"
+
+    async def bury() -> None:
+        from api.bootstrap import linked, located
+        from api.settings import Settings
+
+        async with linked(located(Settings.read(market.env))) as links:
+            await links.broker.mailbox.send(mood["agent"], b"nonsense")
+
+    def buried() -> list[dict[str, Any]]:
+        for _ in range(50):
+            if found := market.rahba("mail", "dead", mood["agent"]):
+                return list(found)
+        return []
+
+    asyncio.run(bury())
+    (letter,) = buried()
+    assert (letter["reason"], letter["bytes"], letter["type"]) == ("bad_encoding", 8, None)
+    assert market.rahba("mail", "replay", mood["agent"])["delivered"] == 1
+    assert [each["digest"] for each in buried()] == [letter["digest"]]
+    assert run(market.env, "mail", "dead", "no body!")[1]["error"]["code"] == "bad_owner"
 
 
 def test_money_is_sent_found_in_the_history_and_proven(market: RunningMarket) -> None:

@@ -39,6 +39,7 @@ _SEND: Final = load("send")
 _CLAIM: Final = load("claim")
 _FINISH: Final = load("finish")
 _LEAVE: Final = load("leave")
+_REVIVE: Final = load("revive")
 _log = logging.getLogger(__name__)
 
 
@@ -89,6 +90,12 @@ class RedisMailbox(Mailbox):
         key = dead_of(check_owner(owner))
         entries = await self._wire.call("XREVRANGE", key, "+", "-", "COUNT", min(limit, MAX_DEAD))
         return [(fields[1], str(fields[3], "utf-8")) for _, fields in entries]
+
+    @override
+    async def revive(self, owner: str, *, limit: int = 100) -> int:
+        keys = [stream_of(check_owner(owner)), dead_of(owner)]
+        most = min(limit, MAX_DEAD)
+        return int(await self._wire.run(_REVIVE, keys, most, self._limits.depth, MAILBOX_TTL_MS))
 
 
 class RedisMailboxReader(MailboxReader):
