@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -13,8 +14,21 @@ from rahba.errors import TooLargeError
 from rahba.messages import Event
 
 MAX_EVENTS: Final = 10_000
+MAX_AGE_MS: Final = 7 * 24 * 3_600 * 1_000
 MAX_EVENT_BYTES: Final = 16 * 1024
 _EVENT_ID: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLimits:
+    """How many events are kept, and for how long; the oldest go first."""
+
+    events: int = MAX_EVENTS
+    age_ms: int = MAX_AGE_MS
+
+    def young(self, events: list[tuple[str, Event]], now_ms: int) -> list[tuple[str, Event]]:
+        """Return the events that are still to be told."""
+        return [item for item in events if item[1].ts >= now_ms - self.age_ms]
 
 
 def check_event_id(text: str) -> str:

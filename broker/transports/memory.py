@@ -17,7 +17,7 @@ from typing_extensions import override
 from broker.bundle import Broker
 from broker.directory import CardDirectory, CardStore, Entry, Put
 from broker.errors import LeaseLostError, MailboxFullError
-from broker.events import MAX_EVENTS, check_event_id, encode_event
+from broker.events import FeedLimits, check_event_id, encode_event
 from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
 from broker.ports import Delivery, Feed, Mailbox, MailboxReader, Ruling, Verdict
 from broker.thread import Decision, Ending, Said, ThreadRecord, header_of, rule, rule_ending
@@ -30,9 +30,14 @@ from rahba.messages import Card, Event, read_event
 POLL_SECONDS: Final = 0.005
 
 
-def connect(clock: Clock, *, limits: MailboxLimits | None = None) -> Broker:
+def connect(
+    clock: Clock,
+    *,
+    limits: MailboxLimits | None = None,
+    feed_limits: FeedLimits | None = None,
+) -> Broker:
     """Return a broker of one's own, empty."""
-    feed = MemoryFeed(clock)
+    feed = MemoryFeed(clock, feed_limits or FeedLimits())
     mailbox = MemoryMailbox(clock, limits or MailboxLimits())
     directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock)
     threads = ThreadDesk(
@@ -380,18 +385,19 @@ def _renew(letter: _Letter, now_ms: int) -> None:
 class MemoryFeed(Feed):
     """The newest events in a list."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, limits: FeedLimits) -> None:
         """Date events by ``clock``."""
         self._clock = clock
-        self._events: list[tuple[int, Event]] = []
+        self._limits = limits
+        self._events: list[tuple[str, Event]] = []
         self._count = 0
 
     @override
     async def publish(self, kind: str, data: dict[str, Json]) -> str:
         raw = encode_event(kind, data, self._clock.now_ms())
         self._count += 1
-        self._events.append((self._count, read_event(raw)))
-        del self._events[:-MAX_EVENTS]
+        self._events.append((f"{self._count}-0", read_event(raw)))
+        self._events = self._kept()[-self._limits.events :]
         return f"{self._count}-0"
 
     @override
@@ -400,13 +406,9 @@ class MemoryFeed(Feed):
     ) -> AsyncIterator[list[tuple[str, Event]]]:
         seen = int(check_event_id(after).split("-")[0]) if after is not None else self._count
         while True:
-            new = [item for item in self._events[-(self._count - seen) :] if item[0] > seen]
+            new = self._kept()[-(self._count - seen) :] if self._count > seen else []
             seen = self._count
-            wanted = [
-                (f"{number}-0", event)
-                for number, event in new
-                if kinds is None or event.kind in kinds
-            ]
+            wanted = [item for item in new if kinds is None or item[1].kind in kinds]
             if wanted:
                 yield wanted
             else:
@@ -414,5 +416,7 @@ class MemoryFeed(Feed):
 
     @override
     async def tail(self, limit: int) -> list[tuple[str, Event]]:
-        count = max(1, min(limit, MAX_EVENTS))
-        return [(f"{number}-0", event) for number, event in self._events[-count:]]
+        return self._kept()[-max(1, min(limit, self._limits.events)) :]
+
+    def _kept(self) -> list[tuple[str, Event]]:
+        return self._limits.young(self._events, self._clock.now_ms())

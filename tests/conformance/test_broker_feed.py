@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from broker.errors import BadCursorError
+from broker.events import FeedLimits
 from rahba.errors import TooLargeError
 from tests.fixtures.broker import Stand
 
@@ -49,6 +50,20 @@ async def test_the_tail_is_the_newest_oldest_first(stand: Stand) -> None:
         await stand.broker.feed.publish("call", {"n": number})
     tail = await stand.broker.feed.tail(2)
     assert [event.data["n"] for _, event in tail] == [3, 4]
+
+
+@pytest.mark.parametrize("feed_limits", [FeedLimits(age_ms=300)])
+async def test_events_are_kept_for_a_while_only(stand: Stand) -> None:
+    feed = stand.broker.feed
+    await feed.publish("call", {"n": 1})
+    assert [event.data["n"] for _, event in await feed.tail(9)] == [1]
+    await stand.pause(400)
+    assert await feed.tail(9) == []
+    await feed.publish("call", {"n": 2})
+    subscription = feed.subscribe(after="0-0")
+    assert [event.data["n"] for _, event in await anext(subscription)] == [2]
+    await subscription.aclose()
+    assert [event.data["n"] for _, event in await feed.tail(9)] == [2]
 
 
 async def test_a_made_up_event_id_is_refused(stand: Stand) -> None:

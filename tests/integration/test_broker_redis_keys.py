@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from broker.bundle import Broker
-from broker.events import MAX_EVENTS
+from broker.events import MAX_EVENTS, FeedLimits
 from broker.ports import Query
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.directory import KEYS
@@ -201,3 +201,13 @@ async def test_a_card_written_past_the_directory_is_left_out_and_hurts_nobody_el
         assert [found.card.agent for found in page.listings] == [honest.did]
         assert await stranger.directory.get(forged.did) is None
         await stranger.close()
+
+
+async def test_old_events_leave_the_server_itself(empty_redis: str, wire: Wire) -> None:
+    broker = await connect(empty_redis, SystemClock(), feed_limits=FeedLimits(age_ms=200))
+    for _ in range(10):
+        await broker.feed.publish("call", {})
+    await asyncio.sleep(0.3)
+    await broker.feed.publish("call", {})
+    assert await wire.call("XLEN", FEED) == 1
+    await broker.close()

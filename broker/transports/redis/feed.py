@@ -9,7 +9,7 @@ from typing import Final
 from hiredis import ReplyError
 from typing_extensions import override
 
-from broker.events import MAX_EVENTS, check_event_id, encode_event
+from broker.events import FeedLimits, check_event_id, encode_event
 from broker.ports import Feed
 from broker.transports.redis.wire import Line, Reply, Wire
 from rahba.clock import Clock
@@ -19,6 +19,7 @@ from rahba.messages import Event, read_event
 KEY: Final = "{feed}"
 BATCH: Final = 256
 BLOCK_MS: Final = 5_000
+TRIM_EVERY_MS: Final = 60_000
 RETRY_SECONDS: Final = 0.2
 
 
@@ -26,19 +27,25 @@ class RedisFeed(Feed):
     """The market's public events.
 
     Guarantees: a subscriber that resumes with the last id it saw reads every event once and in
-    order, as long as that id is among the newest ten thousand or so. After a loss of the server
+    order, as long as that id is within the limits of number and age. After a loss of the server
     it resumes by itself.
     """
 
-    def __init__(self, wire: Wire, clock: Clock) -> None:
+    def __init__(self, wire: Wire, clock: Clock, limits: FeedLimits | None = None) -> None:
         """Publish over ``wire``; each subscription opens a connection of its own."""
         self._wire = wire
         self._clock = clock
+        self._limits = limits or FeedLimits()
+        self._trimmed_ms = 0
 
     @override
     async def publish(self, kind: str, data: dict[str, Json]) -> str:
-        raw = encode_event(kind, data, self._clock.now_ms())
-        entry = await self._wire.call("XADD", KEY, "MAXLEN", "~", MAX_EVENTS, "*", "e", raw)
+        now_ms, limits = self._clock.now_ms(), self._limits
+        raw = encode_event(kind, data, now_ms)
+        if now_ms - self._trimmed_ms >= min(limits.age_ms, TRIM_EVERY_MS):
+            self._trimmed_ms = now_ms
+            await self._wire.call("XTRIM", KEY, "MINID", max(now_ms - limits.age_ms, 0))
+        entry = await self._wire.call("XADD", KEY, "MAXLEN", "~", limits.events, "*", "e", raw)
         return str(entry, "ascii")
 
     @override
@@ -61,7 +68,8 @@ class RedisFeed(Feed):
                 if not events:
                     continue
                 position = events[-1][0]
-                wanted = [item for item in events if kinds is None or item[1].kind in kinds]
+                young = self._limits.young(events, self._clock.now_ms())
+                wanted = [item for item in young if kinds is None or item[1].kind in kinds]
                 if wanted:
                     yield wanted
         finally:
@@ -70,9 +78,9 @@ class RedisFeed(Feed):
 
     @override
     async def tail(self, limit: int) -> list[tuple[str, Event]]:
-        count = max(1, min(limit, MAX_EVENTS))
+        count = max(1, min(limit, self._limits.events))
         entries = await self._wire.call("XREVRANGE", KEY, "+", "-", "COUNT", count)
-        return _events(list(reversed(entries)))
+        return self._limits.young(_events(list(reversed(entries))), self._clock.now_ms())
 
 
 async def _newest(line: Line) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.bundle import Broker
 from broker.directory import CardDirectory
+from broker.events import FeedLimits
 from broker.mailboxes import MailboxLimits
 from broker.threads import ThreadDesk
 from broker.transports.redis.directory import RedisCardStore
@@ -15,7 +16,12 @@ from rahba.clock import Clock
 
 
 async def connect(
-    url: str, clock: Clock, *, limits: MailboxLimits | None = None, patience_s: float = 3.0
+    url: str,
+    clock: Clock,
+    *,
+    limits: MailboxLimits | None = None,
+    feed_limits: FeedLimits | None = None,
+    patience_s: float = 3.0,
 ) -> Broker:
     """Return a broker on the server at ``url``; refuses one older than Redis 6.2.
 
@@ -30,7 +36,7 @@ async def connect(
     except BaseException:
         await wire.close()
         raise
-    feed = RedisFeed(wire, clock)
+    feed = RedisFeed(wire, clock, feed_limits)
     mailbox = RedisMailbox(wire, limits)
     directory = CardDirectory(RedisCardStore(wire), feed=feed, clock=clock)
     threads = ThreadDesk(
