@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -330,3 +333,20 @@ def test_a_replay_skips_what_was_out_of_place() -> None:
     raws = [line.write(body, reply_by=LATER) for body in (Counter(offer(1)), cfp(), cfp())]
     messages = [open_message(raw, me=None, now_ms=NOW) for raw in raws]
     assert replay(talk(), messages) == talk(("buyer", cfp()))
+
+
+def test_the_docs_are_what_the_tables_say() -> None:
+    path = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("talks", path / "tools" / "thread_diagrams.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    written = (path / "docs" / "negotiation-states.md").read_text("utf-8")
+    assert written == tool.document(), (
+        "python tools/thread_diagrams.py > docs/negotiation-states.md"
+    )
+    for (state, side, kind), after in STEPS.items():
+        (line,) = [each for each in written.splitlines() if f"    {state} --> {after}: " in each]
+        assert f"{side} " in line
+        assert kind in line
