@@ -5,7 +5,8 @@
   it. Who is slow or silent is hardly waited for, unless there is no quorum without it.
 * :meth:`Cosigning.before_signing` comes first after a start: a witness that has seen more of this
   log than our disk holds, or another root, means that the disk was set back. The ledger then does
-  not sign anything (:class:`RolledBackError`): it would fork its own log.
+  not sign anything (:class:`RolledBackError`): it would fork its own log. A witness that only says
+  so, and shows nothing that our key signed, does not stop a quorum that has seen no more.
 * A witness that cannot be reached does not stop the ledger, unless ``required`` says so: payments
   stay durable, and clients that ask for witnessed finality see that they have none yet.
 """
@@ -48,10 +49,7 @@ class RolledBackError(RemoteError):
     """
 
     code = "rolled_back"
-    hint = (
-        "restore the newest copy of the ledger, do not go on from this one; a witness that shows no"
-        " note of ours may be wrong: whoever trusts it no longer takes it out of the policy"
-    )
+    hint = "restore the newest copy of the ledger; do not go on from this one"
 
 
 class NoQuorumError(RemoteError):
@@ -120,6 +118,10 @@ class Cosigning:
     async def before_signing(self, book: Book, note: str) -> None:
         """Ask every witness whether it knows more than the stored checkpoint.
 
+        1. Who shows a checkpoint that our own key signed, larger than the stored one or of another
+           root, is right, whoever it is.
+        2. Who only says so is believed unless a quorum answers that it has seen no more.
+
         Raises:
             RolledBackError: one does.
             NoQuorumError: too few answered, and they are required.
@@ -127,14 +129,23 @@ class Cosigning:
         if not note:
             return
         vkey = verifier_key_of(book.genesis.origin, book.genesis.operator)
-        asked = [self._compare(name, note, vkey) for name in self._asked]
-        answered = await asyncio.gather(*asked)
-        there = {name: True for name, answer in zip(self._asked, answered, strict=True) if answer}
-        if self._required and not self._policy.met(there):
-            raise NoQuorumError("too few witnesses answered", answered=len(there))
+        names = list(self._asked)
+        said = await asyncio.gather(*(self._compare(name, note, vkey) for name in names))
+        agreed = {name: True for name, word in zip(names, said, strict=True) if word is True}
+        objections = [word for word in said if isinstance(word, RolledBackError)]
+        for objection in objections:  # 1
+            if objection.facts["note"] is not None:
+                raise objection
+        quorum = self._policy.met(agreed)
+        for objection in objections:  # 2
+            if not (quorum and agreed):
+                raise objection
+            logger.warning("a quorum has seen no more, but: %s", objection.message)
+        if self._required and not quorum:
+            raise NoQuorumError("too few witnesses answered", answered=len(agreed))
 
-    async def _compare(self, name: str, note: str, vkey: str) -> bool:
-        """Say whether the witness answered; raise if it knows better."""
+    async def _compare(self, name: str, note: str, vkey: str) -> bool | RolledBackError:
+        """Say whether the witness answered, or what it says that the store lacks."""
         asked, size = self._asked[name], open_checkpoint(note, vkey).size
         try:
             status, body = await asked.witness.add_checkpoint(write_request(size, [], note))
@@ -144,12 +155,12 @@ class Cosigning:
         if status in {409, 422}:  # another size, or another root (409 with the same size, once)
             seen = _size(body) if status == 409 else size
             if seen is None or seen >= size:
-                raise RolledBackError(
+                return RolledBackError(
                     f"witness {name} has seen size {seen}, the store has {size}",
                     witness=name,
                     seen=seen,
                     stored=size,
-                    note=await _shown(asked.witness, vkey),
+                    note=await _shown(asked.witness, note, vkey),
                 )
             asked.size = seen
         elif status == 200:
@@ -263,15 +274,16 @@ class Cosigning:
         raise BadInputError("it changes its mind about what it has seen")
 
 
-async def _shown(witness: Witness, vkey: str) -> str | None:
-    """Return the checkpoint that a witness shows, if the key of the log really signed it."""
+async def _shown(witness: Witness, stored: str, vkey: str) -> str | None:
+    """Return the checkpoint that a witness shows, if our key signed it and the store lacks it."""
+    ours = open_checkpoint(stored, vkey)
     try:
-        note = await witness.checkpoint(read_verifier_key(vkey).name)
-        if note is not None:
-            open_checkpoint(note, vkey)
+        note = await witness.checkpoint(ours.origin)
+        shown = open_checkpoint(note, vkey) if note is not None else ours
     except RahbaError:
         return None
-    return note
+    more = shown.size > ours.size or (shown.size == ours.size and shown.root != ours.root)
+    return note if more else None
 
 
 def _size(body: str) -> int | None:

@@ -14,9 +14,11 @@ from rahba.cosignature import cosigner_key
 from rahba.policy import Policy, read_policy
 from tests.fixtures.wallet import START_MS, did, signer_of
 from tests.fixtures.witnesses import ORIGIN, PlainLog, words
-from wallet.cosigning import Cosigning
+from wallet.book import Book
+from wallet.cosigning import Cosigning, NoQuorumError, RolledBackError
 from wallet.errors import LedgerUnavailableError
 from wallet.stores.witness import WitnessStore
+from wallet.transactions import dev_genesis
 from wallet.transports.witness import WitnessUnreachableError
 from wallet.watch import Watch
 from wallet.witness import Trust, origin_hash
@@ -64,6 +66,8 @@ class Party:
             return 200, f"\u2014 w.test/two {'A' * 100}\n"
         if self.mood == "ahead":
             return 409, "999999\n"
+        if self.mood == "elsewhere":
+            return 422, "another root"
         if self.mood == "refuses":
             return 403, "no"
         if self.mood == "hangs":
@@ -80,7 +84,7 @@ class Party:
 @pytest.fixture
 def parties(tmp_path: Path) -> Iterator[dict[str, Party]]:
     stores = {name: WitnessStore(tmp_path / f"{name}.sqlite") for name in NAMES}
-    trust = Trust({ORIGIN: PlainLog("a").vkey})
+    trust = Trust({ORIGIN: PlainLog("a").vkey}, [did("operator")])
     clock = ManualClock(START_MS)
     yield {
         name: Party(Watch(store, f"w.test/{name}", signer_of(name), trust, clock=clock))
@@ -161,6 +165,68 @@ async def test_without_a_quorum_nothing_is_witnessed_until_there_is_one(
     await until(lambda: bool(growing.saved))
     assert growing.saved[0][1] == 7
     await task
+
+
+# Before a ledger signs: what its witnesses say, and what they can show.
+
+GENESIS = dev_genesis(did("operator"), START_MS)
+OURS = PlainLog(*words(20), origin=GENESIS.origin)
+
+
+async def start(parties: dict[str, Party], size: int, *, required: bool = False) -> None:
+    """Ask the witnesses as a ledger does that holds so many entries."""
+    cosigning = Cosigning(two_of_three(), parties, required=required)
+    await cosigning.before_signing(Book(GENESIS, OURS.log.node(0, 0)), OURS.note(size))
+
+
+async def saw(parties: dict[str, Party], size: int, *names: str) -> None:
+    for name in names:
+        assert (await parties[name].watch.add_checkpoint(OURS.request(0, size))).status == 200
+
+
+@pytest.mark.parametrize("mood", ["ahead", "elsewhere"])
+@pytest.mark.parametrize("shows", [0, 5, 12])
+async def test_one_witness_that_lies_before_a_start_does_not_stop_a_quorum(
+    parties: dict[str, Party], mood: str, shows: int
+) -> None:
+    await saw(parties, 12, "one", "three")
+    if shows:
+        await saw(parties, shows, "two")  # the most that it can show of what our key signed
+    parties["two"].mood = mood
+    await start(parties, 12)
+    await start(parties, 12, required=True)
+
+
+@pytest.mark.parametrize("others", ["ahead", "away", "refuses"])
+async def test_who_claims_to_have_seen_more_is_believed_without_a_quorum_against_it(
+    parties: dict[str, Party], others: str
+) -> None:
+    await saw(parties, 12, *NAMES)
+    parties["two"].mood, parties["three"].mood = "ahead", others
+    with pytest.raises(RolledBackError) as caught:
+        await start(parties, 12)
+    assert (caught.value.facts["seen"], caught.value.facts["note"]) == (999_999, None)
+
+
+@pytest.mark.parametrize("size", [12, 13])
+async def test_one_witness_that_shows_more_stops_the_ledger_whatever_the_others_say(
+    parties: dict[str, Party], size: int
+) -> None:
+    await saw(parties, 12, "one", "three")
+    other = PlainLog(*words(size, "x"), origin=GENESIS.origin)
+    assert (await parties["two"].watch.add_checkpoint(other.request(0))).status == 200
+    with pytest.raises(RolledBackError) as caught:
+        await start(parties, 12)
+    assert str(caught.value.facts["note"]).startswith(other.note())
+
+
+async def test_a_quorum_that_is_required_is_one_without_the_liar(
+    parties: dict[str, Party],
+) -> None:
+    parties["two"].mood, parties["three"].mood = "refuses", "away"
+    await start(parties, 12)
+    with pytest.raises(NoQuorumError):
+        await start(parties, 12, required=True)
 
 
 async def until(done: Callable[[], bool]) -> None:
