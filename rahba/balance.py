@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from rahba.encoding import decode_as, unb64
+from rahba.encoding import MAX_INT, decode_as, unb64
 from rahba.envelope import open_envelope
 from rahba.errors import BadInputError, BadSignatureError
 from rahba.ids import did_of
@@ -180,7 +180,7 @@ def verify_balance(proof: BalanceProof, root: bytes) -> int:
 
 def _verify_total(proof: BalanceProof, root: bytes) -> int:
     """Check one account against a root; returns the sum of all accounts."""
-    if not 0 <= proof.position < proof.accounts or len(proof.path) > MAX_STEPS:  # 1
+    if not 0 <= proof.position < proof.accounts <= MAX_INT or len(proof.path) > MAX_STEPS:  # 1
         raise BadProofError("no such position", position=proof.position)
     if any(len(record) != RECORD_BYTES for record in proof.path):
         raise BadProofError("a record has 48 bytes")

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from rahba.balance import AccountProof, verify_account, verify_history
+from rahba.balance import (
+    AccountLeaf,
+    AccountProof,
+    BalanceProof,
+    verify_account,
+    verify_balance,
+    verify_history,
+)
 from rahba.encoding import b64, unb64
 from rahba.errors import RahbaError
 from rahba.merkle import BadProofError
@@ -61,6 +68,14 @@ async def test_every_changed_part_of_a_proof_is_refused(
         with pytest.raises(RahbaError):
             verify_account(changed, vkey)
     assert verify_account(proof, vkey).balance == proof.balance
+
+
+def test_more_accounts_than_can_be_counted_are_refused() -> None:
+    leaf = AccountLeaf(did("amina"), 0, bytes(32), bytes(32))
+    for last in (2**53, 2**64, 2**70):
+        proof = BalanceProof(leaf, last, last + 1, (bytes(48),) * last.bit_count())
+        with pytest.raises(BadProofError, match="no such position"):
+            verify_balance(proof, bytes(32))
 
 
 async def test_an_earlier_state_leaf_is_not_the_checkpoints(rig: LedgerRig) -> None:
