@@ -161,6 +161,17 @@ def test_a_witness_remembers_over_a_restart_and_never_less(tmp_path: Path) -> No
     store.close()
 
 
+def test_evidence_against_one_log_leaves_room_for_that_against_others(tmp_path: Path) -> None:
+    store = WitnessStore(tmp_path / "w.sqlite")
+    for number in range(MAX_BUNDLES + 5):
+        store.accuse("loud.test/log", str(number))
+    store.accuse(ORIGIN, "quiet")
+    assert store.evidence(2) == ["0", "quiet"]
+    assert store.accused(ORIGIN)
+    assert len(store.evidence()) == MAX_BUNDLES
+    store.close()
+
+
 def test_a_name_that_no_key_can_have_is_a_bad_request() -> None:
     body = write_request(0, [], LOG.note().replace(ORIGIN, "with space", 1))
     assert ask(body, trust=Trust({}, [did("operator")])).status == 400

@@ -16,7 +16,7 @@ from wallet.errors import StoreError
 from wallet.stores.lockfile import LockFile
 from wallet.witness import Seen
 
-MAX_BUNDLES: Final = 1_000
+MAX_BUNDLES: Final = 100  # of each log
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS seen (
   origin TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, note TEXT NOT NULL
@@ -75,12 +75,12 @@ class WitnessStore:
                 raise StoreError("another checkpoint was cosigned meanwhile", size=now.size)
 
     def accuse(self, origin: str, bundle: str) -> None:
-        """Keep a bundle of evidence against a log, once, within a limit."""
+        """Keep a bundle of evidence against a log, once, within a limit for each log."""
         with self._turn:
             self._write(
                 "INSERT OR IGNORE INTO evidence (origin, bundle)"
-                " SELECT ?, ? WHERE (SELECT count(*) FROM evidence) < ?",
-                (origin, bundle, MAX_BUNDLES),
+                " SELECT ?, ? WHERE (SELECT count(*) FROM evidence WHERE origin = ?) < ?",
+                (origin, bundle, origin, MAX_BUNDLES),
             )
 
     def accused(self, origin: str) -> bool:
@@ -88,8 +88,12 @@ class WitnessStore:
         return bool(self._ask("SELECT 1 FROM evidence WHERE origin = ? LIMIT 1", origin))
 
     def evidence(self, limit: int = MAX_BUNDLES) -> list[str]:
-        """Return the bundles that were kept first."""
-        rows = self._ask("SELECT bundle FROM evidence ORDER BY number LIMIT ?", limit)
+        """Return what was kept first against each log, before what was kept later against any."""
+        rows = self._ask(
+            "SELECT bundle FROM evidence"
+            " ORDER BY row_number() OVER (PARTITION BY origin ORDER BY number), number LIMIT ?",
+            limit,
+        )
         return [bundle for (bundle,) in rows]
 
     def close(self) -> None:
