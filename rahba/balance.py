@@ -22,7 +22,7 @@ from rahba.encoding import MAX_INT, decode_as, unb64
 from rahba.envelope import open_envelope
 from rahba.errors import BadInputError, BadSignatureError
 from rahba.ids import did_of
-from rahba.merkle import HASH_BYTES, BadProofError, leaf_hash
+from rahba.merkle import HASH_BYTES, BadProofError, leaf_hash, unhex
 from rahba.messages import TX_TYPE
 from rahba.note import read_verifier_key
 from rahba.proof import InclusionProof, verify_proof
@@ -119,10 +119,10 @@ def verify_account(proof: AccountProof, vkey: str) -> ProvenAccount:
     state = decode_as(opened.payload, _StateLeaf)
     if state.prev_size != proof.inclusion.index:
         raise BadProofError("the state leaf is of another place", prev_size=state.prev_size)
-    leaf = AccountLeaf(proof.id, proof.balance, _unhex(proof.nonces), _unhex(proof.tip))
-    path = tuple(_unhex(record) for record in proof.path)
+    leaf = AccountLeaf(proof.id, proof.balance, unhex(proof.nonces), unhex(proof.tip))
+    path = tuple(unhex(record) for record in proof.path)
     found = BalanceProof(leaf, proof.position, proof.accounts, path)
-    total = _verify_total(found, _unhex(state.root))  # 3
+    total = _verify_total(found, unhex(state.root))  # 3
     if total:  # 4
         raise BadProofError("the balances do not add up to nothing", total=total)
     return ProvenAccount(proof.id, leaf.balance, leaf.tip, checkpoint.size, state.log_time)
@@ -256,13 +256,6 @@ def _sum_bytes(total: int) -> bytes:
     if not -_LIMIT <= total < _LIMIT:
         raise BadInputError("a sum exceeds 127 bits")
     return total.to_bytes(SUM_BYTES, "big", signed=True)
-
-
-def _unhex(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise BadProofError("a hash is written as hex digits") from error
 
 
 def seal_root(accounts: int, top: bytes) -> bytes:

@@ -44,6 +44,18 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return sha256(b"\x01" + left + right).digest()
 
 
+def unhex(text: str) -> bytes:
+    """Read a step of a proof as it travels: hex digits.
+
+    Raises:
+        BadProofError: it is written otherwise.
+    """
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise BadProofError("a hash is written as hex digits") from error
+
+
 def verify_inclusion(
     leaf_hash: bytes, index: int, size: int, path: Sequence[bytes], root: bytes
 ) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from rahba.encoding import b64, unb64
 from rahba.errors import BadEncodingError, BadInputError, TooLargeError
-from rahba.merkle import BadProofError, leaf_hash, verify_inclusion
+from rahba.merkle import BadProofError, leaf_hash, unhex, verify_inclusion
 from rahba.note import Checkpoint, open_checkpoint
 
 MAX_STEPS: Final = 63
@@ -67,20 +67,20 @@ def verify_proof(proof: InclusionProof, vkey: str) -> Checkpoint:
         BadProofError: 2 fails.
     """
     checkpoint = open_checkpoint(proof.checkpoint, vkey)  # 1
-    leaf = _hash(proof.leaf_hash)
+    leaf = unhex(proof.leaf_hash)
     if len(proof.path) > MAX_STEPS:
         raise BadProofError("the proof is too long")
-    path = [_hash(step) for step in proof.path]
+    path = [unhex(step) for step in proof.path]
     verify_inclusion(leaf, proof.index, checkpoint.size, path, checkpoint.root)  # 2
     return checkpoint
 
 
 def write_proof(proof: InclusionProof, entry: bytes) -> str:
     """Return the ``tlog-proof`` file of ``entry``, the exact bytes of the leaf."""
-    if leaf_hash(entry) != _hash(proof.leaf_hash):
+    if leaf_hash(entry) != unhex(proof.leaf_hash):
         raise BadInputError("the proof is of another entry")
     lines = [_MAGIC, _EXTRA + b64(entry), f"index {proof.index}"]
-    lines += [b64(_hash(step)) for step in proof.path]
+    lines += [b64(unhex(step)) for step in proof.path]
     return "\n".join(lines) + "\n\n" + proof.checkpoint
 
 
@@ -120,10 +120,3 @@ def open_receipt(text: str, vkey: str, entry: bytes | None = None) -> Receipt:
     """Read a ``tlog-proof`` file and check all of it; see :func:`verify_proof`."""
     proof, found = read_proof(text, entry)
     return Receipt(found, proof.index, verify_proof(proof, vkey))
-
-
-def _hash(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise BadProofError("a hash is written as hex digits") from error

@@ -17,7 +17,7 @@ from typing import Final
 from rahba.encoding import b64
 from rahba.errors import RahbaError, RemoteError
 from rahba.ids import did_of
-from rahba.merkle import BadProofError, extended_root, leaf_hash, verify_consistency
+from rahba.merkle import BadProofError, extended_root, leaf_hash, unhex, verify_consistency
 from rahba.note import Checkpoint, open_checkpoint, read_verifier_key, verifier_key_of
 from wallet.audit import PAGE, Audit, Problem
 from wallet.evidence import (
@@ -208,7 +208,7 @@ async def prove_fork(ledger: Ledger, first: str, second: str, vkey: str) -> Fork
         return Fork(vkey, first, second) if before.root != after.root else None
     if not 0 < before.size < after.size:
         return None
-    path = [bytes.fromhex(step) for step in await ledger.consistency(before.size, after.size)]
+    path = [unhex(step) for step in await ledger.consistency(before.size, after.size)]
     try:
         verify_consistency(before.size, after.size, before.root, after.root, path)
     except BadProofError:

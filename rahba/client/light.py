@@ -29,7 +29,7 @@ import msgspec
 from rahba.balance import AccountProof, ProvenAccount, verify_account, verify_history
 from rahba.encoding import b64
 from rahba.errors import BadEncodingError, RemoteError, TooLargeError
-from rahba.merkle import BadProofError, extended_root, leaf_hash, verify_consistency
+from rahba.merkle import BadProofError, extended_root, leaf_hash, unhex, verify_consistency
 from rahba.note import Checkpoint, open_checkpoint, read_verifier_key
 from rahba.policy import Policy
 from rahba.proof import InclusionProof, Receipt, open_receipt, verify_proof
@@ -310,10 +310,7 @@ class LightClient:
 
     async def _path(self, old: int, new: int) -> tuple[bytes, ...]:
         found = await self._read(f"/v1/log/proof/consistency?old={old}&new={new}", _Path)
-        try:
-            return tuple(bytes.fromhex(step) for step in found.path)
-        except ValueError as error:
-            raise BadProofError("a hash is written as hex digits") from error
+        return tuple(unhex(step) for step in found.path)
 
     def _remembered(self) -> Known | None:
         if self._memory is None or not self._memory.exists():

@@ -102,6 +102,24 @@ async def test_other_entries_than_those_signed_are_forgotten_and_convict_nobody(
     assert auditor.evidence == ()
 
 
+@pytest.mark.parametrize("path", [["zz"], ["00"], [], ["00" * 32] * 70])
+async def test_a_log_that_answers_nonsense_for_a_proof_is_refused_and_convicts_nobody(
+    log: ForgedLog, store: WitnessStore, path: list[str]
+) -> None:
+    class Nonsense(Shown):
+        async def consistency(self, old_size: int, new_size: int) -> list[str]:
+            assert old_size < new_size
+            return path
+
+    size, first = len(log.entries), log.note
+    log.fund("brahim", 5_000)
+    log.close()
+    watch = witness(store, auditor_of(Nonsense(log)))
+    assert (await watch.add_checkpoint(write_request(0, [], first)))[0] == 200
+    assert (await watch.add_checkpoint(write_request(size, [], log.note)))[0] == 422
+    assert store.evidence() == []
+
+
 async def test_a_checkpoint_of_another_log_costs_no_second_pass(log: ForgedLog) -> None:
     shown = Shown(log)
     auditor = auditor_of(shown)
