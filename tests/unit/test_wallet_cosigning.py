@@ -24,6 +24,13 @@ from wallet.watch import Watch
 from wallet.witness import Trust, origin_hash
 
 NAMES = ("one", "two", "three")
+LIES = {
+    "nonsense": (200, "not a signature\n"),
+    "forger": (200, f"\u2014 w.test/two {'A' * 100}\n"),
+    "ahead": (409, "999999\n"),
+    "elsewhere": (422, "another root"),
+    "refuses": (403, "no"),
+}
 
 
 @dataclass
@@ -60,16 +67,8 @@ class Party:
         self.calls += 1
         if self.mood == "away":
             raise WitnessUnreachableError("away")
-        if self.mood == "nonsense":
-            return 200, "not a signature\n"
-        if self.mood == "forger":
-            return 200, f"\u2014 w.test/two {'A' * 100}\n"
-        if self.mood == "ahead":
-            return 409, "999999\n"
-        if self.mood == "elsewhere":
-            return 422, "another root"
-        if self.mood == "refuses":
-            return 403, "no"
+        if self.mood in LIES:
+            return LIES[self.mood]
         if self.mood == "hangs":
             await asyncio.Event().wait()
         ruling = await self.watch.add_checkpoint(body)
