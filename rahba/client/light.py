@@ -1,8 +1,9 @@
 """A client that believes a ledger nothing: it remembers one checkpoint and checks all else.
 
 * What it remembers only grows. A checkpoint that is smaller or contradicts it is refused, and both
-  signed notes are kept: :class:`ForkError` carries them, and a file beside the memory is evidence
-  for ``rahba witness judge``.
+  signed notes are kept: :class:`ForkError` carries them, and a file beside the memory
+  (``.evidence.json``) is evidence for ``rahba witness judge``. What was shown without a proof that
+  convicts is beside it, too (``.doubtful.json``).
 * Payments, balances and whole histories are checked against that checkpoint, by the pure functions
   of :mod:`rahba.proof` and :mod:`rahba.balance`; whoever has the answers can check them offline.
 * With a ``policy`` only checkpoints that a quorum of witnesses cosigned are believed. A balance is
@@ -16,6 +17,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 from dataclasses import dataclass
@@ -28,8 +30,16 @@ import msgspec
 
 from rahba.balance import AccountProof, ProvenAccount, verify_account, verify_history
 from rahba.encoding import b64
-from rahba.errors import BadEncodingError, RemoteError, TooLargeError
-from rahba.merkle import BadProofError, extended_root, leaf_hash, unhex, verify_consistency
+from rahba.errors import BadEncodingError, RahbaError, RemoteError, TooLargeError
+from rahba.merkle import (
+    HASH_BYTES,
+    BadProofError,
+    extended_root,
+    leaf_hash,
+    node_hash,
+    unhex,
+    verify_consistency,
+)
 from rahba.note import Checkpoint, open_checkpoint, read_verifier_key
 from rahba.policy import Policy
 from rahba.proof import InclusionProof, Receipt, open_receipt, verify_proof
@@ -118,19 +128,19 @@ def compare(known: Known | None, shown: Known, path: tuple[bytes, ...]) -> bool:
     return new.size > old.size
 
 
-def evidence_of(first: Known, second: Known, path: tuple[bytes, ...], vkey: str) -> str:
+def evidence_of(
+    first: Known, second: Known, path: tuple[bytes, ...], old_root: bytes | None, vkey: str
+) -> str:
     """Return both checkpoints of a fork, the smaller one first, as a document for a judge.
 
-    It convicts by itself if the sizes are equal, or ``path`` shows which log the second extends.
+    It convicts by itself if the sizes are equal, or ``old_root`` is what ``path`` extends.
     """
-    old, new = first.checkpoint, second.checkpoint
-    extended = extended_root(old.size, new.size, new.root, path)
     document = {
         "kind": "fork",
         "vkey": vkey,
         "first": first.note,
         "second": second.note,
-        "old_root": b64(extended) if extended is not None else None,
+        "old_root": b64(old_root) if old_root is not None else None,
         "proof": [b64(step) for step in path],
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
@@ -240,7 +250,12 @@ class LightClient:
             raise NotWitnessedError("too few witnesses cosigned the receipt's checkpoint")
         known = self.known
         if known is not None and known.checkpoint.size == receipt.checkpoint.size:
-            self._compare(known, Known(receipt.checkpoint, note), ())
+            shown = Known(receipt.checkpoint, note)
+            try:
+                compare(known, shown, ())
+            except ForkError:
+                self._accuse(known, shown)
+                raise
         return receipt
 
     async def prove(self, account: str) -> tuple[ProvenAccount, AccountProof]:
@@ -292,18 +307,46 @@ class LightClient:
         path: tuple[bytes, ...] = ()
         if known is not None and known.checkpoint.size < shown.checkpoint.size:
             path = await self._path(known.checkpoint.size, shown.checkpoint.size)
-        return self._compare(known, shown, path)
-
-    def _compare(self, known: Known | None, shown: Known, path: tuple[bytes, ...]) -> bool:
-        """Compare, and keep what convicts a ledger that contradicts itself."""
         try:
             return compare(known, shown, path)
         except ForkError:
-            if known is not None and self._memory is not None:
-                file = self._memory.with_name(self._memory.name + ".evidence.json")
-                if not file.exists():
-                    write_durably(file, evidence_of(known, shown, path, self._vkey).encode())
+            if known is not None:
+                said = await self._extended(known.checkpoint.size, shown.checkpoint, path)
+                self._accuse(known, shown, path, said)
             raise
+
+    async def _extended(self, old: int, new: Checkpoint, path: tuple[bytes, ...]) -> bytes | None:
+        """Return the root at size ``old`` that ``path`` extends, if it is a proof at all.
+
+        No proof repeats the root of a power of two; there the log's own tile has its parts.
+        """
+        if not old or old & (old - 1):
+            return extended_root(old, new.size, new.root, path)
+        level, height = divmod(old.bit_length() - 1, 8)
+        try:
+            raw = await self._get(f"/v1/log/tile/{level}/000.p/{1 << height}", MAX_NOTE_BYTES)
+            nodes = [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]
+            for _ in range(height):
+                nodes = [node_hash(*pair) for pair in zip(nodes[::2], nodes[1::2], strict=False)]
+            said = b"".join(nodes)
+            verify_consistency(old, new.size, said, new.root, path)
+        except RahbaError:
+            return None
+        return said
+
+    def _accuse(
+        self, first: Known, second: Known, path: tuple[bytes, ...] = (), said: bytes | None = None
+    ) -> None:
+        """Keep the first evidence that convicts the ledger, and apart from it what does not yet."""
+        if self._memory is None:
+            return
+        convicts = said is not None or first.checkpoint.size == second.checkpoint.size
+        kind = "evidence" if convicts else "doubtful"
+        file = self._memory.with_name(f"{self._memory.name}.{kind}.json")
+        if convicts and file.exists():
+            return
+        with contextlib.suppress(OSError):  # the error itself carries both notes
+            write_durably(file, evidence_of(first, second, path, said, self._vkey).encode())
 
     def _met(self, note: str) -> bool:
         return self._policy is None or self._policy.met(self._policy.cosigners(note))

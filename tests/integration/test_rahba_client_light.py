@@ -174,17 +174,16 @@ async def test_who_asks_much_at_once_remembers_the_newest(site: Site, tmp_path: 
         assert light.known.checkpoint.size == site.rig.ledger.log.size
 
 
-@pytest.mark.parametrize("behind", [0, 1])
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 7, 8, None])
 async def test_two_histories_leave_evidence_that_a_judge_accepts(
-    site: Site, tmp_path: Path, behind: int
+    site: Site, tmp_path: Path, size: int | None
 ) -> None:
     amina = await site.rig.funded("amina", 100_000)
-    for _ in range(4):
+    for _ in range(8):
         await amina.transfer(did("brahim"), 1)
     await settled(site.rig)
-    size, memory = site.rig.ledger.log.size - behind, tmp_path / "seen"
-    if behind and not size & (size - 1):
-        size -= 1  # no proof repeats the root of a power of two
+    size, memory = size or site.rig.ledger.log.size, tmp_path / "seen"
+    assert size <= site.rig.ledger.log.size > 8
     origin = site.rig.ledger.genesis.origin
     memory.write_text(sign_checkpoint(origin, size, b"\7" * 32, site.rig.operator), "utf-8")
     before = memory.read_bytes()
@@ -316,6 +315,43 @@ async def test_an_answer_without_end_or_sense_is_cut_off(liar: tuple[Liar, Site]
         app.path, app.change = "/proof", lambda _: b"[" * 5_000
         with pytest.raises(RahbaError):
             await light.balance(did("amina"))
+
+
+async def test_nonsense_for_a_proof_leaves_room_for_the_evidence_to_come(
+    liar: tuple[Liar, Site], tmp_path: Path
+) -> None:
+    app, site = liar
+    memory, evidence = tmp_path / "seen", tmp_path / "seen.evidence.json"
+    ledger, operator = site.rig.ledger, site.rig.operator
+    origin, root = ledger.genesis.origin, ledger.log.root_at(7)
+    memory.write_text(sign_checkpoint(origin, 7, root, operator), "utf-8")
+    app.path, app.change = "/proof/consistency", lambda _: b'{"path":[]}'
+    async with await site.client(memory=memory) as light:
+        with pytest.raises(ForkError):
+            await light.advance()
+    assert not evidence.exists()
+    assert (tmp_path / "seen.doubtful.json").exists()
+    app.path = ""
+    memory.write_text(sign_checkpoint(origin, 7, b"\7" * 32, operator), "utf-8")
+    async with await site.client(memory=memory) as light:
+        with pytest.raises(ForkError):
+            await light.advance()
+    assert verify_evidence(read_evidence(evidence.read_text("utf-8"))).operator == operator.did
+
+
+async def test_a_fork_is_told_though_its_evidence_cannot_be_written(
+    site: Site, tmp_path: Path
+) -> None:
+    await site.rig.funded("amina", 5)
+    await settled(site.rig)
+    memory, ledger = tmp_path / "seen", site.rig.ledger
+    forged = sign_checkpoint(ledger.genesis.origin, 2, b"\7" * 32, site.rig.operator)
+    memory.write_text(forged, "utf-8")
+    (tmp_path / "seen.evidence.json.new").mkdir()
+    async with await site.client(memory=memory) as light:
+        with pytest.raises(ForkError) as caught:
+            await light.advance()
+    assert caught.value.facts == {"first": forged, "second": await ledger.checkpoint()}
 
 
 async def test_a_payment_under_another_name_or_place_is_refused(
