@@ -106,18 +106,18 @@ async def proof(tx: str | None, of_balance: bool, name: str | None, *, as_json: 
 async def _checked(counter: Counter, account: str, limit: int) -> Story:
     """Read the whole history and check it; only the newest are kept decoded."""
     from rahba.balance import verify_history
+    from rahba.client.light import check_page
 
     proven, _ = await _account_proof(counter, account)
     newest: list[TxView] = []
     raws: list[bytes] = []
-    before = None
-    while True:
-        page = await counter.ledger.history(account, before=before, limit=_PAGE)
+    page, before, told = await counter.ledger.history(account, limit=_PAGE), None, 0
+    while page:
+        check_page(page, before, told)
         newest += page[: max(0, limit - len(newest))]
         raws += [tx.raw for tx in page if tx.seq < proven.size]
-        if not page:
-            break
-        before = page[-1].seq
+        before, told = page[-1].seq, told + len(page)
+        page = await counter.ledger.history(account, before=before, limit=_PAGE)
     verify_history(reversed(raws), proven.tip)
     return Story([_as_signed(tx) for tx in newest], proven.size, len(raws))
 

@@ -20,9 +20,10 @@ import asyncio
 import contextlib
 import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -97,6 +98,22 @@ class Entry(msgspec.Struct, frozen=True):
     id: str
     seq: int
     raw: bytes
+
+
+class Told(Protocol):
+    """An entry of a history, whoever reads it: its id, its place, its exact bytes."""
+
+    @property
+    def id(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def seq(self) -> int:  # noqa: D102
+        ...
+
+    @property
+    def raw(self) -> bytes:  # noqa: D102
+        ...
 
 
 class _Path(msgspec.Struct):
@@ -211,15 +228,14 @@ class LightClient:
             BadProofError: the ledger left something out, added or changed something.
         """
         proven, _ = await self.prove(account)
+        path = f"/v1/accounts/{quote(account, safe='')}/history?limit={PAGE}"
         found: list[Entry] = []
-        before = ""
-        while True:
-            path = f"/v1/accounts/{quote(account, safe='')}/history?limit={PAGE}{before}"
-            page = await self._read(path, list[Entry])
-            if not page:
-                break
-            found = told(found, page)
-            before = f"&before={page[-1].seq}"
+        page, last = await self._read(path, list[Entry]), None
+        while page:
+            check_page(page, last, len(found))
+            found += page
+            last = page[-1].seq
+            page = await self._read(f"{path}&before={last}", list[Entry])
         found = [entry for entry in reversed(found) if entry.seq < proven.size]
         verify_history([entry.raw for entry in found], proven.tip)
         return found
@@ -393,21 +409,22 @@ class LightClient:
             raise LedgerSilentError(f"{self._url}{path}: {error!r}") from error
 
 
-def told(found: list[Entry], page: list[Entry]) -> list[Entry]:
-    """Return a history, newest first, with one more page of it; nothing in it is proven yet.
+def check_page(page: Sequence[Told], before: int | None, told: int) -> None:
+    """Check one more page of a history, newest first; nothing in it is proven yet.
+
+    ``before`` is the place of the last entry of the pages before it, ``told`` how many those had.
 
     Raises:
         BadProofError: it goes round in circles, or names entries that it does not show.
         TooLargeError: nobody's history is that long.
     """
-    seqs = [entry.seq for entry in (*found[-1:], *page)]
+    seqs = [*([] if before is None else [before]), *(entry.seq for entry in page)]
     if any(later <= earlier for later, earlier in itertools.pairwise(seqs)):
         raise BadProofError("a history is told newest first")
     if any(leaf_hash(entry.raw).hex() != entry.id for entry in page):
         raise BadProofError("the ledger shows another transaction than it names")
-    if len(found) + len(page) > MAX_HISTORY:
+    if told + len(page) > MAX_HISTORY:
         raise TooLargeError("the history is too long", limit=MAX_HISTORY)
-    return found + page
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 import pytest
 
+from api.cli.counter import Counter
+from api.cli.wallet_history import _checked
 from api.door import Reply, serve_app
 from api.ledger_http import LedgerApp, serve
 from rahba.client.light import (
@@ -22,6 +24,7 @@ from rahba.client.light import (
     StaleLedgerError,
     compare,
 )
+from rahba.clock import SystemClock
 from rahba.cosignature import cosign, cosigner_key
 from rahba.errors import RahbaError
 from rahba.merkle import BadProofError
@@ -31,6 +34,11 @@ from rahba.proof import write_proof
 from tests.fixtures.wallet import FEE, LedgerRig, did, signer_of
 from tests.fixtures.witnesses import PlainLog, words
 from wallet.evidence import read_evidence, verify_evidence
+from wallet.outbox import Outbox
+from wallet.purse import Purse
+from wallet.stores.outbox import SqliteOutbox
+from wallet.transports.http import HttpLedger
+from wallet.wire import plain
 
 
 @dataclass
@@ -315,6 +323,23 @@ async def test_an_answer_without_end_or_sense_is_cut_off(liar: tuple[Liar, Site]
         app.path, app.change = "/proof", lambda _: b"[" * 5_000
         with pytest.raises(RahbaError):
             await light.balance(did("amina"))
+
+
+async def test_a_wallet_reads_no_history_that_goes_round_in_circles(
+    liar: tuple[Liar, Site], tmp_path: Path
+) -> None:
+    app, site = liar
+    async with HttpLedger(site.url) as ledger:
+        purse = Purse.owner(tmp_path)
+        outbox = Outbox(SqliteOutbox(purse.outbox), ledger, clock=SystemClock())
+        counter = Counter(purse, ledger, outbox, site.url)
+        assert (await _checked(counter, did("amina"), 3)).count == 9
+        page = orjson.dumps([plain(tx) for tx in await ledger.history(did("amina"), limit=3)])
+        app.path, app.change = "/history", lambda _: page
+        async with asyncio.timeout(5):
+            with pytest.raises(BadProofError, match="newest first"):
+                await _checked(counter, did("amina"), 3)
+        await outbox.close()
 
 
 async def test_nonsense_for_a_proof_leaves_room_for_the_evidence_to_come(
