@@ -16,14 +16,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from rahba.clock import ManualClock
-from rahba.cosignature import cosigned_at
 from tests.conftest import ORACLES
-from tests.fixtures.wallet import START_MS, LedgerRig, signer_of
-from tests.fixtures.witnesses import ORIGIN, PlainLog, words
-from wallet.stores.witness import WitnessStore
-from wallet.watch import Watch
-from wallet.witness import Trust
+from tests.fixtures.serving import free_port
+from tests.fixtures.wallet import LedgerRig
+from tests.fixtures.witnesses import ORIGIN, PlainLog, same_rulings, words
 
 READER = Path(__file__).parents[1] / "fixtures" / "aics_reader.py"
 LOG = PlainLog(*words(20))
@@ -72,9 +68,7 @@ async def test_it_refuses_a_fork(served: str, folder: Path, sqlite_rig: LedgerRi
 @pytest.fixture
 async def foreign(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
     """Run their witness for our log; returns its address and its key."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{door.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     program = ORACLES / "aics-witness"
     config = ["--config", str(tmp_path / "witness.json")]
     for command in (
@@ -109,31 +103,10 @@ async def test_their_witness_rules_on_our_log_as_ours_does(
     foreign: tuple[str, str], tmp_path: Path
 ) -> None:
     url, vkey = foreign
-    store = WitnessStore(tmp_path / "ours.sqlite")
-    trust = Trust({ORIGIN: LOG.vkey})
-    ours = Watch(store, "w.test/ours", signer_of("w"), trust, clock=ManualClock(START_MS))
-    forked = PlainLog(*words(7, "x"), *words(13))
-    bodies = [
-        b"nonsense",
-        LOG.request(3, 9),
-        PlainLog("a", name="thief").request(0),
-        PlainLog("a", origin="other.test/log").request(0),
-        LOG.request(0, 7),
-        LOG.request(7, 7),
-        LOG.request(0, 9),
-        LOG.request(7, 12),
-        LOG.request(7, 16),
-        forked.request(12, 13),
-        LOG.request(12, 20),
-        LOG.request(20, 19),
-    ]
     async with aiohttp.ClientSession() as web:
-        for body in bodies:
+
+        async def theirs(body: bytes) -> tuple[int, str]:
             async with web.post(f"{url}/add-checkpoint", data=body) as reply:
-                status, text = reply.status, await reply.text()
-            ruling = await ours.add_checkpoint(body)
-            assert ruling.status == status, (body, text, ruling)
-            if status == 200:
-                size = int(body.decode().split("\n\n", 1)[1].split("\n")[1])
-                assert cosigned_at(LOG.note(size) + text, vkey) is not None
-    store.close()
+                return reply.status, await reply.text()
+
+        await same_rulings(LOG, theirs, vkey, tmp_path)

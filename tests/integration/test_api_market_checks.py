@@ -16,7 +16,8 @@ from api.market import Whereabouts
 from api.market_checks import check_broker, check_gateway, check_ledger, check_market
 from api.settings import Settings
 from rahba.clock import SystemClock
-from tests.fixtures.market import RunningMarket, free_port, running_market
+from tests.fixtures.market import RunningMarket, running_market
+from tests.fixtures.serving import free_port
 
 
 def doctor(env: dict[str, str]) -> tuple[int, dict[str, Any]]:

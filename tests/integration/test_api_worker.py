@@ -25,7 +25,7 @@ from api.worker import CeleryQueue, make_app
 from broker.ports import Query
 from broker.transports.redis.wire import Wire
 from tests.fixtures.hosting import Souk, until
-from tests.fixtures.market import free_port
+from tests.fixtures.serving import free_port
 
 pytestmark = pytest.mark.redis
 

@@ -7,6 +7,7 @@ import contextlib
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -23,6 +24,7 @@ from rahba.ids import RandomIds
 from rahba.merkle import OutOfRangeError, leaf_hash, verify_consistency
 from rahba.note import open_checkpoint
 from rahba.proof import open_receipt, verify_proof
+from tests.fixtures.serving import serving
 from wallet.audit import audit_ledger
 from wallet.merkle import MerkleLog
 from wallet.ports import Store
@@ -110,18 +112,9 @@ async def served(store: Store) -> AsyncIterator[House]:
         ) as sequencer,
         aiohttp.ClientSession() as web,
     ):
-        address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        server = asyncio.create_task(
-            serve(sequencer, "127.0.0.1", 0, log=sequencer.log, ready=address.set_result)
-        )
-        try:
-            url = await asyncio.wait_for(address, 10)
-            async with HttpLedger(url) as ledger:
-                yield House(url, sequencer, ledger, web, await ledger.chain())
-        finally:
-            server.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await server
+        server = partial(serve, sequencer, "127.0.0.1", 0, log=sequencer.log)
+        async with serving(server) as url, HttpLedger(url) as ledger:
+            yield House(url, sequencer, ledger, web, await ledger.chain())
 
 
 @pytest.fixture
@@ -476,22 +469,17 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 
 async def test_a_client_asks_whoever_serves_the_ledger(house: House) -> None:
     """One address is dead, one is a standby's: the third one answers."""
-    standby: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = asyncio.create_task(serve_standby("127.0.0.1", 0, ready=standby.set_result))
-    waiting = await asyncio.wait_for(standby, 10)
-    async with house.web.get(f"{waiting}/healthz") as reply:
-        assert (reply.status, (await reply.json(content_type=None))["code"]) == (503, "standby")
-        assert reply.headers["retry-after"] == "1"
-    urls = f"http://127.0.0.1:9,{waiting}/, {house.url}"
-    async with HttpLedger(urls, patience_s=5) as ledger:
-        answers = await asyncio.gather(
-            *(ledger.submit(house.faucet(Signer(bytes([9, n]) * 16))) for n in range(20))
-        )
-        assert {answer.outcome for answer in answers} == {"logged"}
-        assert (await ledger.supply()).equal
-    async with HttpLedger(f"http://127.0.0.1:9,{waiting}", patience_s=0.3) as ledger:
-        with pytest.raises(LedgerUnreachableError):
-            await ledger.chain()
-    server.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await server
+    async with serving(partial(serve_standby, "127.0.0.1", 0)) as waiting:
+        async with house.web.get(f"{waiting}/healthz") as reply:
+            assert (reply.status, (await reply.json(content_type=None))["code"]) == (503, "standby")
+            assert reply.headers["retry-after"] == "1"
+        urls = f"http://127.0.0.1:9,{waiting}/, {house.url}"
+        async with HttpLedger(urls, patience_s=5) as ledger:
+            answers = await asyncio.gather(
+                *(ledger.submit(house.faucet(Signer(bytes([9, n]) * 16))) for n in range(20))
+            )
+            assert {answer.outcome for answer in answers} == {"logged"}
+            assert (await ledger.supply()).equal
+        async with HttpLedger(f"http://127.0.0.1:9,{waiting}", patience_s=0.3) as ledger:
+            with pytest.raises(LedgerUnreachableError):
+                await ledger.chain()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import pytest
 from rahba.clock import SystemClock
 from rahba.envelope import Signer
 from rahba.ids import RandomIds
+from tests.fixtures.serving import free_port
 from wallet.audit import audit_ledger
 from wallet.transactions import EXPIRING_LANE, AnyTx, Faucet, Transfer, seal_transaction
 from wallet.transports.http import HttpLedger
@@ -33,8 +33,7 @@ class Node:
     """One process of the ledger, as the command line starts it."""
 
     def __init__(self, env: dict[str, str], folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as door:
-            address = f"127.0.0.1:{door.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{address}"
         self.log = folder / f"{address.rpartition(':')[2]}.log"
         self.env = env | {"RAHBA_LEDGER": address}

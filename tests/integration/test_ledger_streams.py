@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rahba.envelope import Signer
 from rahba.ids import RandomIds
 from rahba.merkle import leaf_hash
 from tests.fixtures.ledger_server import LedgerProcess
+from tests.fixtures.serving import serving
 from tests.fixtures.wallet import LedgerRig, did, signer_of
 from wallet.audit import audit_entries
 from wallet.ports import Answer
@@ -73,14 +75,9 @@ class Site:
 
 @pytest.fixture
 async def site(sqlite_rig: LedgerRig) -> AsyncIterator[Site]:
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(
-        serve(sqlite_rig.ledger, "127.0.0.1", 0, ready=address.set_result)
-    )
     await sqlite_rig.funded("amina", 10**11)
-    yield Site(await address, sqlite_rig)
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    async with serving(partial(serve, sqlite_rig.ledger, "127.0.0.1", 0)) as url:
+        yield Site(url, sqlite_rig)
 
 
 async def told(site: Site, body: Any, query: str = "") -> list[dict[str, Any]]:
@@ -250,11 +247,8 @@ async def impatient(ledger: Any, done: asyncio.Event) -> AsyncIterator[str]:
         finally:
             done.set()
 
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve_app(app, "127.0.0.1", 0, ready=address.set_result))
-    yield await address
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    async with serving(partial(serve_app, app, "127.0.0.1", 0)) as url:
+        yield url
 
 
 async def test_who_sends_nothing_for_too_long_is_told_so(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from rahba.merkle import BadProofError
 from rahba.note import open_checkpoint, sign_checkpoint
 from rahba.policy import read_policy
 from rahba.proof import write_proof
+from tests.fixtures.serving import serving
 from tests.fixtures.wallet import FEE, LedgerRig, did, signer_of
 from tests.fixtures.witnesses import PlainLog, words
 from wallet.evidence import read_evidence, verify_evidence
@@ -52,19 +54,9 @@ class Site:
 
 @pytest.fixture
 async def site(sqlite_rig: LedgerRig) -> AsyncIterator[Site]:
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(
-        serve(
-            sqlite_rig.ledger,
-            "127.0.0.1",
-            0,
-            log=sqlite_rig.ledger.log,
-            ready=address.set_result,
-        )
-    )
-    yield Site(await address, sqlite_rig)
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    ledger = sqlite_rig.ledger
+    async with serving(partial(serve, ledger, "127.0.0.1", 0, log=ledger.log)) as url:
+        yield Site(url, sqlite_rig)
 
 
 async def settled(rig: LedgerRig) -> None:
@@ -249,15 +241,12 @@ class Liar:
 @pytest.fixture
 async def liar(sqlite_rig: LedgerRig) -> AsyncIterator[tuple[Liar, Site]]:
     app = Liar(LedgerApp(sqlite_rig.ledger, log=sqlite_rig.ledger.log))
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve_app(app, "127.0.0.1", 0, ready=address.set_result))
     amina = await sqlite_rig.funded("amina", 100_000)
     for amount in range(1, 9):
         await amina.transfer(did("brahim"), amount)
     await settled(sqlite_rig)
-    yield app, Site(await address, sqlite_rig)
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    async with serving(partial(serve_app, app, "127.0.0.1", 0)) as url:
+        yield app, Site(url, sqlite_rig)
 
 
 def without(index: int) -> Any:

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -17,8 +18,9 @@ from rahba.clock import ManualClock
 from rahba.cosignature import cosigned_at
 from rahba.note import open_checkpoint
 from rahba.policy import read_policy
+from tests.fixtures.serving import serving
 from tests.fixtures.wallet import START_MS, LedgerRig, did, signer_of
-from tests.fixtures.witnesses import ORIGIN, PlainLog, words
+from tests.fixtures.witnesses import ORIGIN, PlainLog, same_rulings, words
 from wallet.cosigning import Cosigning
 from wallet.evidence import read_evidence, verify_evidence
 from wallet.stores.witness import WitnessStore
@@ -42,11 +44,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     trust = Trust({ORIGIN: LOG.vkey}, [did("operator")])
     clock = ManualClock(START_MS)
     watch = Watch(store, "w.test/one", signer_of("witness"), trust, clock=clock)
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve_witness(watch, "127.0.0.1", 0, ready=address.set_result))
-    yield Site(await address, watch, store)
-    serving.cancel()
-    await asyncio.gather(serving, return_exceptions=True)
+    async with serving(partial(serve_witness, watch, "127.0.0.1", 0)) as url:
+        yield Site(url, watch, store)
     store.close()
 
 
@@ -148,36 +147,14 @@ async def test_an_independent_witness_rules_on_our_log_as_ours_does(tmp_path: Pa
     """`witness_log` is somebody else's C2SP witness: it gets the same bodies, status by status."""
     import witness_log
 
-    theirs = witness_log.WitnessService.new("w.test/theirs", bytes([7]) * 32)
-    assert theirs.add_log(ORIGIN, LOG.vkey)
-    store = WitnessStore(tmp_path / "ours.sqlite")
-    trust = Trust({ORIGIN: LOG.vkey})
-    ours = Watch(store, "w.test/ours", signer_of("w"), trust, clock=ManualClock(START_MS))
-    forked = PlainLog(*words(7, "x"), *words(13))
-    bodies = [
-        b"nonsense",
-        LOG.request(3, 9),
-        PlainLog("a", name="thief").request(0),
-        PlainLog("a", origin="other.test/log").request(0),
-        LOG.request(0, 7),
-        LOG.request(7, 7),
-        LOG.request(0, 9),
-        LOG.request(9, 12),
-        forked.request(7, 9),
-        forked.request(7, 7),
-        LOG.request(7, 16),
-        LOG.request(16, 20),
-        LOG.request(20, 19),
-        LOG.request(20, 20),
-    ]
-    for body in bodies:
-        status, text = theirs.handle_add_checkpoint(body.decode(), START_MS // 1000)
-        ruling = await ours.add_checkpoint(body)
-        assert ruling.status == status, (body, text, ruling)
-        if status == 200:
-            size = int(body.decode().split("\n\n", 1)[1].split("\n")[1])
-            assert cosigned_at(LOG.note(size) + text, theirs.vkey()) == START_MS // 1000
-    store.close()
+    service = witness_log.WitnessService.new("w.test/theirs", bytes([7]) * 32)
+    assert service.add_log(ORIGIN, LOG.vkey)
+
+    async def theirs(body: bytes) -> tuple[int, str]:
+        status, text = service.handle_add_checkpoint(body.decode(), START_MS // 1000)
+        return status, text
+
+    await same_rulings(LOG, theirs, service.vkey(), tmp_path)
 
 
 @pytest.mark.skipif(

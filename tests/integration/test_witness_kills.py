@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from rahba.cosignature import cosigned_at
 from rahba.encoding import b64
 from rahba.errors import RahbaError
 from rahba.note import open_checkpoint
+from tests.fixtures.serving import free_port
 from tests.fixtures.witnesses import ORIGIN, PlainLog, words
 from wallet.transports.witness import HttpWitness
 from wallet.witness import write_request
@@ -67,9 +67,7 @@ async def push(log: PlainLog, url: str, told: Told, rng: random.Random) -> None:
 
 async def live_and_die(folder: Path, told: Told, rng: random.Random) -> None:
     """Run the witness under fire from both histories, and kill it at a random moment."""
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{door.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "api.cli", "witness", "--log", HONEST.vkey),
         *("--name", "w.test/killed", "--folder", str(folder)),

@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,17 +20,12 @@ from rahba.clock import SystemClock
 from rahba.errors import RahbaError
 from rahba.ids import RandomIds
 from rahba.policy import read_policy
+from tests.fixtures.serving import free_port
 from tests.fixtures.wallet import did, signer_of
 from wallet.account import Wallet
 from wallet.transports.http import HttpLedger
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_address() -> str:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{door.getsockname()[1]}"
 
 
 @dataclass
@@ -68,7 +62,7 @@ class Place:
 
 def place_at(folder: Path) -> tuple[Place, str, str]:
     names = ("RAHBA_LEDGER", "RAHBA_WITNESS")
-    ours = {"RAHBA_DATA": str(folder)} | {name: free_address() for name in names}
+    ours = {"RAHBA_DATA": str(folder)} | {name: f"127.0.0.1:{free_port()}" for name in names}
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("RAHBA_")}
     settings = Settings.read(ours)
     return Place(folder, inherited | ours), settings.ledger_url, prepare_auditor(settings)
