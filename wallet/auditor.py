@@ -19,12 +19,15 @@ from rahba.errors import RahbaError, RemoteError
 from rahba.ids import did_of
 from rahba.merkle import BadProofError, extended_root, leaf_hash, unhex, verify_consistency
 from rahba.note import Checkpoint, open_checkpoint, read_verifier_key, verifier_key_of
+from rahba.promise import open_promise
+from rahba.proof import verify_proof
 from wallet.audit import PAGE, Audit, Problem
 from wallet.evidence import (
     UNSIGNED,
     AnyBundle,
     BadEntry,
     BadState,
+    Dropped,
     Fork,
     NotEvidenceError,
     fault_of_entry,
@@ -222,6 +225,30 @@ async def prove_fork(ledger: Ledger, first: str, second: str, vkey: str) -> Fork
         verify_evidence(bundle)
     except NotEvidenceError:
         return None
+    return bundle
+
+
+async def prove_dropped(ledger: Ledger, promise: str, vkey: str) -> Dropped | None:
+    """Return the evidence that a promise (:mod:`rahba.promise`) was broken; ``None``: it is kept.
+
+    Raises:
+        NotAuditedError: no checkpoint of the promised size is shown yet.
+        BadSignatureError: the promise is not that of the operator of ``vkey``.
+        RahbaError: the log cannot be asked, or does not prove what it shows.
+    """
+    said = open_promise(promise, did_of(read_verifier_key(vkey).public_key))
+    page = await ledger.entries(said.seq, 1)
+    leaf = leaf_hash(page[0].raw) if page else b""
+    proof = await ledger.inclusion(leaf.hex()) if page else None
+    if proof is None or verify_proof(proof, vkey).size < said.by_size:
+        raise NotAuditedError(f"no checkpoint covers {said.by_size} entries yet")
+    if (proof.index, proof.leaf_hash) != (said.seq, leaf.hex()):
+        raise BadProofError("the ledger proves another entry than it shows")
+    if leaf.hex() == said.id:
+        return None
+    path = hashes(unhex(step) for step in proof.path)
+    bundle = Dropped(vkey, promise, proof.checkpoint, b64(leaf), path)
+    verify_evidence(bundle)
     return bundle
 
 

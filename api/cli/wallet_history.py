@@ -79,18 +79,25 @@ async def history(limit: int, unchecked: bool, name: str | None, *, as_json: boo
 @click.command()
 @click.argument("tx", required=False)
 @click.option("--balance", "of_balance", is_flag=True, help="Prove the account instead.")
+@click.option("--dropped", is_flag=True, help="Prove that the operator dropped TX.")
 @wallet_option
 @json_option
 @asynchronous
-async def proof(tx: str | None, of_balance: bool, name: str | None, *, as_json: bool) -> None:
+async def proof(
+    tx: str | None, of_balance: bool, dropped: bool, name: str | None, *, as_json: bool
+) -> None:
     """Print a paper that anybody can verify offline.
 
     For a transaction TX it is a tlog-proof file; with --balance it is the account proof (JSON) of
-    what your account owns under the newest checkpoint.
+    what your account owns under the newest checkpoint. With --dropped it is evidence for `rahba
+    witness judge`: the receipt that the wallet keeps, and what is in the log in its place.
     """
-    if (tx is None) is not of_balance:
+    if (tx is None) is not of_balance or (of_balance and dropped):
         raise click.UsageError("name a transaction, or give --balance")
     async with at_counter(name) as counter:
+        if dropped and tx is not None:
+            click.echo(await _dropped(counter, tx), nl=False)
+            return
         if tx is None:
             key = await counter.ledger.verifier_key()
             proven, paper = await _account_proof(counter, counter.purse.account)
@@ -101,6 +108,21 @@ async def proof(tx: str | None, of_balance: bool, name: str | None, *, as_json: 
         print_json({"tx": tx, "seq": seq, "verifier_key": key, "receipt": receipt})
     else:
         click.echo(receipt, nl=False)
+
+
+async def _dropped(counter: Counter, tx: str) -> str:
+    """Return the evidence that a transaction which the operator signed for is not in the log."""
+    from wallet.auditor import prove_dropped
+    from wallet.evidence import write_evidence
+
+    letter = await counter.outbox.find(check_digest(tx))
+    if letter is None or letter.receipt is None:
+        raise BadInputError("the wallet holds no receipt for such a transaction", tx=tx)
+    key = await counter.ledger.verifier_key()
+    bundle = await prove_dropped(counter.ledger, letter.receipt, key)
+    if bundle is None:
+        raise BadInputError("it is in the log, where it was promised", tx=tx)
+    return write_evidence(bundle)
 
 
 async def _checked(counter: Counter, account: str, limit: int) -> Story:

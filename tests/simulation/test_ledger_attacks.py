@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from rahba.encoding import b64
-from rahba.errors import RahbaError
-from rahba.note import open_checkpoint
+from rahba.errors import BadSignatureError, RahbaError
+from rahba.note import open_checkpoint, verifier_key
 from tests.fixtures.attacks import (
     OPERATOR,
     Direct,
@@ -28,7 +28,7 @@ from tests.fixtures.attacks import (
 )
 from tests.fixtures.wallet import did, signer_of
 from wallet.audit import audit_entries
-from wallet.auditor import Auditor
+from wallet.auditor import Auditor, NotAuditedError, prove_dropped
 from wallet.cosigning import Cosigning, NoQuorumError, RolledBackError
 from wallet.evidence import (
     AnyBundle,
@@ -302,16 +302,17 @@ async def test_a_dropped_transaction_is_proven_by_its_receipt(operator: Operator
     raw = await amina.sign_transfer(did("brahim"), 5)
     answer = await ledger.submit(raw, receipt=True)
     assert answer.receipt is not None
-    assert answer.seq is not None
     await ledger.close()
     # He starts again from an empty disk, and leaves the payment out.
     other = await operator.open("b")
+    with pytest.raises(NotAuditedError):
+        await prove_dropped(other, answer.receipt, operator.vkey)
     for name in ("amina", "chadia", "driss"):
         await operator.wallet(other, name).faucet(9_000)
-    note, size = await newest(other)
-    leaf, path = other.log.node(0, answer.seq), other.log.inclusion(answer.seq, size)
+    await newest(other)
+    bundle = await prove_dropped(other, answer.receipt, operator.vkey)
     await other.close()
-    bundle = Dropped(operator.vkey, answer.receipt, note, b64(leaf), hashes(path))
+    assert bundle is not None
     convicts(write_evidence(bundle), "dropped")
 
 
@@ -324,6 +325,11 @@ async def test_a_kept_promise_convicts_nobody(operator: Operator) -> None:
     assert answer.seq is not None
     note, size = await newest(ledger)
     leaf, path = ledger.log.node(0, answer.seq), ledger.log.inclusion(answer.seq, size)
+    assert await prove_dropped(ledger, answer.receipt, operator.vkey) is None
+    with pytest.raises(BadSignatureError):
+        await prove_dropped(
+            ledger, answer.receipt, verifier_key(operator.genesis.origin, signer_of("thief"))
+        )
     await ledger.close()
     assert open_checkpoint(note, operator.vkey).size == size
     with pytest.raises(NotEvidenceError, match="kept"):
