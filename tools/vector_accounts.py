@@ -57,9 +57,15 @@ def balances(made: Shop) -> list[Case]:
     changes |= _misplaced(made, good)
     changes |= {name: _ending(made, good, last) for name, last in _false_ends(made).items()}
     changes |= {name: _rooted(made, false) for name, false in _false_accounts(good).items()}
-    return found + [
-        case("balance", name, {"proof": plain(proof), "vkey": made.vkey})
-        for name, proof in changes.items()
+    odd = next(proof for proof in (good, other) if proof.position % 2)
+    between = {"proof": plain(odd) | {"position": odd.position - 0.5}, "vkey": made.vkey}
+    return [
+        *found,
+        *(
+            case("balance", name, {"proof": plain(proof), "vkey": made.vkey})
+            for name, proof in changes.items()
+        ),
+        case("balance", "a position between two accounts", between),
     ]
 
 

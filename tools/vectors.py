@@ -124,6 +124,7 @@ def inclusions(made: Shop) -> list[Case]:
     path = good["path"]
     changes: dict[str, dict[str, Any]] = {
         "another index": {"index": 8},
+        "an index between two leaves": {"index": 8.5},
         "another size": {"size": 5},
         "an index beyond the log": {"index": log.size},
         "a negative index": {"index": -1},

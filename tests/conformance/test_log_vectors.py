@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from rahba.balance import AccountProof, verify_account, verify_history
-from rahba.encoding import b64, unb64
+from rahba.encoding import b64, shape, unb64
 from rahba.errors import RahbaError
 from rahba.merkle import verify_consistency, verify_inclusion
 from rahba.note import open_checkpoint
@@ -44,7 +44,8 @@ def checkpoint(given: Facts) -> Facts:
 def inclusion(given: Facts) -> Facts:
     path = [bytes.fromhex(step) for step in given["path"]]
     leaf, root = bytes.fromhex(given["leaf"]), unb64(given["root"])
-    verify_inclusion(leaf, given["index"], given["size"], path, root)
+    index, size = shape([given["index"], given["size"]], tuple[int, int])
+    verify_inclusion(leaf, index, size, path, root)
     return {}
 
 

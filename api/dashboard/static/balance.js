@@ -19,6 +19,7 @@ import {
   sha256,
   sides,
   unhex,
+  within,
 } from "./verify.js";
 
 const TX_TYPE = "application/vnd.rahba.tx+json";
@@ -72,7 +73,7 @@ async function leafRecord({ id, balance, nonces, tip, position }) {
  */
 async function rootOf(proof) {
   const { position, accounts, path } = proof;
-  const inside = position >= 0 && position < accounts && Number.isSafeInteger(accounts);
+  const inside = within(position, accounts - 1);
   const way = inside ? sides(position, accounts - 1) : [];
   if (!inside || way.length !== path.length || path.length > MAX_STEPS) {
     throw new RangeError("no such position");

@@ -227,6 +227,15 @@ export function leafHash(entry) {
 }
 
 /**
+ * Says whether `inner` and `outer` are whole numbers, none negative, the one not above the other.
+ * @param {number} inner
+ * @param {number} outer
+ */
+export function within(inner, outer) {
+  return [inner, outer].every(Number.isSafeInteger) && inner >= 0 && inner <= outer;
+}
+
+/**
  * Says which steps of a path are left and right brothers on the way up from `node`.
  * @param {number} node
  * @param {number} last the last node of the same level
@@ -253,7 +262,7 @@ export function sides(node, last) {
  */
 export async function includesLeaf(leaf, index, size, path, root) {
   if (!globalThis.crypto?.subtle) return null;
-  if (!(index >= 0 && index < size && Number.isSafeInteger(size))) return false;
+  if (!within(index, size - 1)) return false;
   try {
     const way = sides(index, size - 1);
     if (way.length !== path.length || path.length > MAX_STEPS) return false;
@@ -279,7 +288,7 @@ export async function includesLeaf(leaf, index, size, path, root) {
  */
 export async function extendsLog(oldSize, newSize, oldRoot, newRoot, path) {
   if (!globalThis.crypto?.subtle) return null;
-  if (!(oldSize >= 0 && oldSize <= newSize && Number.isSafeInteger(newSize))) return false;
+  if (!within(oldSize, newSize)) return false;
   try {
     const before = hex(bytesOf(oldRoot));
     const empty = oldSize !== 0 || before === hex(await sha256(Uint8Array.of()));
