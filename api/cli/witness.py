@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from rahba.ids import key_of
 
 if TYPE_CHECKING:
     from wallet.evidence import Finding
+    from wallet.ports import Entry
+    from wallet.sources import Source
 
 
 @click.group(invoke_without_command=True)
@@ -111,29 +115,50 @@ async def evidence(url: str, *, as_json: bool) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--ledger",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The log's SQLite file: what is needed to judge a wrong state.",
+    help="The log, as `rahba ledger verify` takes it: what is needed to judge a wrong state.",
 )
 @json_option
-def judge(file: Path, ledger: Path | None, *, as_json: bool) -> None:
-    """Check a bundle of evidence offline. Exits with 1 if it proves nothing."""
-    from wallet.evidence import NotEvidenceError, read_evidence, verify_evidence
-    from wallet.stores.readonly import ReadOnlyLog
+@asynchronous
+async def judge(file: Path, ledger: str | None, *, as_json: bool) -> None:
+    """Check a bundle of evidence. Exits with 1 if it proves nothing.
 
-    bundle = read_evidence(file.read_text("utf-8"))
+    All but a wrong state is checked offline; that one is replayed from the log's entries.
+    """
+    import os
+
+    from api.places import opened_source
+    from wallet.errors import LedgerUnavailableError
+    from wallet.evidence import MAX_BYTES, NotEvidenceError, read_evidence, verify_evidence
+
+    with file.open("rb") as opened:
+        bundle = read_evidence(opened.read(MAX_BYTES + 1).decode("utf-8", "replace"))
     try:
         if ledger is None:
             finding = verify_evidence(bundle)
         else:
-            with ReadOnlyLog(ledger) as log:
-                finding = verify_evidence(bundle, log)
+            async with opened_source(ledger, Settings.read(os.environ)) as source:
+                entries = _entries_of(source, asyncio.get_running_loop())
+                finding = await asyncio.to_thread(verify_evidence, bundle, entries)
     except NotEvidenceError as error:
+        if isinstance(error.__cause__, LedgerUnavailableError):  # it says nothing about the bundle
+            raise error.__cause__ from error
         if as_json:
             print_json({"proves": False, "detail": error.message})
         else:
             click.secho(f"it proves nothing: {error.message}", fg="red")
         sys.exit(1)
     _show(finding, as_json=as_json)
+
+
+def _entries_of(source: Source, loop: asyncio.AbstractEventLoop) -> Iterator[Entry]:
+    """Yield the entries of a source in another thread than that of its loop."""
+    pages = source.pages(0)
+
+    async def next_page() -> list[Entry]:
+        return await anext(pages, [])
+
+    while page := asyncio.run_coroutine_threadsafe(next_page(), loop).result():
+        yield from page
 
 
 def _show(finding: Finding, *, as_json: bool) -> None:
