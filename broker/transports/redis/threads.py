@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Final, cast
 
 from typing_extensions import override
@@ -19,6 +19,7 @@ GROUPS: Final = "{n}:groups"
 MAX_GROUPS: Final = 100_000
 _THREAD: Final = load("thread")
 _JOIN: Final = load("join")
+_FIELDS: Final = {form: [field.name for field in fields(form)] for form in (Said, Ending)}
 
 
 class RedisThreadStore(ThreadStore):
@@ -30,11 +31,11 @@ class RedisThreadStore(ThreadStore):
 
     @override
     async def say(self, thread: str, said: Said, raw: bytes) -> Ruled:
-        return await self._judge(thread, "say", raw, _flat(asdict(said)))
+        return await self._judge(thread, "say", raw, _flat(said))
 
     @override
     async def end(self, thread: str, ending: Ending) -> Ruled:
-        return await self._judge(thread, "end", b"", _flat(asdict(ending)))
+        return await self._judge(thread, "end", b"", _flat(ending))
 
     @override
     async def join(self, group: str, buyer: str, thread: str) -> Verdict:
@@ -101,10 +102,12 @@ class RedisThreadStore(ThreadStore):
         return Ruled(ruling, deliver == 1, _pairs(header))
 
 
-def _flat(fields: dict[str, str | int | bool]) -> list[Argument]:
+def _flat(told: Said | Ending) -> list[Argument]:
+    """Return the fields as names and values, one after another."""
     flat: list[Argument] = []
-    for name, value in fields.items():
-        flat += (name, int(value) if isinstance(value, bool) else value)
+    for name in _FIELDS[type(told)]:
+        value: str | int = getattr(told, name)
+        flat += (name, int(value) if value is True or value is False else value)
     return flat
 
 
