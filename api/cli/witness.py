@@ -6,19 +6,22 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from api.cli.output import asynchronous, json_option, print_json, service
 from api.settings import Settings
-from rahba.errors import BadInputError
+from rahba.errors import BadInputError, TooLargeError
 from rahba.ids import key_of
 
 if TYPE_CHECKING:
     from wallet.evidence import Finding
     from wallet.ports import Entry
     from wallet.sources import Source
+
+
+_MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024  # all the evidence that a witness shows at once
 
 
 @click.group(invoke_without_command=True)
@@ -178,13 +181,23 @@ def _show(finding: Finding, *, as_json: bool) -> None:
 async def _get(url: str, path: str) -> bytes:
     import aiohttp
 
+    from wallet.transports.witness import WitnessUnreachableError
+
     if not url.startswith(("http://", "https://")):
         raise BadInputError("a witness's address begins with http:// or https://")
     timeout = aiohttp.ClientTimeout(total=10)
-    async with (
-        aiohttp.ClientSession(timeout=timeout) as web,
-        web.get(url.rstrip("/") + path) as reply,
-    ):
-        if reply.status != 200:
-            raise BadInputError(f"{url} answers {reply.status}: it is no witness")
-        return await reply.read()
+    raw = bytearray()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as web,
+            web.get(url.rstrip("/") + path) as reply,
+        ):
+            if reply.status != 200:
+                raise BadInputError(f"{url} answers {reply.status}: it is no witness")
+            async for chunk in reply.content.iter_any():
+                raw += chunk
+                if len(raw) > _MAX_ANSWER_BYTES:
+                    raise TooLargeError("the answer is too large", limit=_MAX_ANSWER_BYTES)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise WitnessUnreachableError(f"{url}{path}: {error!r}") from error
+    return bytes(raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from wallet.stores.memory import MemoryStore
 from wallet.stores.sqlite import SqliteStore
 from wallet.stores.tiles import TileDirectory
 from wallet.transactions import dev_genesis
+from wallet.transports.http import HttpLedger
 
 LOG, OTHER = PlainLog(*words(5)), PlainLog(*words(5, "x"))
 
@@ -86,13 +88,24 @@ def test_a_wrong_state_is_judged_with_the_log_wherever_it_is(tmp_path: Path, pla
     assert CliRunner().invoke(witness, words).exit_code == 1
 
 
-def test_a_log_that_cannot_be_read_says_nothing_about_the_evidence(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_read_says_nothing_about_the_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.places.HttpLedger", partial(HttpLedger, patience_s=0.2))
     file = tmp_path / "state.json"
     file.write_text(write_evidence(BadState(LOG.vkey, LOG.note(), 1, "wrong_state")), "utf-8")
     place = f"http://127.0.0.1:{free_port()}"
     done = CliRunner().invoke(witness, ["judge", str(file), "--ledger", place, "--json"])
     assert done.exit_code == 1
     assert json.loads(done.output)["error"]["code"] == "ledger_unreachable"
+
+
+def test_a_witness_that_is_not_there_is_told_with_a_code() -> None:
+    for command in ("vkey", "evidence"):
+        place = f"http://127.0.0.1:{free_port()}"
+        done = CliRunner().invoke(witness, [command, place, "--json"])
+        assert done.exit_code == 1
+        assert json.loads(done.output)["error"]["code"] == "witness_unreachable"
 
 
 def test_an_address_that_is_none_is_refused() -> None:
