@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 30
 BUYERS = 8
+BACK_S = 90.0
 DEADLINE_MS = 6_000
 GRACE_S = 60
 VICTIMS = ("ledger", "gateway", "host", "worker", "redis")
@@ -51,6 +52,11 @@ class Account:
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     sent: int = 0
+
+    @property
+    def settled(self) -> int:
+        """Return how many calls were answered as settled."""
+        return sum(answer["state"] == "settled" for answer in self.answers.values())
 
 
 def orders(rng: random.Random) -> dict[str, Any]:
@@ -210,6 +216,10 @@ async def test_thirty_kills_lose_nothing_and_pay_nothing_twice(tmp_path: Path) -
 async def trade_while_killing(market: RunningMarket, account: Account, seed: int) -> None:
     buyers = [asyncio.create_task(buy_for_ever(market, account, seed + n)) for n in range(BUYERS)]
     killed = await kill_at_random(market, random.Random(seed))
+    with contextlib.suppress(TimeoutError):  # then too little was settled, which is asserted below
+        async with asyncio.timeout(BACK_S):
+            while account.settled < ROUNDS / 2:  # noqa: ASYNC110  # the market is another process
+                await asyncio.sleep(0.2)
     await asyncio.sleep(2)
     for buyer in buyers:
         buyer.cancel()

@@ -22,6 +22,7 @@ from agents.strategies.catalogue import STRATEGIES as CATALOGUE
 from agents.strategies.liking import liking
 from agents.strategies.outcomes import MAX_OUTCOMES, rank, weighted
 from agents.strategies.play import Player, play
+from agents.strategies.reactive import Micro, TitForTat
 from agents.strategies.steadfast import Steadfast
 from agents.strategies.timed import Stochastic, Timed
 from agents.strategies.view import last_word
@@ -89,10 +90,12 @@ def test_tit_for_tat_gives_what_it_was_given_and_never_the_first_step() -> None:
     assert tit.propose(back) == Bid((1_800_000,)), "what was given once is not taken back"
     met = view(mine=((2_000_000,),), theirs=((1_000_000,), (1_600_000,)))
     assert tit.propose(met) == Take()
+    assert TitForTat(share=0.5).propose(up) == Bid((1_900_000,))
 
 
 def test_micro_goes_down_one_rung_for_each_new_bid_and_repeats_itself_otherwise() -> None:
     micro = make_strategy("micro", seed=3)
+    assert micro == Micro(3)
     rungs = [outcome for _, outcome in SELLING.ranked]
     assert micro.propose(view()) == Bid(rungs[0])
     first = view(mine=(rungs[0],), theirs=((900_000,),))
