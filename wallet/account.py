@@ -30,6 +30,7 @@ from wallet.transactions import (
     EXPIRING_LANE,
     AnyTx,
     Arbitration,
+    Bail,
     Batch,
     Capture,
     Faucet,
@@ -99,9 +100,12 @@ class Wallet:
         agreement: str,
         *,
         arbitration: Arbitration | None = None,
+        bail: Bail | None = None,
     ) -> Answer:
         """Set ``amount`` aside for ``payee``; the answer's id is the hold's."""
-        raw = await self.sign_hold(payee, amount, expires_ms, agreement, arbitration=arbitration)
+        raw = await self.sign_hold(
+            payee, amount, expires_ms, agreement, arbitration=arbitration, bail=bail
+        )
         return await self.send(raw)
 
     async def capture(
@@ -110,9 +114,9 @@ class Wallet:
         """Take ``amount`` of a hold for this account; ``final`` gives the rest back."""
         return await self.send(await self.sign_capture(hold, amount, receipt, final=final))
 
-    async def release(self, hold: str) -> Answer:
-        """Give a hold back to its payer."""
-        return await self.send(await self.sign_release(hold))
+    async def release(self, hold: str, *, forfeit: int = 0) -> Answer:
+        """Give a hold back to its payer, and ``forfeit`` of the own bail in it."""
+        return await self.send(await self.sign_release(hold, forfeit=forfeit))
 
     async def faucet(self, amount: int) -> Answer:
         """Claim test money."""
@@ -153,6 +157,7 @@ class Wallet:
         agreement: str,
         *,
         arbitration: Arbitration | None = None,
+        bail: Bail | None = None,
     ) -> bytes:
         """Sign a hold; its id will be the transaction id of these bytes."""
         return await self.sign(
@@ -162,6 +167,7 @@ class Wallet:
             expires=expires_ms,
             agreement=agreement,
             arbitration=arbitration,
+            bail=bail,
         )
 
     async def sign_capture(
@@ -172,9 +178,9 @@ class Wallet:
             Capture, hold=hold, amount=wire_fals(amount), final=final, receipt=receipt
         )
 
-    async def sign_release(self, hold: str) -> bytes:
+    async def sign_release(self, hold: str, *, forfeit: int = 0) -> bytes:
         """Sign a release; it costs no fee."""
-        return await self.sign(Release, hold=hold)
+        return await self.sign(Release, hold=hold, forfeit=wire_fals(forfeit))
 
     async def sign_faucet(self, amount: int) -> bytes:
         """Sign a claim of test money."""

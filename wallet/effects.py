@@ -15,6 +15,7 @@ from rahba.money import MAX_FALS
 from wallet.authority import policy_of
 from wallet.errors import (
     BadExpiryError,
+    BadPledgeError,
     BadSplitError,
     CapExceededError,
     DeadlinePassedError,
@@ -31,6 +32,8 @@ from wallet.errors import (
     NotPartyError,
     NotPayeeError,
     OutOfScopeError,
+    PledgeUnbackedError,
+    PledgeUsedError,
     TooManySessionsError,
     UnbondingError,
     UnknownHoldError,
@@ -53,7 +56,7 @@ from wallet.plan import (
     Unbond,
     Unbonded,
 )
-from wallet.state import Escrow, Issue, Policy, Session, State, Unbonding
+from wallet.state import REMEMBER_MS, Escrow, Issue, Policy, Session, State, Unbonding
 from wallet.transactions import (
     Batch,
     Capture,
@@ -107,8 +110,31 @@ def _hold(tx: Hold, context: Context) -> Plan:
         tx.agreement,
         context.session,
         tx.arbitration,
+        bail=_bail_of(tx, context),
     )
     return Plan([], amount, (tx.payee,), OpenHold(hold), parties=(tx.payee,))
+
+
+def _bail_of(tx: Hold, context: Context) -> int:
+    """Return what the payee pledged, if its pledge stands; the signature was verified before.
+
+    A pledge is remembered as long as its hold is, which is longer than it can be used.
+    """
+    if tx.bail is None:
+        return 0
+    amount, state, now = int(tx.bail.amount), context.state, context.log_time
+    payee = state.accounts.get(tx.payee)
+    if policy_of(payee, tx.payee, now) != ((tx.payee,), 1):
+        raise BadPledgeError("the payee's account is not its own key's alone")
+    if not now <= tx.bail.until <= now + REMEMBER_MS:
+        raise BadPledgeError(
+            f"the pledge opens a hold until {tx.bail.until}, an hour ahead at most"
+        )
+    if (tx.payee, tx.agreement) in state.pledged:
+        raise PledgeUsedError("another hold has that pledge")
+    if payee is None or payee.available < amount:
+        raise PledgeUnbackedError(f"the payee cannot set {amount} fals aside")
+    return amount
 
 
 def _hold_for(kind: type[Tx], hold_id: str, state: State) -> Escrow:
@@ -136,7 +162,13 @@ def _release(tx: Release, context: Context) -> Plan:
     hold = _hold_for(Release, tx.hold, context.state)
     if tx.account != hold.payee:
         raise NotPayeeError("only the payee gives a hold back")
-    return _drawn(hold, 0, hold.rest)
+    forfeit = int(tx.forfeit)
+    if forfeit > hold.bail:
+        raise ExceedsHoldError(f"{hold.bail} fals of the payee's own are set aside")
+    plan = _drawn(hold, 0, hold.rest, forfeit)
+    if forfeit:
+        plan.spend, plan.payees = forfeit, (hold.payer,)
+    return plan
 
 
 def _dispute(tx: Dispute, context: Context) -> Plan:
@@ -172,10 +204,10 @@ def _expire(tx: Expire, context: Context) -> Plan:
         return Plan([], change=Unbonded(part), parties=(part.owner,))
     hold = _hold_for(Expire, tx.subject, context.state)
     _check_due(hold.due, context)
-    taken = 0
+    taken, silent = 0, hold.status == "open" and not hold.captured
     if hold.status == "disputed" and hold.arbitration is not None:
         taken = hold.rest * hold.arbitration.payee_share // BASIS
-    return _drawn(hold, taken, hold.rest - taken)
+    return _drawn(hold, taken, hold.rest - taken, hold.bail if silent else 0)
 
 
 def _check_due(due: int, context: Context) -> None:
@@ -183,8 +215,10 @@ def _check_due(due: int, context: Context) -> None:
         raise NotExpiredError(f"its time is not over before {due}")
 
 
-def _drawn(hold: Escrow, taken: int, back: int) -> Plan:
+def _drawn(hold: Escrow, taken: int, back: int, forfeit: int = 0) -> Plan:
     postings = [(hold.payer, hold.payee, taken)] if taken else []
+    if forfeit:
+        postings.append((hold.payee, hold.payer, forfeit))
     return Plan(postings, change=Draw(hold, taken, back), parties=(hold.payer, hold.payee))
 
 

@@ -127,6 +127,25 @@ class HoldExpiredError(PaymentRefusedError):
     code = "hold_expired"
 
 
+class BadPledgeError(PaymentRefusedError):
+    """The payee's pledge is out of its time, or its account is not its key's alone."""
+
+    code = "bad_pledge"
+
+
+class PledgeUsedError(PaymentRefusedError):
+    """A pledge stands for one hold, and there was one."""
+
+    code = "pledge_used"
+
+
+class PledgeUnbackedError(PaymentRefusedError):
+    """The payee pledged money that it does not have."""
+
+    code = "pledge_unbacked"
+    hint = "buy from another seller, or hold without its pledge"
+
+
 class ExceedsHoldError(PaymentRefusedError):
     """A capture asks for more than is left in the hold."""
 

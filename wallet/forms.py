@@ -23,6 +23,7 @@ from rahba.envelope import pae, verify_pae
 from rahba.ids import BadIdError, check_digest, key_of
 from rahba.messages import TX_TYPE
 from rahba.money import BadAmountError, parse_fals
+from rahba.pledge import Pledge, check_pledge
 from wallet.errors import (
     BadArbitrationError,
     BadThresholdError,
@@ -58,10 +59,24 @@ from wallet.transactions import (
 
 
 def check_signatures(signed: Signed) -> None:
-    """Verify every signature of the envelope (libsodium's rule; see :mod:`rahba.envelope`)."""
+    """Verify every signature of the envelope (libsodium's rule; see :mod:`rahba.envelope`).
+
+    A pledge that a hold carries is verified, too: made out to whoever signed the hold first.
+    """
     message = pae(TX_TYPE, signed.payload)
     for signer, signature in zip(signed.signers, signed.signatures, strict=True):
         verify_pae(signer, message, signature)
+    tx = signed.record
+    if type(tx) is Hold and tx.bail is not None:
+        pledge = Pledge(
+            chain=tx.chain,
+            agreement=tx.agreement,
+            buyer=signed.signers[0],
+            seller=tx.payee,
+            amount=tx.bail.amount,
+            until=tx.bail.until,
+        )
+        check_pledge(pledge, tx.bail.signature)
 
 
 def check_form(signed: Signed, chain: str) -> AnyTx:
@@ -137,6 +152,8 @@ def _batch(tx: Batch) -> None:
 def _hold(tx: Hold) -> None:
     _payment(tx.account, tx.payee, tx.amount)
     check_digest(tx.agreement)
+    if tx.bail is not None:
+        _positive(tx.bail.amount)
     if tx.arbitration is not None:
         check_account(tx.arbitration.arbiter)
         if tx.arbitration.arbiter in {tx.account, tx.payee}:
@@ -150,7 +167,12 @@ def _capture(tx: Capture) -> None:
         check_digest(tx.receipt)
 
 
-def _of_hold(tx: Release | Dispute) -> None:
+def _release(tx: Release) -> None:
+    check_digest(tx.hold)
+    _amount(tx.forfeit)
+
+
+def _dispute(tx: Dispute) -> None:
     check_digest(tx.hold)
 
 
@@ -215,9 +237,9 @@ _FORMS: Final[dict[type[Tx], Callable[[Any], None]]] = {
     Batch: _batch,
     Hold: _hold,
     Capture: _capture,
-    Release: _of_hold,
+    Release: _release,
     Expire: _expire,
-    Dispute: _of_hold,
+    Dispute: _dispute,
     Resolve: _resolve,
     Stake: _own_amount,
     Unstake: _own_amount,

@@ -10,10 +10,11 @@
 
 After every transaction, always: I1 what was issued is exactly what accounts own; I2 no account
 but the issuance owes, nor holds more than it owns; I3 what accounts hold is the rest of all open
-holds and all bonds; I4 a lane counts +1 (a salt is used once); I5 follows from I4: no transaction
-runs twice; I6 a hold resolves once; I8 a session stays within its budget; I9 time does not run
-backwards. I10, that a replay gives the same root, is :mod:`wallet.replay`'s. A broken invariant is
-a defect: :class:`~wallet.errors.InvariantError`, and the ledger stops before it answers.
+holds, their bails and all bonds; I4 a lane counts +1 (a salt is used once); I5 follows from I4: no
+transaction runs twice; I6 a hold resolves once; I8 a session stays within its budget; I9 time does
+not run backwards. I10, that a replay gives the same root, is :mod:`wallet.replay`'s. A broken
+invariant is a defect: :class:`~wallet.errors.InvariantError`, and the ledger stops before it
+answers.
 
 Channels and streams will be further rows of the table; I3 then also counts deposits, I7 that what
 is claimed stays within them and vouchers only grow.
@@ -140,8 +141,8 @@ def _check_funds(state: State, plan: Plan) -> None:
         net[debit] = net.get(debit, 0) - amount
         net[credit] = net.get(credit, 0) + amount
     if plan.change is not None:
-        name, change = freed(plan.change)
-        net[name] = net.get(name, 0) + change
+        for name, change in freed(plan.change):
+            net[name] = net.get(name, 0) + change
     for name, change in net.items():
         if change < 0 and name != ISSUANCE and state.available(name) + change < 0:
             missing = -change - state.available(name)

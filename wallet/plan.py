@@ -42,7 +42,10 @@ class Freeze(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """A hold gives ``taken`` to its payee and ``freed`` back to its payer."""
+    """A hold gives ``taken`` to its payee and ``freed`` back to its payer; its end frees its bail.
+
+    What of the bail is forfeited is a posting.
+    """
 
     hold: Escrow
     taken: int
@@ -113,18 +116,19 @@ class Plan(msgspec.Struct, gc=False):
     parties: tuple[str, ...] = ()
 
 
-def freed(change: Change) -> tuple[str, int]:
+def freed(change: Change) -> tuple[tuple[str, int], ...]:
     """Return whose available money a change alters before the postings, and by how much."""
     match change:
         case OpenHold(hold):
-            return hold.payer, -hold.amount
+            return (hold.payer, -hold.amount), (hold.payee, -hold.bail)
         case Draw(hold, taken, back):
-            return hold.payer, taken + back
+            ends = taken + back == hold.rest
+            return (hold.payer, taken + back), (hold.payee, hold.bail if ends else 0)
         case Bond(account, amount):
-            return account, -amount
+            return ((account, -amount),)
         case Unbonded(part):
-            return part.owner, part.amount
+            return ((part.owner, part.amount),)
         case Seize(account, amount, _):
-            return account.id, amount
+            return ((account.id, amount),)
         case _:
-            return "", 0
+            return ()

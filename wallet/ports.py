@@ -71,6 +71,7 @@ class HoldView:
     """An escrow; ``id`` is the id of the hold's transaction.
 
     ``arbiter`` may be asked if it names one; a disputed hold waits for it until ``deadline_ms``.
+    ``bail`` (fals) is what the payee forfeits to the payer if it lets the hold expire untouched.
     """
 
     id: str
@@ -83,6 +84,7 @@ class HoldView:
     status: Literal["open", "disputed", "captured", "released"]
     arbiter: str | None = None
     deadline_ms: int | None = None
+    bail: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class _Hold(msgspec.Struct, array_like=True):
     deadline: int
     ended: int
     session: tuple[str, str] | None
+    bail: int = 0
 
 
 def changes(state: State, accounts: Iterable[str]) -> dict[bytes, bytes | None]:
@@ -140,6 +141,7 @@ def _of_hold(hold: Escrow, state: State) -> _Hold:
         hold.deadline,
         hold.ended,
         (session.key, session.grant) if session is not None and current else None,
+        hold.bail,
     )
 
 
@@ -162,6 +164,7 @@ def _to_hold(row: _Hold, state: State | None) -> Escrow:
         row.status,
         row.deadline,
         row.ended,
+        row.bail,
     )
 
 

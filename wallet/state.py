@@ -143,7 +143,8 @@ class Account:
 class Escrow:
     """A hold: ``amount`` of the payer's set aside; ``captured`` is what the payee took so far.
 
-    A disputed one waits for its arbiter until ``deadline``; a resolved one ``ended`` then.
+    ``bail`` of the payee's own is set aside until the hold is resolved. A disputed one waits for
+    its arbiter until ``deadline``; a resolved one ``ended`` then.
     """
 
     id: str
@@ -158,6 +159,7 @@ class Escrow:
     status: Status = "open"
     deadline: int = 0
     ended: int = 0
+    bail: int = 0
 
     @property
     def resolved(self) -> bool:
@@ -197,6 +199,7 @@ class State:
         "holds",
         "log_time",
         "open_holds",
+        "pledged",
         "total",
         "touched",
         "unbonding",
@@ -213,6 +216,7 @@ class State:
         }
         self.accounts: dict[str, Account] = {}
         self.holds: dict[str, Escrow] = {}
+        self.pledged: set[tuple[str, str]] = set()  # payee and agreement of the holds with a bail
         self.unbonding: dict[str, Unbonding] = {}
         self.faults: set[str] = set()
         self.log_time = genesis.created
@@ -273,10 +277,13 @@ class State:
     def open_hold(self, hold: Escrow) -> None:
         """Set a hold's amount aside."""
         self.holds[hold.id] = hold
-        self.escrowed += hold.amount
+        self.escrowed += hold.amount + hold.bail
         self.open_holds += 1
         self._watch(hold.id, hold.expires)
         self._reserve(hold.payer, hold.amount)
+        if hold.bail:
+            self._reserve(hold.payee, hold.bail)
+            self.pledged.add((hold.payee, hold.agreement))
 
     def freeze_hold(self, hold: Escrow, deadline: int) -> None:
         """Leave an open hold to its arbiter until ``deadline``."""
@@ -297,6 +304,9 @@ class State:
         if done:
             hold.status = "captured" if hold.captured else "released"
             self.open_holds -= 1
+            if hold.bail:
+                self.escrowed -= hold.bail
+                self._reserve(hold.payee, -hold.bail)
             hold.ended = self.log_time
             heapq.heappush(self._resolved, (hold.ended, hold.id))
             if hold.session is not None:
@@ -385,7 +395,10 @@ class State:
         """Let go of the holds that were resolved long ago, and return them."""
         gone: list[Escrow] = []
         while self._resolved and self._resolved[0][0] + REMEMBER_MS < self.log_time:
-            gone.append(self.holds.pop(heapq.heappop(self._resolved)[1]))
+            hold = self.holds.pop(heapq.heappop(self._resolved)[1])
+            if hold.bail:
+                self.pledged.discard((hold.payee, hold.agreement))
+            gone.append(hold)
         return gone
 
     def put_account(self, account: Account) -> None:
@@ -404,10 +417,12 @@ class State:
     def put_hold(self, hold: Escrow) -> None:
         """Take a hold over from a snapshot."""
         self.holds[hold.id] = hold
+        if hold.bail:
+            self.pledged.add((hold.payee, hold.agreement))
         if hold.resolved:
             heapq.heappush(self._resolved, (hold.ended, hold.id))
             return
-        self.escrowed += hold.rest
+        self.escrowed += hold.rest + hold.bail
         self.open_holds += 1
         self.deadlines.watch(hold.id, hold.due)
 

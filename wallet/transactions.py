@@ -101,14 +101,30 @@ class Arbitration(Record, frozen=True):
     payee_share: Share
 
 
+class Bail(Record, frozen=True):
+    """What the payee put up: its :class:`rahba.pledge.Pledge` to the key that signs the hold first.
+
+    ``signature`` is base64. The rest of what it is over is the hold's own.
+    """
+
+    amount: str
+    until: Millis
+    signature: Annotated[str, msgspec.Meta(min_length=88, max_length=88)]
+
+
 class Hold(Tx, frozen=True, tag="hold"):
-    """Set ``amount`` aside for ``payee`` until ``expires``, for the agreement of that digest."""
+    """Set ``amount`` aside for ``payee`` until ``expires``, for the agreement of that digest.
+
+    With ``bail`` the payee's pledge is set aside as well: the payer gets it if the hold expires
+    untouched, or as much of it as the payee forfeits when it gives the hold back.
+    """
 
     payee: str
     amount: str
     expires: Millis
     agreement: str
     arbitration: Arbitration | None
+    bail: Bail | None
 
 
 class Capture(Tx, frozen=True, tag="capture"):
@@ -121,9 +137,13 @@ class Capture(Tx, frozen=True, tag="capture"):
 
 
 class Release(Tx, frozen=True, tag="release"):
-    """The payee gives a hold back, at any time, disputed or not. Needs no fee."""
+    """The payee gives a hold back, at any time, disputed or not. Needs no fee.
+
+    ``forfeit`` of its bail goes to the payer: what the two agreed on for leaving.
+    """
 
     hold: str
+    forfeit: str
 
 
 class Expire(Tx, frozen=True, tag="expire"):

@@ -115,6 +115,7 @@ class LedgerViews:
             found.status,
             found.arbitration.arbiter if found.arbitration is not None else None,
             found.deadline or None,
+            found.bail,
         )
 
     async def account_proof(self, account_id: str) -> AccountProof | None:

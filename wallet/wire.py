@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 _AMOUNTS: Final[dict[type, tuple[str, ...]]] = {
     AccountView: ("posted", "held", "staked"),
-    HoldView: ("amount", "captured"),
+    HoldView: ("amount", "captured", "bail"),
     AccountProof: ("balance",),
     SupplyView: ("issued", "total", "held"),
 }

@@ -86,6 +86,7 @@ class House:
             **self._common(signer),
             payee=payee,
             arbitration=None,
+            bail=None,
             amount=str(amount),
             expires=expires,
             agreement="ab" * 32,

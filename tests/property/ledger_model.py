@@ -33,6 +33,9 @@ class Aside:
     share: int = 0  # hundredths that are the payee's if the judge is silent
     mandate: Mandate | None = None
     state: str = "open"
+    bail: int = 0
+    deal: str = ""
+    untouched: bool = True
 
 
 @dataclass
@@ -60,6 +63,8 @@ class PaperLedger:
 
     def free(self, name: str) -> int:
         aside = sum(hold.rest for hold in self.holds.values() if hold.payer == name)
+        live = [hold for hold in self.holds.values() if hold.state != "over"]
+        aside += sum(hold.bail for hold in live if hold.payee == name)
         return self.owned(name) - aside - self.stakes[name]
 
     def rule(self, name: str, now: int) -> tuple[frozenset[str], int]:
@@ -75,7 +80,7 @@ class PaperLedger:
         *wrongs: tuple[object, str],
         moves: Moves | None = None,
         aside: int = 0,
-        freed: tuple[str, int] = ("", 0),
+        freed: tuple[tuple[str, int], ...] = (),
         spends: bool = False,
         payer: str | None = None,
         key: str | None = None,
@@ -91,8 +96,9 @@ class PaperLedger:
         agent = None if own else self.mandates.get((by, signers[0]))
         asked = sorted(keys & set(signers[:wanted])) if own else signers[:1]
         moves = [*(moves or []), *([(payer or by, "fees", self.fee)] if costs else [])]
-        after = Counter({freed[0]: freed[1], by: 0})
-        after[by] += (freed[1] if by == freed[0] else 0) - aside
+        after = Counter({by: -aside})
+        for who, amount in freed:
+            after[who] += amount
         for debit, credit, amount in moves:
             after[debit] -= amount
             after[credit] += amount
@@ -121,9 +127,23 @@ class PaperLedger:
         moves = [(by, to, amount) for to, amount in items]
         return self.deed(by, signers, now, moves=moves, spends=True)
 
-    def hold(self, name: str, hold: Aside, now: int, signers: list[str]) -> str:
-        bad = (hold.due <= now, "bad_expiry")
-        code = self.deed(hold.payer, signers, now, bad, aside=hold.rest, spends=True)
+    def hold(self, name: str, hold: Aside, now: int, signers: list[str], until: int) -> str:
+        assert hold.payee
+        pledges = [(old.payee, old.deal) for old in self.holds.values() if old.bail]
+        own_key = self.rule(hold.payee, now) == (frozenset({hold.payee}), 1)
+        code = self.deed(
+            hold.payer,
+            signers,
+            now,
+            (hold.due <= now, "bad_expiry"),
+            (hold.bail and not own_key, "bad_pledge"),
+            (hold.bail and until < now, "bad_pledge"),
+            (hold.bail and (hold.payee, hold.deal) in pledges, "pledge_used"),
+            (hold.bail and self.free(hold.payee) < hold.bail, "pledge_unbacked"),
+            aside=hold.rest,
+            freed=((hold.payee, -hold.bail),),
+            spends=True,
+        )
         if code == "logged":
             own = signers[0] in self.rule(hold.payer, now)[0]
             hold.mandate = None if own else self.mandates[hold.payer, signers[0]]
@@ -139,14 +159,21 @@ class PaperLedger:
         now: int,
         *wrongs: tuple[object, str],
         costs: bool = True,
+        forfeit: int = 0,
     ) -> str:
-        """Give ``taken`` of what is aside to the payee and ``back`` to the payer."""
+        """Give ``taken`` of what is aside to the payee and ``back`` to the payer.
+
+        What the payee put up itself is free again when nothing is left, but for its ``forfeit``.
+        """
         over = (hold.state == "over", "hold_resolved" if hold.payee else "unknown_hold")
-        moves = [(hold.payer, hold.payee or hold.payer, taken)]
-        freed = (hold.payer, taken + back)
+        payee = hold.payee or hold.payer
+        moves = [(hold.payer, payee, taken), (payee, hold.payer, forfeit)]
+        ends = taken + back == hold.rest
+        freed = ((hold.payer, taken + back), (payee, hold.bail if ends else 0))
         code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, costs=costs)
         if code == "logged":
             hold.rest -= taken + back
+            hold.untouched &= not taken
             hold.state = hold.state if hold.rest else "over"
             if hold.mandate and not hold.rest:
                 hold.mandate.spent -= back
@@ -166,13 +193,16 @@ class PaperLedger:
             (amount > hold.rest, "exceeds_hold"),
         )
 
-    def release(self, hold: Aside, by: str, now: int) -> str:
-        return self.draw(hold, by, 0, hold.rest, now, (by != hold.payee, "not_payee"), costs=False)
+    def release(self, hold: Aside, by: str, now: int, forfeit: int) -> str:
+        wrongs = (by != hold.payee, "not_payee"), (forfeit > hold.bail, "exceeds_hold")
+        return self.draw(hold, by, 0, hold.rest, now, *wrongs, costs=False, forfeit=forfeit)
 
     def expire(self, hold: Aside, by: str, now: int) -> str:
         taken = hold.rest * hold.share // 100 if hold.state == "disputed" else 0
         early = (now < hold.due, "not_expired")
-        return self.draw(hold, by, taken, hold.rest - taken, now, early, costs=False)
+        lost = hold.bail if hold.state == "open" and hold.untouched else 0
+        back = hold.rest - taken
+        return self.draw(hold, by, taken, back, now, early, costs=False, forfeit=lost)
 
     def dispute(self, hold: Aside, by: str, now: int) -> str:
         code = self.deed(
@@ -232,7 +262,7 @@ class PaperLedger:
             (fault in self.punished, "evidence_used"),
             (not amount, "no_bond"),
             moves=[(offender, by, reward), (offender, "issuance", amount - reward)],
-            freed=(offender, amount),
+            freed=((offender, amount),),
         )
         if code == "logged":
             self.punished.add(fault)

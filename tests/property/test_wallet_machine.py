@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from rahba.balance import ISSUANCE
+from rahba.pledge import Pledge, sign_pledge
 from tests.fixtures.faults import note
 from tests.fixtures.wallet import DEAL, FEE, START_MS, did, signer_of
 from tests.property.ledger_model import Aside, Mandate, PaperLedger
@@ -28,6 +29,7 @@ from wallet.replay import Replay
 from wallet.transactions import (
     EXPIRING_LANE,
     Arbitration,
+    Bail,
     Batch,
     Capture,
     Dispute,
@@ -175,9 +177,19 @@ class BesidePaper(RuleBasedStateMachine):
         lasts=spans,
         agent=agents,
         share=st.sampled_from((None, 0, 33, 100)),
+        bail=st.sampled_from((0, 0, 1, 2, 3)).map(lambda number: number * FEE),
+        deal=st.sampled_from((DEAL, "cd" * 32, "ef" * 32)),
     )
     def hold(  # noqa: PLR0917  # a rule takes what it draws
-        self, by: str, to: str, amount: int, lasts: int, agent: str | None, share: int | None
+        self,
+        by: str,
+        to: str,
+        amount: int,
+        lasts: int,
+        agent: str | None,
+        share: int | None,
+        bail: int,
+        deal: str,
     ) -> Any:
         if by == to:
             return multiple()
@@ -186,12 +198,25 @@ class BesidePaper(RuleBasedStateMachine):
         court = judge and Arbitration(
             arbiter=judge, window_ms=WINDOW_MS, payee_share=100 * (share or 0)
         )
-        fields = {"payee": to, "amount": str(amount), "expires": expires, "agreement": DEAL}
-        hold = Aside(by, to, amount, expires, judge, share or 0)
+        fields = {"payee": to, "amount": str(amount), "expires": expires, "agreement": deal}
+        hold = Aside(by, to, amount, expires, judge, share or 0, bail=bail, deal=deal)
         signers = [agent] if agent else self.own(by)
-        code, name = self.do(Hold, by, signers, **fields, arbitration=court)
-        assert code == self.paper.hold(name, hold, now, signers)
+        put_up = self.bail(deal, bail, to, signers[0], expires - 1_000) if bail else None
+        code, name = self.do(Hold, by, signers, **fields, arbitration=court, bail=put_up)
+        assert code == self.paper.hold(name, hold, now, signers, expires - 1_000)
         return name if code == "logged" else multiple()
+
+    def bail(self, deal: str, amount: int, seller: str, buyer: str, until: int) -> Bail:
+        pledge = Pledge(
+            agreement=deal,
+            amount=str(amount),
+            buyer=buyer,
+            chain=self.genesis.chain,
+            seller=seller,
+            until=until,
+        )
+        signature = sign_pledge(pledge, SIGNERS[seller])
+        return Bail(amount=str(amount), until=until, signature=signature)
 
     @rule(hold=holds, by=names, amount=st.just(0) | amounts, final=st.booleans())
     def capture(self, hold: str, by: str, amount: int, final: bool) -> None:
@@ -206,11 +231,11 @@ class BesidePaper(RuleBasedStateMachine):
         if known.payee:
             self.capture(hold, known.payee, known.rest, final=True)
 
-    @rule(hold=holds, by=names)
-    def release(self, hold: str, by: str) -> None:
+    @rule(hold=holds, by=names, forfeit=st.sampled_from((0, 0, FEE, 2 * FEE)))
+    def release(self, hold: str, by: str, forfeit: int) -> None:
         if self.paper.holds[hold].payee:
-            expected = self.paper.release(self.paper.holds[hold], by, self.time)
-            assert self.do(Release, by, [by], hold=hold)[0] == expected
+            expected = self.paper.release(self.paper.holds[hold], by, self.time, forfeit)
+            assert self.do(Release, by, [by], hold=hold, forfeit=str(forfeit))[0] == expected
 
     @rule(hold=holds, by=names)
     def expire(self, hold: str, by: str) -> None:
@@ -326,7 +351,8 @@ class BesidePaper(RuleBasedStateMachine):
         assert all(account.available >= 0 for account in accounts if account.id != ISSUANCE)
         rests = sum(hold.rest for hold in state.holds.values())
         bonds = sum(account.bond for account in accounts)
-        assert sum(account.held for account in accounts) == rests + bonds == state.held
+        bails = sum(hold.bail for hold in state.holds.values() if not hold.resolved)
+        assert sum(account.held for account in accounts) == rests + bonds + bails == state.held
 
     @invariant()
     def what_is_due_is_on_the_list(self) -> None:

@@ -139,6 +139,7 @@ class User:
             expires=self.told.clock.now_ms() + LIFETIME_MS,
             agreement=DEAL,
             arbitration=None,
+            bail=None,
         )
         (answer,) = await self.send(raw)
         payee = User(self.ledger, next(n for n in NAMES if did(n) == other), self.told, self.rng)
@@ -146,7 +147,7 @@ class User:
             words = {"hold": answer.id, "amount": "4000", "final": True, "receipt": None}
             await payee.send(payee.sign(Capture, **words))
         elif answer.ok:
-            await payee.send(payee.sign(Release, hold=answer.id))
+            await payee.send(payee.sign(Release, hold=answer.id, forfeit="0"))
 
 
 @dataclass

@@ -101,6 +101,7 @@ def honest_log() -> Writer:
         **log.common(ALICE),
         payee=BOB.did,
         arbitration=None,
+        bail=None,
         amount="5000",
         expires=START + 90_000,
         agreement="ab" * 32,
@@ -314,7 +315,13 @@ def holding_log(expiries: list[int]) -> Writer:
     log.close()
     log.add(Faucet(**log.common(ALICE), amount="90000"), ALICE, 10)
     for expires in expiries:
-        words = {"payee": BOB.did, "amount": "1", "agreement": "ab" * 32, "arbitration": None}
+        words = {
+            "payee": BOB.did,
+            "amount": "1",
+            "agreement": "ab" * 32,
+            "arbitration": None,
+            "bail": None,
+        }
         log.add(Hold(**log.common(ALICE), expires=START + expires, **words), ALICE, 10)
     log.close()
     return log

@@ -101,7 +101,7 @@ def test_a_dispute_outlasts_the_expiry_of_its_hold(pure: PureLedger, hold: str) 
 
 def test_the_payee_may_give_in_while_the_arbiter_thinks(pure: PureLedger, hold: str) -> None:
     assert pure.do(Dispute, "amina", hold=hold) == LOGGED
-    assert pure.do(Release, "brahim", hold=hold, fee="0") == LOGGED
+    assert pure.do(Release, "brahim", hold=hold, forfeit="0", fee="0") == LOGGED
     assert pure.available("amina") == 10_000 - 2 * FEE
 
 
@@ -115,7 +115,7 @@ def test_after_a_partial_capture_only_the_rest_is_in_dispute(pure: PureLedger, h
 
 
 def test_a_resolved_hold_is_remembered_for_an_hour(pure: PureLedger, hold: str) -> None:
-    assert pure.do(Release, "brahim", hold=hold, fee="0") == LOGGED
+    assert pure.do(Release, "brahim", hold=hold, forfeit="0", fee="0") == LOGGED
     pure.now += REMEMBER_MS
     pure.state.advance(pure.now)
     assert pure.state.forget() == []

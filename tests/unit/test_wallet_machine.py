@@ -142,9 +142,9 @@ def test_a_capture_after_expiry_is_refused(pure: PureLedger) -> None:
 def test_the_payee_releases_at_any_time_and_needs_no_money_for_it(pure: PureLedger) -> None:
     pure.fund("amina", 10_000)
     hold = pure.open_hold(Hold, "amina", "brahim", 6_000)
-    assert pure.do(Release, "brahim", hold=hold, fee="0") == LOGGED
+    assert pure.do(Release, "brahim", hold=hold, forfeit="0", fee="0") == LOGGED
     assert pure.available("amina") == 10_000 - FEE
-    assert code(pure.do(Release, "brahim", hold=hold, fee="0")) == "hold_resolved"
+    assert code(pure.do(Release, "brahim", hold=hold, forfeit="0", fee="0")) == "hold_resolved"
 
 
 def test_only_the_payee_releases_and_anybody_ends_what_has_expired(pure: PureLedger) -> None:
@@ -153,7 +153,7 @@ def test_only_the_payee_releases_and_anybody_ends_what_has_expired(pure: PureLed
     for name in ("amina", "brahim", "chadia"):
         assert code(pure.do(Expire, name, subject=hold, fee="0")) == "not_expired"
     pure.now += 60_000
-    assert code(pure.do(Release, "amina", hold=hold, fee="0")) == "not_payee"
+    assert code(pure.do(Release, "amina", hold=hold, forfeit="0", fee="0")) == "not_payee"
     assert pure.do(Expire, "chadia", subject=hold, fee="0") == LOGGED
     assert code(pure.do(Expire, "chadia", subject=hold, fee="0")) == "hold_resolved"
     assert pure.available("amina") == 10_000 - FEE
@@ -162,13 +162,19 @@ def test_only_the_payee_releases_and_anybody_ends_what_has_expired(pure: PureLed
 def test_an_unknown_hold_is_refused(pure: PureLedger) -> None:
     outcome = pure.do(Capture, "brahim", hold=DEAL, amount="1", final=True, receipt=None)
     assert code(outcome) == "unknown_hold"
-    assert code(pure.do(Release, "brahim", hold=DEAL, fee="0")) == "unknown_hold"
+    assert code(pure.do(Release, "brahim", hold=DEAL, forfeit="0", fee="0")) == "unknown_hold"
 
 
 @pytest.mark.parametrize("ahead", [-1, 0, 31 * 24 * 3_600_000])
 def test_a_hold_ends_in_the_near_future(pure: PureLedger, ahead: int) -> None:
     pure.fund("amina", 10_000)
-    words = {"payee": did("brahim"), "amount": "1", "agreement": DEAL, "arbitration": None}
+    words = {
+        "payee": did("brahim"),
+        "amount": "1",
+        "agreement": DEAL,
+        "arbitration": None,
+        "bail": None,
+    }
     assert code(pure.do(Hold, "amina", expires=pure.now + ahead, **words)) == "bad_expiry"
 
 
@@ -300,6 +306,7 @@ def test_a_session_pays_only_its_payees(pure: PureLedger) -> None:
         "amount": "1",
         "agreement": DEAL,
         "arbitration": None,
+        "bail": None,
         "expires": pure.now + 1,
     }
     assert code(pure.do(Hold, "amina", signed_by="agent", **words)) == "out_of_scope"

@@ -45,7 +45,13 @@ def writer(pure: PureLedger) -> Writer:
     writer.add(pure.sign(Transfer, "amina", to=did("brahim"), amount="2000"))
     writer.close()
     pure.now += 5_000
-    fields = {"payee": did("brahim"), "amount": "10", "agreement": DEAL, "arbitration": None}
+    fields = {
+        "payee": did("brahim"),
+        "amount": "10",
+        "agreement": DEAL,
+        "arbitration": None,
+        "bail": None,
+    }
     hold = writer.add(pure.sign(Hold, "amina", expires=pure.now + 9, **fields))
     writer.add(pure.sign(Capture, "brahim", hold=hold, amount="5", final=True, receipt=None))
     writer.close()

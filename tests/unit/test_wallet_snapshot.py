@@ -50,7 +50,7 @@ def busy(pure: PureLedger) -> PureLedger:
     for form, by, words in [
         (Transfer, "amina", {"to": did("brahim"), "amount": "7", "lane": 3, "seq": 1}),
         (Dispute, "amina", {"hold": disputed}),
-        (Release, "brahim", {"hold": released, "fee": "0"}),
+        (Release, "brahim", {"hold": released, "forfeit": "0", "fee": "0"}),
         (Stake, "brahim", {"amount": "9000"}),
         (Unstake, "brahim", {"amount": "4000"}),
         (Slash, "chadia", {"offender": did("brahim"), "evidence": two_roots("brahim")}),

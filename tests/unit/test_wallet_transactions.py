@@ -65,10 +65,11 @@ EXAMPLES: list[tuple[type[Any], dict[str, Any]]] = [
             "expires": START_MS,
             "agreement": DEAL,
             "arbitration": Arbitration(arbiter=did("chadia"), window_ms=60_000, payee_share=5_000),
+            "bail": None,
         },
     ),
     (Capture, {"hold": DEAL, "amount": "0", "final": True, "receipt": None}),
-    (Release, {"hold": DEAL}),
+    (Release, {"hold": DEAL, "forfeit": "0"}),
     (Faucet, {"amount": "1"}),
     (
         Grant,

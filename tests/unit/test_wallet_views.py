@@ -62,7 +62,13 @@ class Crowd:
 
     def hold(self) -> bytes:
         now = self.rig.clock.now_ms()
-        fields = {"payee": did("brahim"), "amount": "1", "agreement": DEAL, "arbitration": None}
+        fields = {
+            "payee": did("brahim"),
+            "amount": "1",
+            "agreement": DEAL,
+            "arbitration": None,
+            "bail": None,
+        }
         common = {"chain": self.rig.genesis.chain, "fee": str(FEE), "fee_payer": None}
         place = {"lane": EXPIRING_LANE, "seq": self.rig.ids.salt(), "valid_until": now + 60_000}
         hold = Hold(account=did("amina"), expires=now + 60_000, **fields, **common, **place)
