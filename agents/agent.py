@@ -31,6 +31,7 @@ Runs = Literal["inline", "worker"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_OFFERS: Final = 32
+PENALTY: Final = 100
 MAX_TIMEOUT_S: Final = 1800
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", re.ASCII)
 
@@ -40,7 +41,8 @@ class OfferSpec:
     """One skill for sale: the function, its schemas, its price range (fals) and its limits.
 
     ``budget_fals`` is what one job may spend on buying from others; ``None`` means the price the
-    job was sold for, so that no job can cost its seller more than it earns.
+    job was sold for, so that no job can cost its seller more than it earns. ``penalty`` is what the
+    seller puts up when it answers a tender or bargains, in thousandths of the price.
     """
 
     skill: str
@@ -58,6 +60,7 @@ class OfferSpec:
     energy: Energy
     strategy: str | None
     budget_fals: int | None
+    penalty: int = PENALTY
 
     @property
     def negotiable(self) -> bool:
@@ -114,6 +117,7 @@ class Agent:
         energy: Energy | None = None,
         strategy: str | None = None,
         budget: str | None = None,
+        penalty: int = PENALTY,
     ) -> Callable[[F], F]:
         """Sell a function under ``skill`` for ``price`` RHB, bargaining down to ``floor``.
 
@@ -141,6 +145,7 @@ class Agent:
                     energy=energy or Energy(),
                     strategy=strategy,
                     budget_fals=None if budget is None else _price(budget),
+                    penalty=penalty,
                 )
             )
             return function
@@ -161,6 +166,8 @@ def _checked(spec: OfferSpec) -> OfferSpec:
         raise OfferDefinitionError(f"{spec.skill}: input is at most {MAX_INPUT_BYTES} bytes")
     if not 0 <= spec.quality <= 1_000 or spec.latency_ms < 0:
         raise OfferDefinitionError(f"{spec.skill}: quality is 0 to 1000, latency 0 ms or more")
+    if not 0 <= spec.penalty <= 1_000:
+        raise OfferDefinitionError(f"{spec.skill}: a penalty is 0 to 1000 thousandths of the price")
     if spec.runs not in {"inline", "worker"}:
         raise OfferDefinitionError(f'{spec.skill}: runs is "inline" or "worker"')
     return spec

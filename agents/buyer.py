@@ -150,6 +150,7 @@ class Buyer:
             parties=None if want.parties is None else list(want.parties),
             weights=want.weights,
             min_quality=want.min_quality,
+            min_penalty=want.min_penalty,
             privacy=want.privacy,
             rounds=want.rounds,
         )

@@ -7,6 +7,7 @@
 * A handler returns when its effects are durable: then the letter is acknowledged. If it raises,
   the letter is handled again after a pause (``retryable``), or is buried. Handlers run
   ``concurrency`` at a time, one at a time for a thread, and their leases are kept up meanwhile.
+  Word that somebody leaves waits for neither: it may end the very work that it would wait for.
   What cannot be done for a long time is let go, and comes again once its lease is over.
 * Those who attend are never kept waiting by handlers: a seller's job may itself buy.
 * A broker that goes away is asked again until it is back.
@@ -46,6 +47,8 @@ class Letter:
 
 
 Handler = Callable[[Letter], Awaitable[None]]
+Chained = tuple[str, str, bool]
+URGENT: Final = frozenset({"decommit"})
 
 
 class Attendance:
@@ -108,7 +111,7 @@ class Courier:
         self._owners: dict[str, int] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
         self._anybody = asyncio.Event()
-        self._chains: dict[tuple[str, str], deque[tuple[Delivery, Letter]]] = {}
+        self._chains: dict[Chained, deque[tuple[Delivery, Letter]]] = {}
         self._at_work: set[Delivery] = set()
         self._finished: list[Delivery] = []
         self._to_acknowledge = asyncio.Event()
@@ -185,8 +188,7 @@ class Courier:
         return Letter(delivery.owner, message, delivery.raw, delivery.token)
 
     def _hand_over(self, delivery: Delivery, letter: Letter) -> None:
-        key = (letter.owner, letter.message.thread)
-        attendance = self._attending.get(key)
+        attendance = self._attending.get((letter.owner, letter.message.thread))
         if attendance is not None:
             if attendance.give(letter):
                 self._done(delivery)
@@ -195,6 +197,7 @@ class Courier:
             self._done(delivery)
         elif len(self._at_work) < self._backlog:
             self._at_work.add(delivery)
+            key = (letter.owner, letter.message.thread, letter.message.type in URGENT)
             chain = self._chains.get(key)
             if chain is not None:
                 chain.append((delivery, letter))
@@ -205,7 +208,7 @@ class Courier:
             task.add_done_callback(self._tasks.discard)
         # Beyond the backlog a letter is let go: its lease runs out and it comes again.
 
-    async def _work_off(self, key: tuple[str, str]) -> None:
+    async def _work_off(self, key: Chained) -> None:
         chain = self._chains[key]
         try:
             while chain:
@@ -221,7 +224,8 @@ class Courier:
     async def _insist(self, delivery: Delivery, letter: Letter) -> None:
         """Handle a letter, again and again while broker or ledger are away: money may wait."""
         for pause_s in (*AGAIN_S, None):
-            async with self._slots:
+            urgent = letter.message.type in URGENT
+            async with contextlib.nullcontext() if urgent else self._slots:
                 if await self._handle(delivery, letter) or pause_s is None:
                     return
             await asyncio.sleep(pause_s)

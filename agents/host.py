@@ -141,6 +141,7 @@ class Host:
         await self._courier.start()
         deployments = None if files else self._world.deployments
         loops = [_every(0, self._open_post), _every(HEARTBEAT_S, self._beat)]
+        loops.append(_every(HEARTBEAT_S, self._guard))
         if deployments is not None:
             self._reader.add(HOSTS)
             loops.append(_every(WATCH_S, partial(self._watch, deployments)))
@@ -264,6 +265,12 @@ class Host:
         if self._beats % FUND_EVERY == 0:
             for member in members.values():
                 await member.fund()
+
+    async def _guard(self) -> None:
+        """Give back the holds that nobody ordered by, before they expire."""
+        for member in self.members:
+            for hold in await member.sureties.look():
+                _log.warning("%s gave hold %s back: nobody ordered by it", member.did, hold)
 
     def _start(self, call: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(_insist(call))

@@ -15,6 +15,7 @@ from agents.errands import Errands
 from agents.seller import Seller
 from agents.shelf import CARD_TTL_MS, build_card, posted_until
 from agents.source import Source
+from agents.sureties import Sureties
 from agents.till import LedgerTill
 from agents.work import WorkDesk
 from broker import Broker
@@ -55,6 +56,7 @@ class Member:
         self.signer = signer
         self._around = around
         self._wallet = Wallet(around.ledger, signer, clock=around.clock, ids=around.ids)
+        till = LedgerTill(around.ledger, signer, clock=around.clock, ids=around.ids)
         buyer = Buyer(
             signer,
             self._wallet,
@@ -68,11 +70,18 @@ class Member:
             signer,
             source=source,
             broker=around.broker,
-            till=LedgerTill(around.ledger, signer, clock=around.clock, ids=around.ids),
+            till=till,
             clock=around.clock,
             ids=around.ids,
             purchaser=Errands(buyer),
             desk=around.desk,
+        )
+        self.sureties = Sureties(
+            signer.did,
+            ledger=around.ledger,
+            threads=around.broker.threads,
+            till=till,
+            clock=around.clock,
         )
         self._shown_until = 0
 
@@ -89,13 +98,14 @@ class Member:
 
     async def fund(self) -> None:
         """Ask the faucet when the account runs low; an empty faucet is no reason to stay away."""
-        if not self._around.faucet:
-            return
         account = await self._around.ledger.account(self.did)
-        if account is not None and account.available >= LOW_WATER_FALS:
+        available = 0 if account is None else account.available
+        self.seller.backing_fals = available
+        if not self._around.faucet or available >= LOW_WATER_FALS:
             return
         try:
             _ = await self._wallet.faucet(FUNDING_FALS)
+            self.seller.backing_fals = available + FUNDING_FALS
         except RahbaError as error:
             if error.retryable:
                 raise

@@ -48,11 +48,19 @@ from rahba.messages import (
     SkillOffer,
     open_message,
 )
-from wallet.errors import PaymentUnknownError
+from rahba.money import parse_fals
+from wallet.errors import (
+    BadPledgeError,
+    PaymentUnknownError,
+    PledgeUnbackedError,
+    PledgeUsedError,
+)
 from wallet.ports import Answer, Ledger
+from wallet.transactions import Bail
 
 _log: Final = logging.getLogger(__name__)
 HOLD_GRACE_MS: Final = 15_000
+SIGNATURE_CHARS: Final = 88
 _LOOK_EVERY_S: Final = 2.0
 _CLOSING_TRIES: Final = 5
 _CLOSING_PAUSE_S: Final = 0.05
@@ -71,8 +79,16 @@ class Payer(Protocol):
         """Return the ledger that the account is on."""
         ...
 
-    async def hold(self, payee: str, amount: int, expires_ms: int, agreement: str) -> Answer:
-        """Hold ``amount`` for ``payee``; raises if the ledger refuses."""
+    async def hold(
+        self,
+        payee: str,
+        amount: int,
+        expires_ms: int,
+        agreement: str,
+        *,
+        bail: Bail | None = None,
+    ) -> Answer:
+        """Hold ``amount`` for ``payee``, with what it put up; raises if the ledger refuses."""
         ...
 
 
@@ -237,13 +253,15 @@ class Parley:
         """Hold the money, then bind both sides.
 
         1. The offer keeps the mandate (again: time has passed).
-        2. The price is held for the seller and this very agreement, until the deadline and a grace.
+        2. The price is held for the seller and this very agreement, until the deadline and a grace,
+           together with what the seller put up for the penalty.
         3. The accept, or the order where the seller accepted, stands.
 
         Raises:
             DeadlineError: the ledger did not answer; what it did is unknown until the expiry.
             MandateExceededError: the mandate is over.
             PaymentRefusedError: the ledger does not hold the money.
+            SellerFailedError: the seller's pledge is worth nothing.
             ThreadRefusedError: the deal does not stand any more; the hold is on the request.
         """
         desk, request = self.desk, self.request
@@ -253,7 +271,8 @@ class Parley:
         expires = deadline + HOLD_GRACE_MS
         price = offer.issues.price_fals
         if price:  # 2
-            self.hold = await self._secure(price, expires, deal)
+            bail = None if self.talk.phase == "new" else self._bail(offer)
+            self.hold = await self._secure(price, expires, deal, bail)
         order = Order(
             agreement=deal,
             signature=sign_agreement(agreement, desk.signer),
@@ -271,15 +290,34 @@ class Parley:
         request.tell("ordered", thread=self.talk.thread, agreement=deal, price=str(price))
         return agreement
 
-    async def _secure(self, price: int, expires: int, deal: str) -> Hold:
+    def _bail(self, offer: Offer) -> Bail | None:
+        """Return what the seller put up; a posted price has nothing."""
+        if parse_fals(offer.penalty) == 0:
+            return None
+        signature = self.talk.pledge or ""
+        if len(signature) != SIGNATURE_CHARS:
+            raise self._worthless("no_pledge")
+        return Bail(amount=offer.penalty, until=offer.valid_until, signature=signature)
+
+    def _worthless(self, code: str) -> SellerFailedError:
+        return SellerFailedError(
+            f"the seller's pledge is worth nothing: {code}",
+            seller=self.seller,
+            seller_code=code,
+            thread=self.talk.thread,
+        )
+
+    async def _secure(self, price: int, expires: int, deal: str, bail: Bail | None) -> Hold:
         desk, request = self.desk, self.request
         hold = Hold(None, price, expires)
         try:
             async with asyncio.timeout((request.deadline - desk.clock.now_ms()) / 1_000):
-                answer = await desk.wallet.hold(self.seller, price, expires, deal)
+                answer = await desk.wallet.hold(self.seller, price, expires, deal, bail=bail)
         except (TimeoutError, PaymentUnknownError) as error:
             request.holds.append(hold)
             raise DeadlineError("the ledger did not answer in time", agreement=deal) from error
+        except (BadPledgeError, PledgeUsedError, PledgeUnbackedError) as error:
+            raise self._worthless(error.code) from error
         hold.id = answer.id
         request.holds.append(hold)
         request.tell("held", thread=self.talk.thread, hold=answer.id, amount=str(price))

@@ -146,6 +146,13 @@ class Till(Protocol):
         """
         ...
 
-    async def release(self, hold: HoldView) -> None:
-        """Give a hold back to its payer; one that is no longer open is left alone."""
+    async def release(self, hold: HoldView, *, forfeit: int = 0) -> None:
+        """Give a hold back to its payer; one that is no longer open is left alone.
+
+        ``forfeit`` fals of the own bail in it go along.
+        """
+        ...
+
+    async def chain(self) -> str:
+        """Return the id of the ledger's chain, which pledges name."""
         ...

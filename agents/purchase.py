@@ -26,6 +26,7 @@ class Want:
     The result is wanted by ``deadline_ms`` (epoch), or ``within_ms`` from now. ``mode`` is chosen
     if not given: a tender when several sellers qualify, else a bargain, else the posted price.
     ``window_ms`` is how long a tender stays sealed, ``turn_ms`` how long one answer may take.
+    ``min_penalty`` (thousandths of the price) is what a seller must put up against not showing up.
     ``group`` names the request (32 hex digits); a fresh name is made if not given.
     """
 
@@ -40,6 +41,7 @@ class Want:
     weights: Weights = USUAL_WEIGHTS
     privacy: Privacy = "public"
     min_quality: int = 0
+    min_penalty: int = 0
     parties: tuple[str, ...] | None = None
     depth: int = 0
     parent: str | None = None
@@ -69,6 +71,7 @@ class Want:
             ("depth", self.depth, 0, MAX_DEPTH),
             ("max_sellers", self.max_sellers, 1, MAX_SELLERS),
             ("min_quality", self.min_quality, 0, 1_000),
+            ("min_penalty", self.min_penalty, 0, 1_000),
             ("window_ms", self.window_ms, 1, 60_000),
             ("turn_ms", self.turn_ms, 1, 60_000),
             ("settle_wait_ms", self.settle_wait_ms, 0, 60_000),

@@ -18,8 +18,12 @@ Order of leaving a deal: release the money first, then say that it failed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Coroutine
 from typing import Final
+
+import msgspec
 
 from agents.agent import Agent
 from agents.courier import Letter
@@ -43,6 +47,7 @@ from agents.order import MAX_DEADLINE_MS, Commission, check_hold, examine
 from agents.patience import patiently
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Progress, Purchaser, Till
+from agents.schema import ArgumentsError
 from agents.shelf import find_posted, seller_policy
 from agents.source import Source
 from agents.work import WorkDesk
@@ -56,14 +61,19 @@ from rahba.ids import Ids
 from rahba.messages import (
     RECEIPT_TYPE,
     Accept,
+    Agreement,
     Body,
+    Counter,
     Failure,
+    Quote,
     Receipt,
     Refuse,
     Result,
     Usage,
     open_message,
 )
+from rahba.money import parse_fals
+from rahba.pledge import Pledge, sign_pledge
 from wallet.errors import PaymentRefusedError
 from wallet.ports import HoldView
 
@@ -92,7 +102,10 @@ class Seller:
         purchaser: Purchaser | None = None,
         desk: WorkDesk | None = None,
     ) -> None:
-        """Work on a bench of the agent's capacity; heavy offers go to ``desk`` if there is one."""
+        """Work on a bench of the agent's capacity; heavy offers go to ``desk`` if there is one.
+
+        ``backing_fals`` is to be told what the account can put up; with nothing, nothing is.
+        """
         self.agent = agent
         self.signer = signer
         self.closing = False
@@ -104,7 +117,9 @@ class Seller:
         self._ids = ids
         self._purchaser = purchaser
         self._desk = desk
-        self._policies: dict[str, tuple[int, SellerPolicy]] = {}
+        self.backing_fals = 0
+        self._policies: dict[str, tuple[int, int, SellerPolicy]] = {}
+        self._jobs: dict[str, asyncio.Future[Done]] = {}
         self._told_ms = 0
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -120,8 +135,12 @@ class Seller:
                 await self._serve(view, letter)
             case "delivered":
                 await self._collect(view, self._line(view, letter), await self._hold_of(view))
-            case "failed" | "expired" | "decommitted" | "closed":
+            case "decommitted" if letter.message.sender == view.buyer:
+                await self._charge(view, self._line(view, letter))
+            case "failed" | "closed":
                 await self._give_back(view)
+            case "expired" | "decommitted":
+                await self._give_back(view, forfeits=_owes(view, self._line(view, letter).talk))
             case _:  # agreed: the order is still to come; settled: all is done
                 pass
 
@@ -130,13 +149,34 @@ class Seller:
     async def _negotiate(self, view: ThreadView, letter: Letter) -> None:
         line = self._line(view, letter)
         match self._move(line.talk):
+            case Say(Quote(offer=offer) | Counter(offer=offer) as body):
+                pledge = await self._pledge(agreement_of(line.talk, offer))
+                _ = await self._post(line, msgspec.structs.replace(body, pledge=pledge))
             case Say(body):
                 _ = await self._post(line, body)
             case Commit(offer):
-                signature = sign_agreement(agreement_of(line.talk, offer), self.signer)
-                _ = await self._post(line, Accept(offer=offer.digest(), signature=signature))
+                agreement = agreement_of(line.talk, offer)
+                signature = sign_agreement(agreement, self.signer)
+                pledge = await self._pledge(agreement)
+                accept = Accept(offer=offer.digest(), signature=signature, pledge=pledge)
+                _ = await self._post(line, accept)
             case _:
                 pass
+
+    async def _pledge(self, agreement: Agreement) -> str | None:
+        """Put up the penalty of an offer of ours, should it be taken."""
+        offer = agreement.offer
+        if parse_fals(offer.penalty) == 0:
+            return None
+        pledge = Pledge(
+            agreement=agreement.digest(),
+            amount=offer.penalty,
+            buyer=agreement.buyer,
+            chain=await patiently(self._till.chain),
+            seller=self.signer.did,
+            until=offer.valid_until,
+        )
+        return sign_pledge(pledge, self.signer)
 
     def _move(self, talk: Talk) -> Move:
         if talk.cfp is None or talk.phase not in {"asked", "countered"}:
@@ -164,16 +204,18 @@ class Seller:
         return None if self.bench.free and not self.closing else "busy"
 
     def _policy(self, skill: str, now_ms: int) -> SellerPolicy:
-        made_ms, policy = self._policies.get(skill, (0, None))
-        if policy is None or now_ms > made_ms + POLICY_MS:
+        backing = self.backing_fals
+        made_ms, backed, policy = self._policies.get(skill, (0, 0, None))
+        if policy is None or now_ms > made_ms + POLICY_MS or backed != backing:
             policy = seller_policy(
                 self.agent,
                 self.agent.offers[skill],
                 self.signer.did,
                 now_ms=now_ms,
                 salt=self._ids.new(),
+                backing_fals=backing,
             )
-            self._policies[skill] = now_ms, policy
+            self._policies[skill] = now_ms, backing, policy
         return policy
 
     # Working.
@@ -185,18 +227,40 @@ class Seller:
             hold_id = commission.order.hold
             hold = None if hold_id is None else await self._look(hold_id)
             hold = check_hold(commission, hold, now_ms=self._clock.now_ms())
-            done = await self._work(commission)
+        except RahbaError as error:
+            if error.retryable:
+                raise  # broker or ledger out of reach: the letter comes again
+            await self._fail(view, line, error, our_fault=False)
+            return
+        try:
+            done = await self._unless_left(view.id, self._work(commission))
         except RahbaError as error:
             if error.retryable and not isinstance(error, BusyError):
-                raise  # broker or ledger out of reach: the letter comes again
-            await self._fail(view, line, error)
+                raise
+            await self._fail(view, line, error, our_fault=not isinstance(error, ArgumentsError))
+            return
+        if done is None:
             return
         ruling = await self._post(line, self._result(commission, done))
         if ruling.ok:
             await self._collect(view, line, hold)
-        else:
+        elif ruling.state != "decommitted":  # else the word of whoever left is on its way
             _log.info("the result of %s came too late: %s", view.id, ruling.verdict)
-            await self._abandon(view)
+            await self._abandon(view, line.talk)
+
+    async def _unless_left(self, thread: str, work: Coroutine[None, None, Done]) -> Done | None:
+        """Do the work; ``None`` if the buyer leaves meanwhile, as nobody wants it any more."""
+        job = self._jobs[thread] = asyncio.ensure_future(work)
+        try:
+            return await job
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                job.cancel()
+                raise
+            return None
+        finally:
+            del self._jobs[thread]
 
     async def _work(self, commission: Commission) -> Done:
         spec, order = commission.spec, commission.order
@@ -274,8 +338,24 @@ class Seller:
                 return
         _ = await patiently(lambda: self._broker.threads.settle(view.id, paid=price, tx=tx))
 
-    async def _fail(self, view: ThreadView, line: Line, error: RahbaError) -> None:
-        await self._give_back(view)
+    async def _charge(self, view: ThreadView, line: Line) -> None:
+        """The buyer left a deal: take the penalty that it agreed to, give the rest back."""
+        job = self._jobs.get(view.id)
+        if job is not None:
+            job.cancel()
+        hold, agreed = await self._hold_of(view), line.talk.agreed
+        penalty = 0 if agreed is None else parse_fals(agreed.penalty)
+        if hold is None or not self._is_ours(hold, view) or not penalty:
+            await self._give_back(view)
+            return
+        receipt = sha256_hex(view.transcript[-1])
+        with contextlib.suppress(PaymentRefusedError):
+            _ = await self._till.capture(hold.id, penalty, receipt, until_ms=hold.expires_ms)
+
+    async def _fail(
+        self, view: ThreadView, line: Line, error: RahbaError, *, our_fault: bool
+    ) -> None:
+        await self._give_back(view, forfeits=our_fault and _owes(view, line.talk))
         failure = Failure(
             agreement=view.facts.get("agreement", ""),
             code=error.code[:64],
@@ -286,8 +366,8 @@ class Seller:
         if not ruling.ok:
             _ = await patiently(lambda: self._broker.threads.close(view.id, "failed"))
 
-    async def _abandon(self, view: ThreadView) -> None:
-        await self._give_back(view)
+    async def _abandon(self, view: ThreadView, talk: Talk) -> None:
+        await self._give_back(view, forfeits=_owes(view, talk))
         _ = await patiently(lambda: self._broker.threads.close(view.id, "failed"))
 
     async def _look(self, hold_id: str) -> HoldView | None:
@@ -297,13 +377,18 @@ class Seller:
         hold_id = view.facts.get("hold")
         return await self._look(hold_id) if hold_id else None
 
-    async def _give_back(self, view: ThreadView) -> None:
-        """Release this deal's hold. One that is bound to another deal is not ours to release."""
-        agreement, hold = view.facts.get("agreement"), await self._hold_of(view)
-        if hold is None or hold.status != "open":
-            return
-        if hold.payee == self.signer.did and hold.agreement == agreement:
-            await self._till.release(hold)
+    async def _give_back(self, view: ThreadView, *, forfeits: bool = False) -> None:
+        """Release this deal's hold. One that is bound to another deal is not ours to release.
+
+        Whoever breaks its word ``forfeits`` what it put up.
+        """
+        hold = await self._hold_of(view)
+        if hold is not None and self._is_ours(hold, view):
+            await self._till.release(hold, forfeit=hold.bail if forfeits else 0)
+
+    def _is_ours(self, hold: HoldView, view: ThreadView) -> bool:
+        mine = hold.payee == self.signer.did and hold.agreement == view.facts.get("agreement")
+        return mine and hold.status == "open"
 
     # Speaking.
 
@@ -347,3 +432,11 @@ class Seller:
             )
         except RahbaError as error:
             _log.debug("progress not told: %s", error)
+
+
+def _owes(view: ThreadView, talk: Talk) -> bool:
+    """Say whether the seller had the time that it asked for: without that, it broke no word."""
+    if talk.order is None or talk.agreed is None:
+        return False
+    given_ms = talk.order.deadline - int(view.facts.get("agreed_ms") or 0)
+    return given_ms >= talk.agreed.issues.latency_ms

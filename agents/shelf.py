@@ -93,9 +93,13 @@ def build_card(agent: Agent, did: str, *, now_ms: int, ttl_ms: int = CARD_TTL_MS
 
 
 def seller_policy(
-    agent: Agent, spec: OfferSpec, did: str, *, now_ms: int, salt: str
+    agent: Agent, spec: OfferSpec, did: str, *, now_ms: int, salt: str, backing_fals: int = 0
 ) -> SellerPolicy:
-    """Return how ``did`` bargains over ``spec``: from the posted price down to the floor."""
+    """Return how ``did`` bargains over ``spec``: from the posted price down to the floor.
+
+    ``backing_fals`` is what its account can set aside: each of the jobs that it takes at once gets
+    the same part of it.
+    """
     return SellerPolicy(
         mandate=Mandate(
             owner=did,
@@ -109,4 +113,6 @@ def seller_policy(
         posted=terms(agent, spec),
         strategy=make_strategy(spec.strategy or DEFAULT_STRATEGY),
         offer_ttl_ms=OFFER_TTL_MS,
+        penalty=spec.penalty,
+        backing_fals=backing_fals // (agent.capacity + agent.backlog),
     )

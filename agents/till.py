@@ -79,7 +79,7 @@ class LedgerTill(Till):
         return transaction_id(raw)
 
     @override
-    async def release(self, hold: HoldView) -> None:
+    async def release(self, hold: HoldView, *, forfeit: int = 0) -> None:
         genesis = await self._rules()
         raw = seal_transaction(
             Release(
@@ -91,6 +91,7 @@ class LedgerTill(Till):
                 seq=self._ids.salt(),
                 valid_until=self._clock.now_ms() + RELEASE_MS,
                 hold=hold.id,
+                forfeit=str(min(forfeit, hold.bail)),
             ),
             self._signer,
         )
@@ -98,6 +99,10 @@ class LedgerTill(Till):
             await self._submit(raw)
         except PaymentRefusedError as error:
             _log.info("hold %s was not released: %s", hold.id, error.code)
+
+    @override
+    async def chain(self) -> str:
+        return (await self._rules()).chain
 
     async def _submit(self, raw: bytes) -> None:
         """Send the same bytes until the ledger decides.

@@ -39,6 +39,7 @@ Text = Annotated[str, msgspec.Meta(max_length=500)]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Mode = Literal["posted", "tender", "bargain"]
+Signature = Annotated[str, msgspec.Meta(max_length=88)]
 
 
 class Doc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +72,12 @@ class Issues(Doc, frozen=True):
 
 
 class Offer(Doc, frozen=True):
-    """Terms that bind whoever signs them until ``valid_until``; the ``salt`` makes it unique."""
+    """Terms that bind whoever signs them until ``valid_until``; the ``salt`` makes it unique.
+
+    ``penalty`` (fals, at most the price) is what leaving the deal costs whoever leaves: the seller
+    puts it up (:mod:`rahba.pledge`) when it bargains or answers a tender, the buyer pays it out of
+    the hold.
+    """
 
     skill: Name
     issues: Issues
@@ -157,17 +163,19 @@ class Cfp(Doc, frozen=True, tag_field="type", tag="cfp"):
 
 
 class Quote(Doc, frozen=True, tag_field="type", tag="quote"):
-    """A seller's firm offer."""
+    """A seller's firm offer; ``pledge`` signs for its penalty (:mod:`rahba.pledge`)."""
 
     offer: Offer
     note: Text = ""
+    pledge: Signature | None = None
 
 
 class Counter(Doc, frozen=True, tag_field="type", tag="counter"):
-    """The other side's firm offer in return."""
+    """The other side's firm offer in return; a seller's has a ``pledge``, as in a quote."""
 
     offer: Offer
     note: Text = ""
+    pledge: Signature | None = None
 
 
 class Accept(Doc, frozen=True, tag_field="type", tag="accept"):
@@ -175,7 +183,8 @@ class Accept(Doc, frozen=True, tag_field="type", tag="accept"):
 
     A buyer who accepts has secured the money and sends its ``order`` along. For a posted price
     (no ``cfp`` before it) ``opening`` says what the thread is about and ``posted`` repeats the
-    offer from the card, so that the thread tells everything by itself.
+    offer from the card, so that the thread tells everything by itself. A seller that accepts adds
+    the ``pledge`` for the offer's penalty.
     """
 
     offer: str
@@ -183,6 +192,7 @@ class Accept(Doc, frozen=True, tag_field="type", tag="accept"):
     order: Order | None = None
     opening: Cfp | None = None
     posted: Offer | None = None
+    pledge: Signature | None = None
 
 
 class Job(Doc, frozen=True, tag_field="type", tag="order"):
@@ -212,7 +222,7 @@ class Withdraw(Doc, frozen=True, tag_field="type", tag="withdraw"):
 
 
 class Decommit(Doc, frozen=True, tag_field="type", tag="decommit"):
-    """Leave an agreement; its penalty is agreed upon, and not collected yet."""
+    """Leave an agreement, at the price of its penalty once the money is held."""
 
     agreement: str
     reason: Text = ""

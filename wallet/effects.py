@@ -80,6 +80,7 @@ from wallet.transactions import (
 
 HOUR_MS: Final = 3_600_000
 MAX_HOLD_MS: Final = 30 * 24 * HOUR_MS
+MIN_BAIL_MS: Final = 12_000
 MAX_SESSION_MS: Final = 366 * 24 * HOUR_MS
 MAX_SESSIONS: Final = 1_024
 MAX_UNBONDING: Final = 64
@@ -118,7 +119,8 @@ def _hold(tx: Hold, context: Context) -> Plan:
 def _bail_of(tx: Hold, context: Context) -> int:
     """Return what the payee pledged, if its pledge stands; the signature was verified before.
 
-    A pledge is remembered as long as its hold is, which is longer than it can be used.
+    A pledge is remembered as long as its hold is, which is longer than it can be used. The payee
+    has time to notice a hold that it got no order for, and to give it back.
     """
     if tx.bail is None:
         return 0
@@ -126,6 +128,8 @@ def _bail_of(tx: Hold, context: Context) -> int:
     payee = state.accounts.get(tx.payee)
     if policy_of(payee, tx.payee, now) != ((tx.payee,), 1):
         raise BadPledgeError("the payee's account is not its own key's alone")
+    if tx.expires < now + MIN_BAIL_MS:
+        raise BadExpiryError(f"a hold with a bail lasts {MIN_BAIL_MS} ms or more")
     if not now <= tx.bail.until <= now + REMEMBER_MS:
         raise BadPledgeError(
             f"the pledge opens a hold until {tx.bail.until}, an hour ahead at most"

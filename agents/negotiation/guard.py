@@ -49,7 +49,8 @@ def authorise(offer: Offer, mandate: Mandate, *, party: str, now_ms: int) -> Non
 
     1. The mandate is in force, and for this skill.
     2. The other side is one that the owner allows (and is not the agent itself).
-    3. The price keeps the owner's limit, and the penalty is not above the price.
+    3. The price keeps the owner's limit; the penalty is not above the price, nor below the share
+       of it that the owner asks for.
     4. Latency, quality and energy keep the owner's limits.
     5. The input is treated at least as privately as the owner asks.
 
@@ -65,8 +66,11 @@ def authorise(offer: Offer, mandate: Mandate, *, party: str, now_ms: int) -> Non
     price, limit = offer.issues.price_fals, mandate.limit_fals  # 3
     if price > limit if mandate.side == "buy" else price < limit:
         raise MandateExceededError("the price passes the owner's limit", check=3, price=str(price))
-    if parse_fals(offer.penalty) > price:
+    penalty = parse_fals(offer.penalty)
+    if penalty > price:
         raise MandateExceededError("the penalty is above the price", check=3)
+    if penalty * 1_000 < price * mandate.min_penalty:
+        raise MandateExceededError("the penalty is below what the owner asks for", check=3)
     if mandate.side == "buy":
         _authorise_service(offer, mandate)
 

@@ -89,13 +89,20 @@ class BuyerPolicy:
 class SellerPolicy:
     """A seller's private side: the mandate's limit is its floor.
 
-    ``posted`` is its public terms, with the price that it starts from.
+    ``posted`` is its public terms, with the price that it starts from; ``penalty`` the thousandths
+    of a price that it puts up, as far as ``backing_fals`` a deal reaches.
     """
 
     mandate: Mandate
     posted: Issues
     strategy: Strategy
     offer_ttl_ms: int = 60_000
+    penalty: int = 0
+    backing_fals: int = 0
+
+    def penalty_for(self, price: int) -> int:
+        """Return the penalty in fals that this side agrees to at a price."""
+        return min(price * self.penalty // 1_000, self.backing_fals)
 
 
 def buyer_move(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
@@ -143,7 +150,9 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
                 authorise(ask, mandate, party=talk.seller, now_ms=now_ms)
                 return Commit(ask)
             case Bid((int(price),)):
-                bid = _offer(ask, price, mandate, policy.offer_ttl_ms, moment)
+                share = parse_fals(ask.penalty) * price // max(ask.issues.price_fals, 1)
+                penalty = wire_fals(share)
+                bid = _offer(ask, price, mandate, policy.offer_ttl_ms, moment, penalty=penalty)
                 authorise(bid, mandate, party=talk.seller, now_ms=now_ms)
                 return Say(Counter(bid))
             case _:
@@ -198,6 +207,8 @@ def _answer_bid(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
         return Say(Refuse(error.code))
     if not _same_service(bid, policy.posted):
         return Say(Refuse("other_service"))
+    if parse_fals(bid.penalty) > policy.penalty_for(bid.issues.price_fals):
+        return Say(Refuse("penalty_too_high"))
     posted, floor = _range(policy)
     match _decide(policy.strategy, talk, "seller", best=posted, reserve=floor):
         case Take():
@@ -226,8 +237,9 @@ def _range(policy: SellerPolicy) -> tuple[int, int]:
 
 
 def _ask(price: int, talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
-    base = Offer(policy.mandate.skill, policy.posted, 0, moment.salt)
-    ask = _offer(base, price, policy.mandate, policy.offer_ttl_ms, moment)
+    penalty = wire_fals(policy.penalty_for(price))
+    base = Offer(policy.mandate.skill, policy.posted, 0, moment.salt, penalty=penalty)
+    ask = _offer(base, price, policy.mandate, policy.offer_ttl_ms, moment, penalty=penalty)
     authorise(ask, policy.mandate, party=talk.buyer, now_ms=moment.now_ms)
     return Say(Counter(ask) if talk.asks else Quote(ask))
 
@@ -251,14 +263,16 @@ def _decide(strategy: Strategy, talk: Talk, side: Side, *, best: int, reserve: i
     )
 
 
-def _offer(like: Offer, price: int, mandate: Mandate, ttl_ms: int, moment: Moment) -> Offer:
+def _offer(  # noqa: PLR0917  # terms are as many as they are
+    like: Offer, price: int, mandate: Mandate, ttl_ms: int, moment: Moment, penalty: str
+) -> Offer:
     """Return the service of ``like`` at ``price``, standing for ``ttl_ms`` under this mandate."""
     return Offer(
         skill=mandate.skill,
         issues=msgspec.structs.replace(like.issues, price=wire_fals(price)),
         valid_until=moment.now_ms + ttl_ms,
         salt=moment.salt,
-        penalty=like.penalty if parse_fals(like.penalty) <= price else "0",
+        penalty=penalty,
         mandate_digest=mandate.digest(),
     )
 

@@ -36,7 +36,8 @@ class Weights(Doc, frozen=True):
 class Mandate(Doc, frozen=True):
     """Limits on what ``agent`` may agree to for ``owner``.
 
-    ``limit`` is in fals: the highest price when buying, the lowest when selling.
+    ``limit`` is in fals: the highest price when buying, the lowest when selling. A buyer asks for
+    a penalty of ``min_penalty`` thousandths of the price or more.
     """
 
     owner: str
@@ -50,6 +51,7 @@ class Mandate(Doc, frozen=True):
     weights: Weights = Weights()
     max_latency_ms: Millis | None = None
     min_quality: Share = 0
+    min_penalty: Share = 0
     max_energy_uwh: Count | None = None
     privacy: Privacy = "public"
     rounds: Annotated[int, msgspec.Meta(ge=1, le=20)] = 20

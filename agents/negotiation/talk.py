@@ -79,7 +79,10 @@ OVER: Final[frozenset[Phase]] = frozenset({"delivered", "failed", "closed"})
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """A thread as both sides know it. ``agreed`` is the offer that was accepted."""
+    """A thread as both sides know it. ``agreed`` is the offer that was accepted.
+
+    ``pledge`` is the seller's, for the penalty of its last ask or of what it accepted.
+    """
 
     thread: str
     buyer: str
@@ -93,6 +96,7 @@ class Talk:
     seller_signature: str | None = None
     order: Order | None = None
     result: Result | None = None
+    pledge: str | None = None
     code: str | None = None
     posted: Offer | None = field(default=None, compare=False)
 
@@ -141,7 +145,8 @@ def _noted(talk: Talk, by: Side, body: Body) -> Talk:
         case Cfp():
             talk, code = replace(talk, cfp=body), None
         case Quote() | Counter() if by == "seller":
-            talk, code = replace(talk, asks=(*talk.asks, body.offer)), None
+            talk = replace(talk, asks=(*talk.asks, body.offer), pledge=body.pledge)
+            code = None
         case Quote() | Counter():
             talk, code = replace(talk, bids=(*talk.bids, body.offer)), None
         case Job():
@@ -172,7 +177,7 @@ def _accepted(talk: Talk, by: Side, accept: Accept) -> Talk:
     if accept.offer != offer.digest():
         raise OutOfPlaceError("another offer is standing", standing=offer.digest())
     if by == "seller":
-        return replace(talk, agreed=offer, seller_signature=accept.signature)
+        return replace(talk, agreed=offer, seller_signature=accept.signature, pledge=accept.pledge)
     if accept.order is None:
         raise OutOfPlaceError("a buyer accepts with its order")
     return replace(

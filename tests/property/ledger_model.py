@@ -137,6 +137,7 @@ class PaperLedger:
             now,
             (hold.due <= now, "bad_expiry"),
             (hold.bail and not own_key, "bad_pledge"),
+            (hold.bail and hold.due < now + 12_000, "bad_expiry"),
             (hold.bail and until < now, "bad_pledge"),
             (hold.bail and (hold.payee, hold.deal) in pledges, "pledge_used"),
             (hold.bail and self.free(hold.payee) < hold.bail, "pledge_unbacked"),

@@ -193,7 +193,7 @@ class BesidePaper(RuleBasedStateMachine):
     ) -> Any:
         if by == to:
             return multiple()
-        expires, now = self.time + lasts, self.time
+        expires, now = self.time + lasts + (9_000 if bail else 0), self.time
         judge = None if share is None else JUDGE
         court = judge and Arbitration(
             arbiter=judge, window_ms=WINDOW_MS, payee_share=100 * (share or 0)

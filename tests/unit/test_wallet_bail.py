@@ -176,6 +176,13 @@ def test_a_key_that_was_rotated_away_pledges_nothing(pure: PureLedger) -> None:
     assert hold(pure, bail_of(pure)).code == "bad_pledge"
 
 
+def test_a_hold_with_a_bail_lasts_long_enough_to_be_noticed(pure: PureLedger) -> None:
+    pure.fund("amina", 20_000)
+    pure.fund("brahim", 5_000)
+    assert hold(pure, bail_of(pure), expires=pure.now + 11_999).code == "bad_expiry"
+    assert hold(pure, bail_of(pure), expires=pure.now + 12_000) == LOGGED
+
+
 def test_only_the_seller_makes_a_pledge(pure: PureLedger) -> None:
     pledge = Pledge(
         agreement=DEAL,
