@@ -24,7 +24,7 @@ from typing_extensions import override
 from agents.schema import MAX_INPUT_BYTES, OfferDefinitionError, Signature
 from rahba.errors import RahbaError
 from rahba.ids import check_skill
-from rahba.messages import Energy
+from rahba.messages import MAX_TIERS, Energy
 from rahba.money import parse_rhb
 
 Runs = Literal["inline", "worker"]
@@ -34,6 +34,22 @@ MAX_OFFERS: Final = 32
 PENALTY: Final = 100
 MAX_TIMEOUT_S: Final = 1800
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """Another way to have the same skill: its own terms, price and floor (RHB).
+
+    What is not given is as in the offer itself. The function learns which terms were bought from
+    ``job.terms.issues``.
+    """
+
+    price: str
+    floor: str | None = None
+    latency_ms: int | None = None
+    quality: int | None = None
+    privacy: Literal["sealed", "logged", "public"] | None = None
+    energy: Energy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +77,12 @@ class OfferSpec:
     strategy: str | None
     budget_fals: int | None
     penalty: int = PENALTY
+    tiers: tuple[Tier, ...] = ()
 
     @property
     def negotiable(self) -> bool:
         """Say whether there is anything to bargain about."""
-        return self.floor_fals < self.price_fals
+        return self.floor_fals < self.price_fals or bool(self.tiers)
 
     @property
     def is_async(self) -> bool:
@@ -118,6 +135,7 @@ class Agent:
         strategy: str | None = None,
         budget: str | None = None,
         penalty: int = PENALTY,
+        tiers: Sequence[Tier] = (),
     ) -> Callable[[F], F]:
         """Sell a function under ``skill`` for ``price`` RHB, bargaining down to ``floor``.
 
@@ -146,6 +164,7 @@ class Agent:
                     strategy=strategy,
                     budget_fals=None if budget is None else _price(budget),
                     penalty=penalty,
+                    tiers=tuple(tiers),
                 )
             )
             return function
@@ -166,11 +185,22 @@ def _checked(spec: OfferSpec) -> OfferSpec:
         raise OfferDefinitionError(f"{spec.skill}: input is at most {MAX_INPUT_BYTES} bytes")
     if not 0 <= spec.quality <= 1_000 or spec.latency_ms < 0:
         raise OfferDefinitionError(f"{spec.skill}: quality is 0 to 1000, latency 0 ms or more")
+    _check_tiers(spec)
     if not 0 <= spec.penalty <= 1_000:
         raise OfferDefinitionError(f"{spec.skill}: a penalty is 0 to 1000 thousandths of the price")
     if spec.runs not in {"inline", "worker"}:
         raise OfferDefinitionError(f'{spec.skill}: runs is "inline" or "worker"')
     return spec
+
+
+def _check_tiers(spec: OfferSpec) -> None:
+    if len(spec.tiers) >= MAX_TIERS:
+        raise OfferDefinitionError(f"{spec.skill}: at most {MAX_TIERS} tiers, the offer's included")
+    for tier in spec.tiers:
+        if _price(tier.floor or tier.price) > _price(tier.price):
+            raise OfferDefinitionError(f"{spec.skill}: a tier's floor is above its price")
+        if not 0 <= (tier.quality or 0) <= 1_000 or (tier.latency_ms or 0) < 0:
+            raise OfferDefinitionError(f"{spec.skill}: quality is 0 to 1000, latency 0 ms or more")
 
 
 def _skill(name: str) -> str:

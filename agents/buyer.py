@@ -151,6 +151,8 @@ class Buyer:
             weights=want.weights,
             min_quality=want.min_quality,
             min_penalty=want.min_penalty,
+            max_latency_ms=want.max_latency_ms,
+            max_energy_uwh=want.max_energy_uwh,
             privacy=want.privacy,
             rounds=want.rounds,
         )

@@ -63,10 +63,7 @@ async def bargain(parleys: list[Parley], request: Request, yardstick: Yardstick)
         active = [parley for parley, news in zip(active, heard, strict=True) if news]
         active = [parley for parley in active if parley.talk.phase == "quoted"]
         until = min(_now(parleys) + turn_ms, request.deadline)
-        moves = [
-            (parley, _move(parley, request, _elsewhere(parley, parleys, request, yardstick)))
-            for parley in active
-        ]
+        moves = [(parley, _move(parley, parleys, request, yardstick)) for parley in active]
         speakers = [(parley, move) for parley, move in moves if isinstance(move, Say)]
         for parley, move in speakers:
             if isinstance(move.body, Counter):
@@ -79,8 +76,11 @@ async def bargain(parleys: list[Parley], request: Request, yardstick: Yardstick)
     return _standing(parleys, request)
 
 
-def _move(parley: Parley, request: Request, elsewhere: int | None) -> Say | Commit | None:
+def _move(
+    parley: Parley, parleys: list[Parley], request: Request, yardstick: Yardstick
+) -> Say | Commit | None:
     desk = parley.desk
+    elsewhere = _elsewhere(parley, parleys, request, yardstick)
     chosen = request.want.strategy
     if isinstance(chosen, str):
         chosen = make_strategy(chosen, seed=_seed(parley, request))
@@ -89,6 +89,8 @@ def _move(parley: Parley, request: Request, elsewhere: int | None) -> Say | Comm
         strategy=chosen,
         offer_ttl_ms=max(request.deadline - desk.clock.now_ms(), 1),
         elsewhere_fals=elsewhere,
+        menu=parley.menu,
+        yardstick=yardstick,
     )
     _tell_offer(parley, "seller", parley.talk.asks[-1])
     move = buyer_move(parley.talk, policy, Moment(desk.clock.now_ms(), desk.ids.new()))
@@ -137,6 +139,7 @@ def _call(request: Request, mode: Mode, *, rounds: int) -> Cfp:
         input_bytes=len(request.plain),
         deadline=request.deadline,
         rounds=rounds,
+        needs=request.mandate.needs,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from agents.ports import Bought, Errand, Progress, Purchaser
 from rahba.clock import Clock
 from rahba.errors import LocalError, TooLargeError
-from rahba.messages import Mode
+from rahba.messages import Issues, Mode
 from rahba.money import format_rhb, parse_rhb
 
 MAX_DEPTH: Final = 4
@@ -77,7 +77,10 @@ class Purse:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was agreed about a job: the deal id, who pays, when it must be done (ms), how deep."""
+    """What was agreed about a job: the deal id, who pays, when it must be done (ms), how deep.
+
+    ``issues`` are the terms that were bought: which tier, if the offer has several.
+    """
 
     agreement: str
     skill: str
@@ -85,6 +88,7 @@ class Terms:
     deadline: int
     depth: int = 0
     price_fals: int = 0
+    issues: Issues | None = None
 
 
 class Job:

@@ -41,6 +41,7 @@ from rahba.messages import (
     Body,
     Cfp,
     Decommit,
+    Issues,
     Job,
     Offer,
     Order,
@@ -159,6 +160,12 @@ class Parley:
         return self.line.talk
 
     @property
+    def menu(self) -> tuple[Issues, ...]:
+        """Return what can be had from this seller, as its card says."""
+        posted = () if self.entry.posted is None else (self.entry.posted.issues,)
+        return (*posted, *self.entry.tiers)
+
+    @property
     def seller(self) -> str:
         """Return the seller's did."""
         return self.line.talk.seller
@@ -247,6 +254,7 @@ class Parley:
             input_digest=request.input_digest,
             input_bytes=len(request.plain),
             deadline=request.deadline,
+            needs=request.mandate.needs,
         )
 
     async def commit(self, offer: Offer, *, deadline: int) -> Agreement:

@@ -48,6 +48,13 @@ class BusyError(RemoteError):
     hint = "ask again in a moment, or ask another seller"
 
 
+class InputRefusedError(BadInputError):
+    """The seller's function cannot work on this input; nothing is paid."""
+
+    code = "input_refused"
+    hint = "the seller's text says what is wrong with the input"
+
+
 class UnknownOfferError(BadInputError):
     """The agent does not sell this skill."""
 

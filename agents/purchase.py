@@ -41,6 +41,8 @@ class Want:
     weights: Weights = USUAL_WEIGHTS
     privacy: Privacy = "public"
     min_quality: int = 0
+    max_latency_ms: int | None = None
+    max_energy_uwh: int | None = None
     min_penalty: int = 0
     parties: tuple[str, ...] | None = None
     depth: int = 0
@@ -72,6 +74,8 @@ class Want:
             ("max_sellers", self.max_sellers, 1, MAX_SELLERS),
             ("min_quality", self.min_quality, 0, 1_000),
             ("min_penalty", self.min_penalty, 0, 1_000),
+            ("max_latency_ms", self.max_latency_ms or 0, 0, 24 * 3_600_000),
+            ("max_energy_uwh", self.max_energy_uwh or 0, 0, 1_000_000_000),
             ("window_ms", self.window_ms, 1, 60_000),
             ("turn_ms", self.turn_ms, 1, 60_000),
             ("settle_wait_ms", self.settle_wait_ms, 0, 60_000),

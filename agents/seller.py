@@ -47,7 +47,6 @@ from agents.order import MAX_DEADLINE_MS, Commission, check_hold, examine
 from agents.patience import patiently
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Progress, Purchaser, Till
-from agents.schema import ArgumentsError
 from agents.shelf import find_posted, seller_policy
 from agents.source import Source
 from agents.work import WorkDesk
@@ -56,7 +55,7 @@ from broker.ports import Ruling, ThreadView
 from rahba.clock import Clock
 from rahba.encoding import b64, sha256_hex, unb64
 from rahba.envelope import Signer, seal
-from rahba.errors import RahbaError
+from rahba.errors import BadInputError, RahbaError
 from rahba.ids import Ids
 from rahba.messages import (
     RECEIPT_TYPE,
@@ -237,7 +236,7 @@ class Seller:
         except RahbaError as error:
             if error.retryable and not isinstance(error, BusyError):
                 raise
-            await self._fail(view, line, error, our_fault=not isinstance(error, ArgumentsError))
+            await self._fail(view, line, error, our_fault=not isinstance(error, BadInputError))
             return
         if done is None:
             return
@@ -271,6 +270,7 @@ class Seller:
             deadline=order.deadline - HANDOVER_MS,
             depth=order.depth,
             price_fals=commission.price_fals,
+            issues=commission.agreement.offer.issues,
         )
         budget = commission.price_fals if spec.budget_fals is None else spec.budget_fals
         job = Job(

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from agents.agent import Agent, OfferSpec
-from agents.negotiation import Mandate, SellerPolicy
+from agents.negotiation import Mandate, SellerPolicy, menu
 from agents.strategies import make_strategy
 from rahba.encoding import sha256_hex
 from rahba.messages import Card, Issues, Offer, SkillOffer
-from rahba.money import wire_fals
+from rahba.money import parse_rhb, wire_fals
 
 WINDOW_MS: Final = 20 * 60 * 1_000
 CARD_TTL_MS: Final = 10_000
@@ -41,6 +43,25 @@ def terms(agent: Agent, spec: OfferSpec) -> Issues:
         quality=spec.quality,
         privacy=agent.data_policy,
         energy=spec.energy,
+    )
+
+
+def tiers_of(agent: Agent, spec: OfferSpec) -> tuple[menu.Tier, ...]:
+    """Return what else can be had of an offer, with the floors that only its seller knows."""
+    base = terms(agent, spec)
+    return tuple(
+        menu.Tier(
+            msgspec.structs.replace(
+                base,
+                price=wire_fals(parse_rhb(tier.price)),
+                latency_ms=spec.latency_ms if tier.latency_ms is None else tier.latency_ms,
+                quality=spec.quality if tier.quality is None else tier.quality,
+                privacy=tier.privacy or agent.data_policy,
+                energy=tier.energy or spec.energy,
+            ),
+            parse_rhb(tier.floor or tier.price),
+        )
+        for tier in spec.tiers
     )
 
 
@@ -83,6 +104,7 @@ def build_card(agent: Agent, did: str, *, now_ms: int, ttl_ms: int = CARD_TTL_MS
                 negotiable=spec.negotiable,
                 input_schema=spec.signature.input_schema,
                 output_schema=spec.signature.output_schema,
+                tiers=[tier.issues for tier in tiers_of(agent, spec)],
             )
             for spec in agent.offers.values()
         ],
@@ -100,13 +122,15 @@ def seller_policy(
     ``backing_fals`` is what its account can set aside: each of the jobs that it takes at once gets
     the same part of it.
     """
+    tiers = tiers_of(agent, spec)
+    floors = [spec.floor_fals, *(tier.floor_fals for tier in tiers)]
     return SellerPolicy(
         mandate=Mandate(
             owner=did,
             agent=did,
             side="sell",
             skill=spec.skill,
-            limit=wire_fals(spec.floor_fals),
+            limit=wire_fals(min(floors)),
             valid_until=now_ms + _MANDATE_MS,
             salt=salt,
         ),
@@ -115,4 +139,6 @@ def seller_policy(
         offer_ttl_ms=OFFER_TTL_MS,
         penalty=spec.penalty,
         backing_fals=backing_fals // (agent.capacity + agent.backlog),
+        tiers=tiers,
+        floor_fals=spec.floor_fals,
     )

@@ -32,6 +32,7 @@ from agents.job import Job, Terms
 from agents.patience import patiently
 from agents.perform import (
     Done,
+    InputRefusedError,
     JobDeadlineError,
     JobFailedError,
     UnknownOfferError,
@@ -47,7 +48,7 @@ from rahba.encoding import b64, unb64
 from rahba.envelope import Signer, verify
 from rahba.errors import BadInputError, BadSignatureError, RahbaError, TooLargeError
 from rahba.ids import Ids
-from rahba.messages import Usage
+from rahba.messages import Issues, Usage
 
 WORK_TYPE: Final = "application/vnd.rahba.work"
 KEY_FILE: Final = "work.key"
@@ -72,16 +73,21 @@ class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deadline: int
     depth: int
     reply_to: str
+    issues: Issues | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of a task: the output (JSON text), or the code and the reason of a failure."""
+    """What became of a task: the output (JSON text), or the code and the reason of a failure.
+
+    ``refused`` says that the input is to blame.
+    """
 
     agreement: str
     output: str | None = None
     usage: Usage = Usage()
     code: str | None = None
     text: str = ""
+    refused: bool = False
 
 
 class WorkKey:
@@ -183,6 +189,7 @@ class WorkDesk:
                 buyer=terms.buyer,
                 deadline=deadline,
                 depth=terms.depth,
+                issues=terms.issues,
                 reply_to=self._reply_to,
             )
         )
@@ -235,7 +242,8 @@ class WorkDesk:
 def _done(outcome: Outcome) -> Done:
     if outcome.output is not None:
         return Done(outcome.output.encode(), outcome.usage)
-    raise _FAILURES.get(outcome.code or "", JobFailedError)(outcome.text)
+    otherwise = InputRefusedError if outcome.refused else JobFailedError
+    raise _FAILURES.get(outcome.code or "", otherwise)(outcome.text)
 
 
 _FAILURES: Final[dict[str, type[RahbaError]]] = {
@@ -297,7 +305,14 @@ class Workshop:
         return "done"
 
     async def _attempt(self, task: Task, bench: Workbench) -> Outcome:
-        terms = Terms(task.agreement, task.skill, task.buyer, task.deadline, task.depth)
+        terms = Terms(
+            task.agreement,
+            task.skill,
+            task.buyer,
+            task.deadline,
+            task.depth,
+            issues=task.issues,
+        )
         try:
             agent = self._load(task.source)
             spec = agent.offers.get(task.skill)
@@ -305,7 +320,9 @@ class Workshop:
                 raise UnknownOfferError(f"{agent.name} does not sell {task.skill}")
             done = await bench.do(spec, task.args, Job(terms, clock=self._clock))
         except RahbaError as error:
-            return Outcome(task.agreement, code=error.code, text=error.message[:300])
+            refused = isinstance(error, BadInputError)
+            text = error.message[:300]
+            return Outcome(task.agreement, code=error.code, text=text, refused=refused)
         return Outcome(task.agreement, output=done.output.decode(), usage=done.usage)
 
     async def _renew(self, agreement: str, holder: str) -> None:

@@ -30,6 +30,7 @@ MARKET_EXTENSION: Final = "urn:rahba:ext:market:v1"
 
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 MAX_CARD_BYTES: Final = 64 * 1024
+MAX_TIERS: Final = 8
 CLOCK_SKEW_MS: Final = 30_000
 _REMEMBERED: Final = 4_096
 _REMEMBERED_BYTES: Final = 8 * 1024
@@ -150,8 +151,20 @@ class Order(Doc, frozen=True):
     parent: str | None = None
 
 
+class Needs(Doc, frozen=True):
+    """What a service must be like to be of any use; ``quality`` in thousandths.
+
+    Said openly, so that sellers offer the tier that fits. What a buyer would pay is not in here.
+    """
+
+    max_latency_ms: Millis | None = None
+    min_quality: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    privacy: Literal["sealed", "logged", "public"] = "public"
+    max_energy_uwh: Count | None = None
+
+
 class Cfp(Doc, frozen=True, tag_field="type", tag="cfp"):
-    """A buyer opens a thread: what it wants, by its digest and size only."""
+    """A buyer opens a thread: what it wants, by its digest and size, and what it needs."""
 
     group: str
     skill: Name
@@ -160,6 +173,7 @@ class Cfp(Doc, frozen=True, tag_field="type", tag="cfp"):
     input_bytes: Count
     deadline: Millis
     rounds: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
+    needs: Needs = Needs()
 
 
 class Quote(Doc, frozen=True, tag_field="type", tag="quote"):
@@ -294,7 +308,10 @@ class Message(Doc, frozen=True):
 
 
 class SkillOffer(Doc, frozen=True):
-    """One skill on a card. ``posted`` is a firm price; the schemas are JSON Schema, as text."""
+    """One skill on a card. ``posted`` is a firm price; the schemas are JSON Schema, as text.
+
+    ``tiers`` are other terms that can be had, each with the price that is asked for it.
+    """
 
     skill: Name
     description: Text
@@ -303,6 +320,7 @@ class SkillOffer(Doc, frozen=True):
     negotiable: bool
     input_schema: Annotated[str, msgspec.Meta(max_length=16_384)]
     output_schema: Annotated[str, msgspec.Meta(max_length=16_384)]
+    tiers: Annotated[list[Issues], msgspec.Meta(max_length=MAX_TIERS - 1)] = []
 
 
 class Card(Doc, frozen=True):
@@ -383,8 +401,9 @@ def open_card(raw: bytes, *, now_ms: int | None) -> Card:
         raise EnvelopeExpiredError("the card is out of its time", issued=card.issued, now=now_ms)
     for entry in card.skills:
         check_skill(entry.skill)
-        if entry.posted is not None:
-            _ = entry.posted.issues.price_fals
+        terms = [*entry.tiers, *([entry.posted.issues] if entry.posted is not None else [])]
+        for issues in terms:
+            _ = issues.price_fals
     return card
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 from agents.errors import MandateExceededError, OfferInadmissibleError
-from agents.negotiation.mandate import Mandate, Privacy
+from agents.negotiation.mandate import Mandate
+from agents.negotiation.menu import is_too_open, serves
 from rahba.messages import Offer
 from rahba.money import parse_fals
 
 MAX_VALIDITY_MS: Final = 24 * 3_600_000
 MAX_SALT_CHARS: Final = 64
-_OPENNESS: Final[dict[Privacy, int]] = {"sealed": 0, "logged": 1, "public": 2}
 
 
 def admit(offer: Offer, *, skill: str, now_ms: int) -> None:
@@ -76,12 +76,7 @@ def authorise(offer: Offer, mandate: Mandate, *, party: str, now_ms: int) -> Non
 
 
 def _authorise_service(offer: Offer, mandate: Mandate) -> None:
-    issues = offer.issues
-    slow = mandate.max_latency_ms is not None and issues.latency_ms > mandate.max_latency_ms  # 4
-    hungry = mandate.max_energy_uwh is not None and (
-        issues.energy.method == "unknown" or issues.energy.high > mandate.max_energy_uwh
-    )
-    if slow or hungry or issues.quality < mandate.min_quality:
-        raise MandateExceededError("the service is not what the owner asks for", check=4)
-    if _OPENNESS[issues.privacy] > _OPENNESS[mandate.privacy]:  # 5
+    if is_too_open(offer.issues, mandate.needs):  # 5
         raise MandateExceededError("the input would not be private enough", check=5)
+    if not serves(offer.issues, mandate.needs):  # 4
+        raise MandateExceededError("the service is not what the owner asks for", check=4)

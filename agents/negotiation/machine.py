@@ -14,7 +14,7 @@ A bargain as the machine drives it::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -24,13 +24,26 @@ from agents.errors import MandateExceededError, OfferInadmissibleError
 from agents.negotiation.agreement import agreement_of
 from agents.negotiation.guard import admit, authorise
 from agents.negotiation.mandate import Mandate
+from agents.negotiation.menu import Tier, buying, selling, serves, tier_of
+from agents.negotiation.score import Yardstick
 from agents.negotiation.talk import Phase, Side, Talk
-from agents.strategies import Bid, Decision, Strategy, Take, View, price_ladder
+from agents.strategies import Bid, Decision, Outcome, Preferences, Strategy, Take, View
 from rahba.errors import BadInputError, RahbaError
-from rahba.messages import Body, Counter, Failure, Issues, Offer, Order, Quote, Refuse, Reject
-from rahba.money import parse_fals, wire_fals
+from rahba.messages import (
+    MAX_TIERS,
+    Body,
+    Counter,
+    Failure,
+    Issues,
+    Needs,
+    Offer,
+    Order,
+    Quote,
+    Refuse,
+    Reject,
+)
+from rahba.money import MAX_FALS, parse_fals, wire_fals
 
-OPENING_BID_PERCENT: Final = 40
 TENDER_MARGIN_PARTS: Final = 3
 
 
@@ -77,20 +90,37 @@ class BuyerPolicy:
     """A buyer's private side.
 
     ``elsewhere_fals`` is the price here that would only equal the best firm quote elsewhere.
+    ``menu`` is what the seller's card says can be had; ``yardstick`` says what that is worth.
     """
 
     mandate: Mandate
     strategy: Strategy
     offer_ttl_ms: int = 60_000
     elsewhere_fals: int | None = None
+    menu: tuple[Issues, ...] = ()
+    yardstick: Yardstick | None = None
+
+    def tiers(self, talk: Talk) -> list[Tier]:
+        """Return what can be agreed on: what is on the menu or was offered, if it is allowed.
+
+        The price of each is what was asked first.
+        """
+        found: dict[Issues, Tier] = {}
+        for issues in (*(ask.issues for ask in talk.asks), *self.menu):
+            service = msgspec.structs.replace(issues, price="0")
+            if serves(issues, self.mandate.needs) and len(found) < MAX_TIERS:
+                found.setdefault(service, Tier(issues))
+        return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)
 class SellerPolicy:
-    """A seller's private side: the mandate's limit is its floor.
+    """A seller's private side: the mandate's limit is the least that it sells anything for.
 
-    ``posted`` is its public terms, with the price that it starts from; ``penalty`` the thousandths
-    of a price that it puts up, as far as ``backing_fals`` a deal reaches.
+    ``posted`` is its public terms, with the price that it starts from and their ``floor_fals``
+    (the mandate's limit if not given), and ``tiers`` are the others
+    that it serves; ``penalty`` the thousandths of a price that it puts up, as far as
+    ``backing_fals`` a deal reaches.
     """
 
     mandate: Mandate
@@ -99,6 +129,18 @@ class SellerPolicy:
     offer_ttl_ms: int = 60_000
     penalty: int = 0
     backing_fals: int = 0
+    tiers: tuple[Tier, ...] = ()
+    floor_fals: int | None = None
+
+    def serving(self, needs: Needs) -> list[Tier]:
+        """Return the tiers that are of use: only what is posted for nothing is given away."""
+        floor = self.mandate.limit_fals if self.floor_fals is None else self.floor_fals
+        tiers = (Tier(self.posted, floor), *self.tiers)
+        return [
+            replace(tier, floor_fals=max(tier.floor_fals, min(tier.ask_fals, 1)))
+            for tier in tiers
+            if serves(tier.issues, needs)
+        ]
 
     def penalty_for(self, price: int) -> int:
         """Return the penalty in fals that this side agrees to at a price."""
@@ -145,14 +187,18 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
     ask, mandate, now_ms = talk.asks[-1], policy.mandate, moment.now_ms
     try:
         admit(ask, skill=mandate.skill, now_ms=now_ms)
-        match _decide(policy.strategy, talk, "buyer", **_buyer_range(talk, policy)):
+        tiers = policy.tiers(talk)
+        if not tiers:
+            return Say(Reject("no_deal"))
+        match _decide(policy.strategy, talk, "buyer", tiers, _wishes(talk, policy, tiers)):
             case Take():
                 authorise(ask, mandate, party=talk.seller, now_ms=now_ms)
                 return Commit(ask)
-            case Bid((int(price),)):
+            case Bid((int(price), str(tier))):
                 share = parse_fals(ask.penalty) * price // max(ask.issues.price_fals, 1)
                 penalty = wire_fals(share)
-                bid = _offer(ask, price, mandate, policy.offer_ttl_ms, moment, penalty=penalty)
+                service = tiers[int(tier)].issues
+                bid = _offer(service, price, mandate, policy.offer_ttl_ms, moment, penalty=penalty)
                 authorise(bid, mandate, party=talk.seller, now_ms=now_ms)
                 return Say(Counter(bid))
             case _:
@@ -161,18 +207,17 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
         return Say(Reject(error.code))
 
 
-def _buyer_range(talk: Talk, policy: BuyerPolicy) -> dict[str, int]:
-    """Return the price to hope for and the last acceptable one.
-
-    It never pays more than the first ask, its limit, or what is as good elsewhere.
-    """
-    first = talk.asks[0].issues.price_fals
-    ceilings = [first, policy.mandate.limit_fals]
-    if policy.elsewhere_fals is not None:
-        ceilings.append(max(policy.elsewhere_fals, 0))
-    reserve = min(ceilings)
-    hoped = max(first * OPENING_BID_PERCENT // 100, min(first, 1))
-    return {"best": min(hoped, reserve), "reserve": reserve}
+def _wishes(talk: Talk, policy: BuyerPolicy, tiers: list[Tier]) -> Preferences:
+    """Return what the buyer would have, and the least that it takes."""
+    here = tier_of(talk.asks[-1].issues, tiers)
+    yardstick = policy.yardstick or Yardstick(policy.mandate.weights, policy.mandate.limit_fals)
+    return buying(
+        tiers,
+        yardstick,
+        limit_fals=policy.mandate.limit_fals,
+        here=here or 0,
+        elsewhere_fals=None if here is None else policy.elsewhere_fals,
+    )
 
 
 def _order_agreed(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
@@ -188,36 +233,48 @@ def _quote(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     assert talk.cfp is not None
     if talk.cfp.skill != policy.mandate.skill:
         return Say(Refuse("unknown_skill"))
-    posted, floor = _range(policy)
+    tiers = policy.serving(talk.cfp.needs)
+    if not tiers:
+        return Say(Refuse("cannot_serve"))
     if talk.cfp.mode == "tender":
-        return _ask(floor + (posted - floor) // TENDER_MARGIN_PARTS, talk, policy, moment)
-    decision = _decide(policy.strategy, talk, "seller", best=posted, reserve=floor)
-    match decision:
-        case Bid((int(price),)):
-            return _ask(price, talk, policy, moment)
+        price, tier = min((_sealed(tier), place) for place, tier in enumerate(tiers))
+        return _ask(tiers[tier], price, talk, policy, moment)
+    return _bargain(talk, policy, tiers, moment)
+
+
+def _sealed(tier: Tier) -> int:
+    return tier.floor_fals + (tier.ask_fals - tier.floor_fals) // TENDER_MARGIN_PARTS
+
+
+def _bargain(talk: Talk, policy: SellerPolicy, tiers: list[Tier], moment: Moment) -> Move:
+    match _decide(policy.strategy, talk, "seller", tiers, selling(tiers)):
+        case Take():
+            bid = talk.bids[-1]
+            authorise(bid, policy.mandate, party=talk.buyer, now_ms=moment.now_ms)
+            return Commit(bid)
+        case Bid((int(price), str(tier))):
+            return _ask(tiers[int(tier)], price, talk, policy, moment)
         case _:
             return Say(Refuse("no_deal"))
 
 
 def _answer_bid(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
+    assert talk.cfp is not None
     bid, now_ms = talk.bids[-1], moment.now_ms
     try:
         admit(bid, skill=policy.mandate.skill, now_ms=now_ms)
     except OfferInadmissibleError as error:
         return Say(Refuse(error.code))
-    if not _same_service(bid, policy.posted):
+    tiers = policy.serving(talk.cfp.needs)
+    tier = tier_of(bid.issues, tiers)
+    if tier is None:
         return Say(Refuse("other_service"))
     if parse_fals(bid.penalty) > policy.penalty_for(bid.issues.price_fals):
         return Say(Refuse("penalty_too_high"))
-    posted, floor = _range(policy)
-    match _decide(policy.strategy, talk, "seller", best=posted, reserve=floor):
-        case Take():
-            authorise(bid, policy.mandate, party=talk.buyer, now_ms=now_ms)
-            return Commit(bid)
-        case Bid((int(price),)):
-            return _ask(price, talk, policy, moment)
-        case _:
-            return Say(Refuse("no_deal"))
+    move = _bargain(talk, policy, tiers, moment)
+    if isinstance(move, Commit) and bid.issues.price_fals < tiers[tier].floor_fals:
+        return Say(Refuse("no_deal"))  # whatever a strategy says
+    return move
 
 
 def _perform(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
@@ -230,16 +287,9 @@ def _perform(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     return Perform(talk.agreed, talk.order)
 
 
-def _range(policy: SellerPolicy) -> tuple[int, int]:
-    """Return the first price and the floor: only what is posted for nothing is given away."""
-    posted = policy.posted.price_fals
-    return posted, max(policy.mandate.limit_fals, min(posted, 1))
-
-
-def _ask(price: int, talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
+def _ask(tier: Tier, price: int, talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     penalty = wire_fals(policy.penalty_for(price))
-    base = Offer(policy.mandate.skill, policy.posted, 0, moment.salt, penalty=penalty)
-    ask = _offer(base, price, policy.mandate, policy.offer_ttl_ms, moment, penalty=penalty)
+    ask = _offer(tier.issues, price, policy.mandate, policy.offer_ttl_ms, moment, penalty=penalty)
     authorise(ask, policy.mandate, party=talk.buyer, now_ms=moment.now_ms)
     return Say(Counter(ask) if talk.asks else Quote(ask))
 
@@ -247,15 +297,17 @@ def _ask(price: int, talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
 # Both.
 
 
-def _decide(strategy: Strategy, talk: Talk, side: Side, *, best: int, reserve: int) -> Decision:
+def _decide(
+    strategy: Strategy, talk: Talk, side: Side, tiers: list[Tier], preferences: Preferences
+) -> Decision:
     assert talk.cfp is not None
     mine, theirs = (talk.bids, talk.asks) if side == "buyer" else (talk.asks, talk.bids)
     rounds = talk.cfp.rounds
     return strategy.propose(
         View(
-            preferences=price_ladder(best_fals=best, reserve_fals=reserve),
-            mine=tuple((offer.issues.price_fals,) for offer in mine),
-            theirs=tuple((offer.issues.price_fals,) for offer in theirs),
+            preferences=preferences,
+            mine=tuple(_outcome(offer, tiers) for offer in mine),
+            theirs=tuple(_outcome(offer, tiers) for offer in theirs),
             time=len(mine) / (rounds - 1) if rounds > 1 else 1.0,
             bids_left=max(rounds - len(mine), 0),
             closing=side == "buyer" and len(mine) == rounds - 1,
@@ -263,22 +315,24 @@ def _decide(strategy: Strategy, talk: Talk, side: Side, *, best: int, reserve: i
     )
 
 
+def _outcome(offer: Offer, tiers: list[Tier]) -> Outcome:
+    """Return an offer as an outcome; one that nobody wants any more is beyond any price."""
+    place = tier_of(offer.issues, tiers)
+    return (MAX_FALS, "0") if place is None else (offer.issues.price_fals, str(place))
+
+
 def _offer(  # noqa: PLR0917  # terms are as many as they are
-    like: Offer, price: int, mandate: Mandate, ttl_ms: int, moment: Moment, penalty: str
+    like: Issues, price: int, mandate: Mandate, ttl_ms: int, moment: Moment, penalty: str
 ) -> Offer:
     """Return the service of ``like`` at ``price``, standing for ``ttl_ms`` under this mandate."""
     return Offer(
         skill=mandate.skill,
-        issues=msgspec.structs.replace(like.issues, price=wire_fals(price)),
+        issues=msgspec.structs.replace(like, price=wire_fals(price)),
         valid_until=moment.now_ms + ttl_ms,
         salt=moment.salt,
         penalty=penalty,
         mandate_digest=mandate.digest(),
     )
-
-
-def _same_service(offer: Offer, posted: Issues) -> bool:
-    return msgspec.structs.replace(offer.issues, price=posted.price) == posted
 
 
 _BUYER: Final[Mapping[Phase, Callable[[Talk, BuyerPolicy, Moment], Move]]] = MappingProxyType(

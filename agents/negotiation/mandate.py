@@ -16,7 +16,7 @@ from rahba.encoding import canonical, decode_as, sha256_hex
 from rahba.envelope import Signer, open_envelope, seal
 from rahba.errors import BadSignatureError
 from rahba.ids import check_skill
-from rahba.messages import Count, Doc, Millis, Name
+from rahba.messages import Count, Doc, Millis, Name, Needs
 from rahba.money import parse_fals
 
 MANDATE_TYPE: Final = "application/vnd.rahba.mandate+json"
@@ -61,6 +61,16 @@ class Mandate(Doc, frozen=True):
     def limit_fals(self) -> int:
         """Return the limit as an integer of fals."""
         return parse_fals(self.limit)
+
+    @property
+    def needs(self) -> Needs:
+        """Return what a service must be like, as it is told to sellers."""
+        return Needs(
+            max_latency_ms=self.max_latency_ms,
+            min_quality=self.min_quality,
+            privacy=self.privacy,
+            max_energy_uwh=self.max_energy_uwh,
+        )
 
     def digest(self) -> str:
         """Return the digest that offers carry."""

@@ -42,6 +42,11 @@ class Yardstick:
         missing = score - self._service_part(issues)
         return scale - missing * scale // (weight * FULL)
 
+    def worth_fals(self, issues: Issues) -> int:
+        """Return what the service is worth in fals: where price is no issue, far more than any."""
+        scale = max(self.price_scale_fals, 1)
+        return self._service_part(issues) * scale // (max(self.weights.price, 1) * FULL)
+
     def _price_part(self, price: int) -> int:
         scale = max(self.price_scale_fals, 1)
         return self.weights.price * FULL * (scale - price) // scale

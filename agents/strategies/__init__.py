@@ -1,7 +1,7 @@
 """How a side concedes: pure strategies over any finite set of outcomes."""
 
 from agents.strategies.catalogue import STRATEGIES, make_strategy
-from agents.strategies.outcomes import Outcome, Preferences, price_ladder
+from agents.strategies.outcomes import Outcome, Preferences, price_ladder, rank
 from agents.strategies.view import Bid, Decision, Leave, Strategy, Take, View
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "View",
     "make_strategy",
     "price_ladder",
+    "rank",
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MAX_FILE_BYTES = 1024 * 1024
 _LISTED = 50
+_EVEN = {"price": 100, "quality": 100, "latency": 100, "energy": 100}
 
 
 @contextlib.asynccontextmanager
@@ -168,6 +169,21 @@ async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
 @click.option("--agent", help="Buy from this agent (its id) only.")
 @click.option("--deadline", default=60, show_default=True, help="Seconds.")
 @click.option("--key", help="Idempotency key: the same key buys once.")
+@click.option("--min-quality", type=click.IntRange(0, 1000), help="Thousandths.")
+@click.option("--max-latency", type=click.IntRange(0), help="Milliseconds it may take.")
+@click.option("--privacy", type=click.Choice(["sealed", "logged", "public"]), help="At least.")
+@click.option("--max-energy", type=click.IntRange(0), help="Micro-watt-hours of one call.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["price", "quality", "latency", "energy"]),
+    help="What matters most among those that will do.",
+)
+@click.option(
+    "--min-penalty",
+    default=0,
+    type=click.IntRange(0, 1000),
+    help="What a seller must put up, in thousandths of the price.",
+)
 @json_option
 @asynchronous
 async def call(  # noqa: PLR0917  # one parameter an option
@@ -178,11 +194,23 @@ async def call(  # noqa: PLR0917  # one parameter an option
     agent: str | None,
     deadline: int,
     key: str | None,
+    min_quality: int | None,
+    max_latency: int | None,
+    privacy: str | None,
+    max_energy: int | None,
+    prefer: str | None,
+    min_penalty: int,
     *,
     as_json: bool,
 ) -> None:
     """Buy SKILL on the market and print what was delivered."""
     args = _pairs(arguments)
+    needs = {
+        "min_quality": min_quality,
+        "max_latency_ms": max_latency,
+        "privacy": privacy,
+        "max_energy_uwh": max_energy,
+    }
     async with visited() as market:
         done = await market.call(
             args,
@@ -192,6 +220,9 @@ async def call(  # noqa: PLR0917  # one parameter an option
             mode=mode,
             deadline_ms=deadline * 1000,
             key=key,
+            needs={name: value for name, value in needs.items() if value is not None},
+            weights=None if prefer is None else {**_EVEN, prefer: 700},
+            min_penalty=min_penalty,
         )
     if as_json:
         print_json(done)

@@ -13,11 +13,12 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import orjson
 
+from agents.negotiation import Weights
 from api.http.errors import UnknownCallError
 from api.keys import Box
 from broker.transports.redis.wire import Script, Wire
 from rahba.ids import Ids, check_id
-from rahba.messages import Mode
+from rahba.messages import Mode, Needs
 from rahba.money import parse_fals
 
 CallState = Literal["accepted", "running", "delivered", "settled", "failed"]
@@ -36,7 +37,11 @@ return 1
 
 
 class CallRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``POST /v1/calls``. ``deadline_ms`` counts from now; ``budget`` is in fals."""
+    """The body of ``POST /v1/calls``. ``deadline_ms`` counts from now; ``budget`` is in fals.
+
+    ``needs`` is what a service must be like, ``weights`` what matters how much among those that
+    are; ``min_penalty`` (thousandths of the price) is what a seller must put up.
+    """
 
     input: dict[str, Any]
     budget: str
@@ -45,6 +50,9 @@ class CallRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode | None = None
     deadline_ms: Annotated[int, msgspec.Meta(ge=100)] | None = None
     rounds: Annotated[int, msgspec.Meta(ge=1, le=20)] = 6
+    needs: Needs = Needs()
+    weights: Weights = Weights()
+    min_penalty: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
 
     @property
     def budget_fals(self) -> int:

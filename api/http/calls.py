@@ -205,6 +205,12 @@ class Calls:
             deadline_ms=now_ms + lasts_ms,
             group=self._parts.ids.new(),
             rounds=request.rounds,
+            weights=request.weights,
+            min_penalty=request.min_penalty,
+            privacy=request.needs.privacy,
+            min_quality=request.needs.min_quality,
+            max_latency_ms=request.needs.max_latency_ms,
+            max_energy_uwh=request.needs.max_energy_uwh,
         )
 
     async def _carry_out(self, principal: Principal, want: Want, running: Running) -> None:

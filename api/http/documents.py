@@ -285,6 +285,7 @@ class HoldDocument(Document):
     status: Literal["open", "disputed", "captured", "released"]
     arbiter: str | None
     deadline_ms: int | None
+    bail: str = Fals
 
 
 class InclusionDocument(Document):

@@ -196,6 +196,7 @@ KINDS: Final[dict[str, Kind]] = {
     "cannot_buy": Kind(409, "This job cannot buy"),
     "bad_hold": Kind(502, "The hold does not secure the price"),
     "bad_order": Kind(502, "The order is not for the deal"),
+    "input_refused": Kind(422, "The seller cannot work on this input"),
     "job_failed": Kind(502, "The job failed"),
     "bad_output": Kind(502, "The job's output is not of the declared form"),
     "nothing_bought": Kind(502, "None of the needed skills could be bought"),

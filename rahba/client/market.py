@@ -109,12 +109,18 @@ class Market:
         mode: Mode | None = None,
         deadline_ms: int = _DEFAULT_DEADLINE_MS,
         key: str | None = None,
+        needs: Mapping[str, Any] | None = None,
+        weights: Mapping[str, int] | None = None,
+        min_penalty: int = 0,
     ) -> Document:
         """Buy a skill and wait for the result; a call that failed raises its problem.
 
         ``state`` is settled, or delivered if the seller has not taken its money yet.
 
-        ``key`` is the idempotency key: the same key gives the same answer, bought once.
+        ``key`` is the idempotency key: the same key gives the same answer, bought once. ``needs``
+        (``min_quality``, ``max_latency_ms``, ``privacy``, ``max_energy_uwh``) is what a service
+        must be like; ``weights`` (``price``, ``quality``, ``latency``, ``energy``) what matters how
+        much, in thousandths; ``min_penalty`` (thousandths of the price) what a seller must put up.
         """
         body: Document = {
             "input": dict(args),
@@ -123,6 +129,9 @@ class Market:
         }
         body |= {"skill": skill} if skill else {"agent": agent}
         body |= {"mode": mode} if mode else {}
+        body |= {"needs": dict(needs)} if needs else {}
+        body |= {"weights": dict(weights)} if weights else {}
+        body |= {"min_penalty": min_penalty} if min_penalty else {}
         call = await self._send("POST", "/v1/calls", body, key=key, within_ms=deadline_ms + 30_000)
         polls = 0
         while call["state"] not in (_DONE if polls > _SETTLING_POLLS else _OVER):

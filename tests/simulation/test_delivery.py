@@ -92,8 +92,8 @@ async def test_an_accept_that_is_ruled_too_late_leaves_a_hold_that_is_owned_up_t
     await bazaar.open_stall("one", price=1_000_000, floor=900_000)
     hold = bazaar.wallet.hold
 
-    async def slow_hold(*terms: Any) -> Any:
-        answer = await hold(*terms)
+    async def slow_hold(*terms: Any, **more: Any) -> Any:
+        answer = await hold(*terms, **more)
         (group,) = await bazaar.broker.threads.recent(limit=1)
         for view in await bazaar.broker.threads.group(group):
             await bazaar.broker.threads.close(view.id, "failed")
@@ -115,7 +115,7 @@ async def test_a_ledger_that_does_not_answer_ends_at_the_deadline_with_the_price
 ) -> None:
     await bazaar.open_stall("one", price=1_000_000)
 
-    async def never(*terms: Any) -> Any:
+    async def never(*terms: Any, **more: Any) -> Any:
         await asyncio.sleep(60)
 
     monkeypatch.setattr(bazaar.wallet, "hold", never)

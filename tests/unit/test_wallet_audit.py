@@ -91,21 +91,16 @@ def sign(entries: list[Entry]) -> str:
     return sign_checkpoint(GENESIS.origin, len(entries), root, OPERATOR)
 
 
+DEAL = {"payee": BOB.did, "agreement": "ab" * 32, "arbitration": None, "bail": None}
+
+
 def honest_log() -> Writer:
     log = Writer.begin()
     log.close()
     log.add(Faucet(**log.common(ALICE), amount="90000"), ALICE, 10)
     log.add(Transfer(**log.common(ALICE), to=BOB.did, amount="20000"), ALICE, 20)
     log.close()
-    hold = Hold(
-        **log.common(ALICE),
-        payee=BOB.did,
-        arbitration=None,
-        bail=None,
-        amount="5000",
-        expires=START + 90_000,
-        agreement="ab" * 32,
-    )
+    hold = Hold(**log.common(ALICE), **DEAL, amount="5000", expires=START + 90_000)
     hold_id = log.add(hold, ALICE, 300)
     log.close()
     log.add(
@@ -315,14 +310,7 @@ def holding_log(expiries: list[int]) -> Writer:
     log.close()
     log.add(Faucet(**log.common(ALICE), amount="90000"), ALICE, 10)
     for expires in expiries:
-        words = {
-            "payee": BOB.did,
-            "amount": "1",
-            "agreement": "ab" * 32,
-            "arbitration": None,
-            "bail": None,
-        }
-        log.add(Hold(**log.common(ALICE), expires=START + expires, **words), ALICE, 10)
+        log.add(Hold(**log.common(ALICE), **DEAL, amount="1", expires=START + expires), ALICE, 10)
     log.close()
     return log
 
