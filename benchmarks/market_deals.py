@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
+import uvloop
 
 from agents.buyer import Buyer
 from agents.courier import Courier
@@ -79,7 +80,7 @@ def run(size: Size | None = None) -> list[Row]:
         sellers = [ONE_MORE.format(number, number + 2) for number in range(SELLERS)]
         file.write_text(AGENTS + "".join(sellers), encoding="utf-8")
         with bench_host(market, file) as host:
-            blocks = asyncio.run(_measure(market, host, size))
+            blocks = uvloop.run(_measure(market, host, size))
     return rows_of(blocks, size)
 
 

@@ -135,13 +135,8 @@ def verify_raw(public_key: bytes, message: bytes, signature: bytes) -> None:
 
 def assemble(payload_type: str, payload: bytes, signatures: dict[str, str]) -> bytes:
     """Put detached ``{did: signature}`` and their payload into one envelope; verify separately."""
-    return canonical(
-        {
-            "payload": b64(payload),
-            "payloadType": payload_type,
-            "signatures": [{"keyid": did, "sig": sig} for did, sig in signatures.items()],
-        }
-    )
+    signed = [_Signature(did, sig) for did, sig in signatures.items()]
+    return canonical(_Dsse(b64(payload), payload_type, signed))
 
 
 def seal(payload_type: str, body: object, *signers: Signer) -> bytes:

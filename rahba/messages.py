@@ -10,14 +10,19 @@ seller; the threads of one request share its ``group``.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import contextlib
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from rahba.encoding import MAX_INT, canonical, decode_as, sha256_hex, shape
-from rahba.envelope import Signer, open_envelope, seal
-from rahba.errors import BadSignatureError, EnvelopeExpiredError, WrongAudienceError
+from rahba.envelope import Signer, assemble, open_envelope
+from rahba.errors import (
+    BadSignatureError,
+    EnvelopeExpiredError,
+    RahbaError,
+    WrongAudienceError,
+)
 from rahba.ids import check_id, check_skill
 from rahba.money import parse_fals
 
@@ -346,7 +351,11 @@ def seal_message(message: Message, signer: Signer) -> bytes:
     """Sign a message; the signer must be its sender."""
     if message.sender != signer.did:
         raise BadSignatureError("a message is signed by its sender")
-    return seal(MESSAGE_TYPE, message, signer)
+    payload = canonical(message)
+    raw = assemble(MESSAGE_TYPE, payload, {signer.did: signer.sign(MESSAGE_TYPE, payload)})
+    with contextlib.suppress(RahbaError):  # then it is for its readers to refuse
+        _remember(raw, _read(payload))
+    return raw
 
 
 def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
@@ -359,7 +368,7 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
 
     Replays are the thread's to refuse: ids and sequence numbers are used once.
     """
-    message = _verified(raw) if len(raw) <= _REMEMBERED_BYTES else _verify(raw)  # 1, 2
+    message = _KNOWN.get(raw) or _verify(raw)  # 1, 2
     if me is None:
         return message
     if message.to != me:  # 3
@@ -373,17 +382,31 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
 
 def _verify(raw: bytes) -> Message:
     opened = open_envelope(raw, MESSAGE_TYPE, max_bytes=MAX_MESSAGE_BYTES)
-    message = decode_as(opened.payload, Message, max_bytes=MAX_MESSAGE_BYTES)
-    check_id(message.id)
-    check_id(message.thread)
+    message = _read(opened.payload)
     if opened.signers != (message.sender,):
         raise BadSignatureError("the message is not signed by its sender")
+    _remember(raw, message)
+    return message
+
+
+def _read(payload: bytes) -> Message:
+    message = decode_as(payload, Message, max_bytes=MAX_MESSAGE_BYTES)
+    check_id(message.id)
+    check_id(message.thread)
     return message
 
 
 # The same bytes are read several times on their way: by whoever sends them, rules on them, receives
-# them and keeps the thread. What verified once verifies again.
-_verified = lru_cache(maxsize=_REMEMBERED)(_verify)
+# them and keeps the thread. What verified once verifies again, and so does what we just signed.
+_KNOWN: Final[dict[bytes, Message]] = {}
+
+
+def _remember(raw: bytes, message: Message) -> None:
+    if len(raw) > _REMEMBERED_BYTES:
+        return
+    while len(_KNOWN) >= _REMEMBERED:
+        _ = _KNOWN.pop(next(iter(_KNOWN)), None)
+    _KNOWN[raw] = message
 
 
 def open_card(raw: bytes, *, now_ms: int | None) -> Card:

@@ -391,3 +391,23 @@ def test_an_error_keeps_its_code_and_facts() -> None:
     error = errors.TooLargeError("big", size_bytes=3)
     assert (error.code, error.facts, str(error)) == ("too_large", {"size_bytes": 3}, "big")
     assert str(errors.RahbaError()) == "error"
+
+
+@pytest.mark.parametrize("value", [2**53, -1, 1.5, "7", None, True])
+def test_a_struct_made_with_fields_of_other_kinds_is_not_signed_over(value: object) -> None:
+    """Nothing checks a Struct that is made in Python: what its form has no room for is refused."""
+    issues = messages.Issues("1", latency_ms=value)  # type: ignore[arg-type]
+    try:
+        raw = encoding.canonical(issues)
+    except errors.BadEncodingError:
+        return
+    with pytest.raises((errors.BadEncodingError, errors.UnknownFieldError)):
+        encoding.decode_as(raw, messages.Issues)
+
+
+@pytest.mark.parametrize("text", ["\x00\x1f\x7f", "ü€😀\u2028", '"\\/\b\f\n\r\t'])
+def test_a_closed_form_has_the_bytes_of_any_other(text: str) -> None:
+    refuse = messages.Refuse("busy", text)
+    assert encoding.canonical(refuse) == encoding.canonical(
+        {"code": "busy", "text": text, "type": "refuse"}
+    )
