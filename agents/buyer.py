@@ -198,7 +198,7 @@ class Buyer:
             await self._release(parleys, ranked[: 1 + RUNNERS_UP])
             left = [item for item in ranked if item.parley.talk.phase not in OVER]
             try:
-                return await self._award(request, left)
+                return _compared(await self._award(request, left), ranked, yardstick)
             finally:
                 await self._release(parleys, [])
 
@@ -350,6 +350,21 @@ def _yardstick(fit: list[Listing], request: Request) -> Yardstick:
     posted = [entry.posted.issues.price_fals for entry in entries if entry and entry.posted]
     scale = min([limit, *(2 * price for price in posted)])
     return Yardstick(request.want.weights, scale)
+
+
+def _compared(bought: Purchase, ranked: list[Standing], yardstick: Yardstick) -> Purchase:
+    """Say what the next best offer was, and what taking this one was worth."""
+    taken = next(item.offer for item in ranked if item.parley.talk.thread == bought.thread)
+    others = [item.offer for item in ranked if item.parley.talk.thread != bought.thread]
+    if not others:
+        return bought
+    second = others[0].issues
+    matching = yardstick.price_matching(yardstick.score(second), taken.issues)
+    return replace(
+        bought,
+        best_rejected_fals=second.price_fals,
+        advantage_fals=None if matching is None else matching - taken.issues.price_fals,
+    )
 
 
 def _gift(item: Standing) -> bool:

@@ -92,6 +92,8 @@ class Purchase:
     ``receipt`` is the seller's signed envelope, ``deal`` the agreement under both signatures.
     ``paid_fals`` is what the ledger showed as captured; less than agreed means that the seller had
     not taken its money yet (it can until the hold expires), and ``capture_tx`` may be null then.
+    ``best_rejected_fals`` is the price of the next best offer that stood, ``advantage_fals`` how
+    many fals better this one was by the buyer's weights.
     ``at_risk_fals`` is what sellers that failed before have taken, or can until their holds expire.
     """
 
@@ -113,6 +115,8 @@ class Purchase:
     receipt_verified: bool
     deal: bytes
     at_risk_fals: int = 0
+    best_rejected_fals: int | None = None
+    advantage_fals: int | None = None
 
 
 #: Told of each step of a purchase: ids and figures only, no free text. Kinds, in their usual order:

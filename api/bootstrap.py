@@ -26,6 +26,7 @@ from rahba.errors import LocalError
 from rahba.ids import RandomIds
 
 if TYPE_CHECKING:
+    from agents.brains.clerk import Clerk
     from agents.work import WorkKey
     from broker import Broker
     from wallet.book import Book
@@ -306,6 +307,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             clock=SystemClock(),
             ids=ids,
             ledger_url=settings.ledger_url,
+            clerk=_clerk(settings),
         )
         try:
             address = settings.http
@@ -382,3 +384,14 @@ async def _until(stop: asyncio.Event, *jobs: Awaitable[None]) -> None:
         for task in (*tasks, waiting):
             task.cancel()
         await asyncio.gather(*tasks, waiting, return_exceptions=True)
+
+
+def _clerk(settings: Settings) -> Clerk:
+    """Return who writes down wishes: a model where one is set, the rules where it fails."""
+    from agents.brains.clerk import CarefulClerk, RuleClerk
+
+    if settings.clerk_model is None:
+        return RuleClerk()
+    from agents.brains.langchain import ModelClerk
+
+    return CarefulClerk(ModelClerk(settings.clerk_model, base_url=settings.clerk_url))

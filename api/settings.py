@@ -16,6 +16,8 @@
 | `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
 | `RAHBA_API_KEY` | API key of the command line | the file `api-key` in `RAHBA_DATA` |
 | `RAHBA_PASSPHRASE_FILE` | file with the passphrase of named wallets | the terminal is asked |
+| `RAHBA_CLERK_MODEL` | `provider:name` of a model that writes down wishes | rules do it |
+| `RAHBA_CLERK_URL` | address of that model, where it is not the provider's own | the provider's |
 
 Only ``api.bootstrap`` and the command line read the environment; they pass it here as a mapping.
 """
@@ -71,6 +73,8 @@ class Settings:
     work_key: str | None
     api_key: str | None
     passphrase_file: Path | None
+    clerk_model: str | None
+    clerk_url: str | None
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Settings:
@@ -100,6 +104,8 @@ class Settings:
             work_key=env.get("RAHBA_WORK_KEY") or None,
             api_key=env.get("RAHBA_API_KEY") or None,
             passphrase_file=Path(secret) if secret else None,
+            clerk_model=env.get("RAHBA_CLERK_MODEL") or None,
+            clerk_url=_url(env, "RAHBA_CLERK_URL", {"http", "https"}),
         )
 
 

@@ -184,6 +184,7 @@ async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
     type=click.IntRange(0, 1000),
     help="What a seller must put up, in thousandths of the price.",
 )
+@click.option("--wish", help='All that in words: "fast, at most 0.002 RHB, keep it private".')
 @json_option
 @asynchronous
 async def call(  # noqa: PLR0917  # one parameter an option
@@ -200,6 +201,7 @@ async def call(  # noqa: PLR0917  # one parameter an option
     max_energy: int | None,
     prefer: str | None,
     min_penalty: int,
+    wish: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -223,6 +225,7 @@ async def call(  # noqa: PLR0917  # one parameter an option
             needs={name: value for name, value in needs.items() if value is not None},
             weights=None if prefer is None else {**_EVEN, prefer: 700},
             min_penalty=min_penalty,
+            wish=wish,
         )
     if as_json:
         print_json(done)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 import orjson
 
+from agents.brains.clerk import MAX_WISH_CHARS
 from agents.negotiation import Weights
 from api.http.errors import UnknownCallError
 from api.keys import Box
@@ -40,7 +41,8 @@ class CallRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of ``POST /v1/calls``. ``deadline_ms`` counts from now; ``budget`` is in fals.
 
     ``needs`` is what a service must be like, ``weights`` what matters how much among those that
-    are; ``min_penalty`` (thousandths of the price) is what a seller must put up.
+    are; ``min_penalty`` (thousandths of the price) is what a seller must put up. A ``wish`` says
+    all this in words, and is written down before any seller is heard; it only narrows the rest.
     """
 
     input: dict[str, Any]
@@ -53,6 +55,7 @@ class CallRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needs: Needs = Needs()
     weights: Weights = Weights()
     min_penalty: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    wish: Annotated[str, msgspec.Meta(max_length=MAX_WISH_CHARS)] | None = None
 
     @property
     def budget_fals(self) -> int:

@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
+from msgspec import to_builtins
 
+from agents.brains.clerk import explain
 from agents.buyer import Buyer
 from agents.purchase import Purchase, Want
 from api.http.auth import Principal
@@ -137,7 +139,7 @@ class Calls:
             raise InProgressError("this call was placed before", resource=call_id)
         running = Running(record, record.document(principal.box))
         self._running[call_id] = running
-        task = asyncio.create_task(self._carry_out(principal, want, running))
+        task = asyncio.create_task(self._carry_out(principal, want, running, wish=request.wish))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return running
@@ -213,13 +215,19 @@ class Calls:
             max_energy_uwh=request.needs.max_energy_uwh,
         )
 
-    async def _carry_out(self, principal: Principal, want: Want, running: Running) -> None:
+    async def _carry_out(
+        self, principal: Principal, want: Want, running: Running, *, wish: str | None
+    ) -> None:
         record, box, ids = running.record, principal.box, self._parts.ids
         self._metrics.running.inc()
         state: CallState = "failed"
         try:
             running.tell("accepted", {"call": record.id, "group": record.group})
             try:
+                if wish is not None:
+                    draft = await self._parts.clerk.draft(wish)
+                    running.tell("drafted", {"group": record.group, "terms": to_builtins(draft)})
+                    want = draft.narrow(want, now_ms=self._parts.clock.now_ms())
                 purchase = await self._buyer(principal).buy(want, on_event=running.tell)
                 state, outcome = _state(purchase), _outcome(purchase)
             except RahbaError as error:
@@ -335,6 +343,10 @@ def _state(purchase: Purchase) -> CallState:
     return "settled" if purchase.paid_fals == purchase.agreed_fals else "delivered"
 
 
+def _fals(amount: int | None) -> str | None:
+    return None if amount is None else str(amount)
+
+
 def _outcome(purchase: Purchase) -> dict[str, object]:
     return {
         "skill": purchase.skill,
@@ -351,5 +363,8 @@ def _outcome(purchase: Purchase) -> dict[str, object]:
         "receipt": b64(purchase.receipt),
         "receipt_verified": purchase.receipt_verified,
         "deal": b64(purchase.deal),
+        "best_rejected_fals": _fals(purchase.best_rejected_fals),
+        "advantage_fals": _fals(purchase.advantage_fals),
+        "explanation": explain(purchase),
         "output": purchase.output,
     }

@@ -162,6 +162,9 @@ class CallDocument(Document):
     receipt: str | None = Field(None, description="the seller's signed receipt, base64")
     receipt_verified: bool | None = None
     deal: str | None = Field(None, description="the agreement under both signatures, base64")
+    best_rejected_fals: str | None = Field(None, description="the next best offer's price")
+    advantage_fals: str | None = Field(None, description="what taking this offer was worth")
+    explanation: str | None = None
     output: Any = None
     problem: ProblemDocument | None = None
 

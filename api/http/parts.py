@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agents.brains.clerk import Clerk, RuleClerk
 from agents.courier import Courier
 from api.http.settings import GatewaySettings
 from broker import Broker
@@ -19,7 +20,7 @@ class GatewayParts:
 
     The gateway starts and stops ``courier``; everything else is closed by who made it.
     ``ledger_url`` is the ledger's own HTTP door: log tiles are fetched through
-    it, and without it they are not served.
+    it, and without it they are not served. ``clerk`` writes down what wishes ask for.
     """
 
     ledger: Ledger
@@ -29,4 +30,5 @@ class GatewayParts:
     clock: Clock
     ids: Ids
     settings: GatewaySettings = field(default_factory=GatewaySettings)
+    clerk: Clerk = field(default_factory=RuleClerk)
     ledger_url: str | None = None

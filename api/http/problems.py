@@ -202,6 +202,8 @@ KINDS: Final[dict[str, Kind]] = {
     "nothing_bought": Kind(502, "None of the needed skills could be bought"),
     "bad_plan": Kind(422, "The plan is malformed"),
     "planner_failed": Kind(502, "The planner failed"),
+    "clerk_failed": Kind(502, "The wish could not be written down"),
+    "model_failed": Kind(502, "The model failed"),
     # what agents refuse
     "bad_arguments": Kind(422, "The input does not fit the skill's schema"),
     "nothing_to_do": Kind(422, "There is nothing to work on"),

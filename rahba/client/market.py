@@ -112,6 +112,7 @@ class Market:
         needs: Mapping[str, Any] | None = None,
         weights: Mapping[str, int] | None = None,
         min_penalty: int = 0,
+        wish: str | None = None,
     ) -> Document:
         """Buy a skill and wait for the result; a call that failed raises its problem.
 
@@ -120,7 +121,8 @@ class Market:
         ``key`` is the idempotency key: the same key gives the same answer, bought once. ``needs``
         (``min_quality``, ``max_latency_ms``, ``privacy``, ``max_energy_uwh``) is what a service
         must be like; ``weights`` (``price``, ``quality``, ``latency``, ``energy``) what matters how
-        much, in thousandths; ``min_penalty`` (thousandths of the price) what a seller must put up.
+        much, in thousandths; ``min_penalty`` (thousandths of the price) what a seller must put up;
+        ``wish`` says all that in words.
         """
         body: Document = {
             "input": dict(args),
@@ -132,6 +134,7 @@ class Market:
         body |= {"needs": dict(needs)} if needs else {}
         body |= {"weights": dict(weights)} if weights else {}
         body |= {"min_penalty": min_penalty} if min_penalty else {}
+        body |= {"wish": wish} if wish else {}
         call = await self._send("POST", "/v1/calls", body, key=key, within_ms=deadline_ms + 30_000)
         polls = 0
         while call["state"] not in (_DONE if polls > _SETTLING_POLLS else _OVER):

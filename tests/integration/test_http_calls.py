@@ -172,3 +172,28 @@ def events(answer: Answered) -> list[Any]:
         for line in answer.body.split(b"\n")
         if line.startswith(b"data: ")
     ]
+
+
+async def test_a_wish_narrows_what_a_call_may_cost_and_the_deal_is_explained(stall: Site) -> None:
+    answer = await stall.call(mode="tender", deadline_ms=20_000, wish="cheap, please")
+    assert answer.status == 200, answer.json
+    assert answer.json["explanation"].startswith("Bought by sealed tender for ")
+    assert int(answer.json["best_rejected_fals"]) >= int(answer.json["agreed_fals"])
+    before = await money(stall)
+    answer = await stall.call(mode="tender", deadline_ms=20_000, wish="at most 0.000000001 RHB")
+    assert answer.json["code"] == "no_deal"
+    assert await money(stall) == before
+
+
+async def test_needs_and_weights_are_checked_before_anything_is_done(stall: Site) -> None:
+    for wrong in (
+        {"needs": {"min_quality": 1_001}},
+        {"needs": {"colour": "red"}},
+        {"weights": {"price": -1}},
+        {"min_penalty": 1_001},
+        {"wish": "x" * 501},
+    ):
+        answer = await stall.call(**wrong)
+        assert answer.status in {400, 422}, answer.json
+    answer = await stall.call(needs={"min_quality": 1_000}, mode="tender")
+    assert answer.json["code"] == "no_deal"
