@@ -21,7 +21,9 @@ from wallet.ports import Ledger, TxView
 
 PATIENCE_MS: Final = 3_000
 PAGE: Final = 200
-MAX_PAGES: Final = 10
+FIRST_PAGES: Final = 10
+MAX_PAGES: Final = 500
+ENDINGS: Final = frozenset({"capture", "release", "expire"})
 MAX_WATCHED: Final = 10_000
 
 _log: Final = logging.getLogger(__name__)
@@ -70,19 +72,22 @@ class Sureties:
         return returned
 
     async def _read(self) -> None:
-        """Note the holds in the account's new entries, the newest first."""
-        before, newest = None, self._read_to
-        now_ms = self._clock.now_ms()
-        for _ in range(MAX_PAGES):
+        """Note the holds in the account's new entries that none of the entries ends."""
+        before, newest, ended = None, self._read_to, set[str]()
+        now_ms, pages = self._clock.now_ms(), FIRST_PAGES if self._read_to < 0 else MAX_PAGES
+        for _ in range(pages):
             page = await self._ledger.history(self._account, before=before, limit=PAGE)
-            for entry in page:
+            fresh = [entry for entry in page if entry.seq > self._read_to]
+            for entry in fresh:  # the newest first: what ends a hold comes before it
                 newest = max(newest, entry.seq)
-                if entry.seq > self._read_to and self._is_ours(entry):
+                if entry.payload.get("type") in ENDINGS:
+                    ended.add(str(entry.payload.get("hold")))
+                elif entry.id not in ended and self._is_ours(entry):
                     watched = Watched(str(entry.payload["agreement"]), now_ms)
                     self._watched.setdefault(entry.id, watched)
-            if len(page) < PAGE or page[-1].seq <= self._read_to:
+            if len(fresh) < PAGE:
                 break
-            before = page[-1].seq
+            before = fresh[-1].seq
         self._read_to = newest
         while len(self._watched) > MAX_WATCHED:
             _log.warning("more holds than can be watched: the oldest is left to its expiry")
