@@ -1,0 +1,354 @@
+"""What an agent's settled deals say of it: a success rate with bounds, for all or for one caller.
+
+The evidence of one payer, in thousandths of a deal (``docs/reputation.md`` derives it in full):
+
+1. Its deals with the agent, kept and failed, fade and together weigh no more than ``PAIR_MOST``:
+   many deals with one counterparty say little more than a few.
+2. Holds are opened without asking the payee, so a failure counts as far as its payer has a say: up
+   to what it had kept here before; beyond that it is *alleged*, up to one deal, by a payer that
+   paid for many deals elsewhere and let few of them fail. What is alleged never outweighs half of
+   what is kept, but for two deals. A key that paid nobody can blame nobody.
+3. All of it counts for a quarter, and in full as the payer becomes known elsewhere by deals that it
+   paid for.
+
+For a caller, its own deals count in full; those of whom it trusts (:mod:`rahba.trust`) as far as
+it does; and what strangers bring, all of them together, for ``STRANGERS_MOST`` at most. A thousand
+keys made up for the purpose are strangers.
+
+    >>> book = ReputationBook(Dealings(unit_fals=1_000), at_ms=1_700_000_000_000)
+    >>> book.lower_bound("somebody new")
+    50
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from rahba.beta import Interval, interval
+from rahba.dealings import Dealings, Outcome, Pair, day_of
+from rahba.trust import PAIR_MOST, Limits, Trust, personal_trust, saturated
+
+OWN_MOST: Final = 16_000  # what a caller's own deals with an agent count for at most
+STRANGERS_MOST: Final = 8_000
+KNOWN_HALF: Final = 2_000  # so much paid elsewhere makes a payer half known
+SAY_HALF: Final = 8_000  # so much paid elsewhere gives half a say in what failed
+ALLEGED_MOST: Final = 2_000
+UNKNOWN: Final = 250  # what a payer counts for that is known nowhere else
+_TRUSTS_KEPT: Final = 256
+
+
+class SuccessBounds(Protocol):
+    """What a ranking needs to know of reputations."""
+
+    def lower_bound(self, agent: str) -> int:
+        """Return a success rate in thousandths that the true one exceeds with 95 %."""
+        ...
+
+
+class Weights(NamedTuple):
+    """Evidence in thousandths of a deal; ``alleged`` failures are told by who kept nothing here."""
+
+    kept: int = 0
+    failed: int = 0
+    alleged: int = 0
+
+    def plus(self, other: Weights, share: int = 1_000) -> Weights:
+        """Return the sum with that share (thousandths) of another."""
+        return Weights(
+            self.kept + other.kept * share // 1_000,
+            self.failed + other.failed * share // 1_000,
+            self.alleged + other.alleged * share // 1_000,
+        )
+
+    def within(self, most: int) -> Weights:
+        """Return them in the same proportion, saturated to less than ``most`` together."""
+        total = self.kept + self.failed + self.alleged
+        if not total:
+            return self
+        rest = saturated(total, most)
+        failed, alleged = rest * self.failed // total, rest * self.alleged // total
+        return Weights(rest - failed - alleged, failed, alleged)
+
+    def judged(self) -> Weights:
+        """Return what is alleged among the failures, as far as it may weigh."""
+        most = self.kept // 2 + ALLEGED_MOST
+        return Weights(self.kept, self.failed + saturated(self.alleged, most))
+
+    def rate(self) -> Interval:
+        """Return the success rate that they speak for."""
+        return interval(self.kept, self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """An agent as one caller sees it; ``trust`` is its share of the caller's, in millionths.
+
+    ``known`` of its payers are trusted; what strangers bring is ``strangers`` (thousandths).
+    """
+
+    caller: str
+    rate: Interval
+    evidence: Weights
+    strangers: int
+    trust: int
+    known: int
+    own_deals: int
+    own_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of one agent; rates and evidence in thousandths.
+
+    ``deals``, ``failures`` and ``unclear`` are plain numbers of holds, ``counterparties`` of payers
+    with a deal kept; ``effective`` of them (thousandths) is how many equally good ones would weigh
+    the same (1 / Simpson's index). ``personal`` is there if a caller asked that has paid somebody.
+    """
+
+    agent: str
+    at_ms: int
+    rate: Interval
+    evidence: Weights
+    deals: int
+    failures: int
+    unclear: int
+    counterparties: int
+    effective: int
+    fees_fals: int
+    amount_fals: int
+    last_ms: int | None
+    personal: Personal | None
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Return the figures in words."""
+        return tuple(_reasons(self))
+
+
+class _Payer(NamedTuple):
+    """A payer as a witness: what it paid for in all, by pair saturated, and what failed."""
+
+    kept: int
+    failed: int
+
+
+class _Witness(NamedTuple):
+    """A payer, its deals with the agent, and what it kept and what failed with all others."""
+
+    payer: str
+    pair: Weights
+    kept: int
+    failed: int
+
+    @property
+    def counts(self) -> int:
+        """Return how much of its word counts, in thousandths."""
+        return UNKNOWN + (1_000 - UNKNOWN) * self.kept // (self.kept + KNOWN_HALF)
+
+    @property
+    def say(self) -> int:
+        """Return how much of one deal it may allege, in thousandths."""
+        if not self.kept:
+            return 0
+        known = 1_000 * self.kept**2 // (self.kept**2 + SAY_HALF**2)
+        return known * self.kept**2 // (self.kept + self.failed) ** 2
+
+    def told(self) -> Weights:
+        """Return what it says to everybody."""
+        kept, failed = self.pair.kept, self.pair.failed
+        alleged = min(max(failed - kept, 0), self.say)
+        return Weights(kept, min(failed, kept), alleged).within(PAIR_MOST)
+
+    def believed(self, belief: int) -> Weights:
+        """Return what it says to somebody who believes it so far (thousandths)."""
+        kept, failed = self.pair.kept, self.pair.failed
+        return Weights(kept, min(failed, kept + max(belief, self.say))).within(PAIR_MOST)
+
+
+class ReputationBook:
+    """Standings out of dealings at one ledger time. Pure: the same log gives the same figures.
+
+    ``record`` what ended, ``advance`` the time; figures are kept until something changes them.
+    """
+
+    def __init__(self, dealings: Dealings, at_ms: int, limits: Limits | None = None) -> None:
+        """Read ``dealings`` as of ledger time ``at_ms``; trust is followed within ``limits``."""
+        self.dealings = dealings
+        self._at_ms = at_ms
+        self._limits = limits
+        self._payers: dict[str, _Payer] = {}
+        self._found: dict[str, tuple[Weights, Interval]] = {}
+        self._trusts: OrderedDict[str, Trust | None] = OrderedDict()
+
+    @property
+    def at_ms(self) -> int:
+        """Return the ledger time of the figures."""
+        return self._at_ms
+
+    def record(self, outcome: Outcome) -> None:
+        """Add what ended to the dealings."""
+        self.dealings.add(outcome)
+        self.heed(outcome)
+
+    def heed(self, outcome: Outcome) -> None:
+        """Forget the figures that an outcome changes, which is in the dealings already."""
+        self._payers.pop(outcome.payer, None)
+        for payee in self.dealings.paid_by(outcome.payer):
+            self._found.pop(payee, None)
+        self._trusts.clear()
+
+    def advance(self, at_ms: int) -> None:
+        """Move the ledger time on; with a new day everything has faded a little more."""
+        if day_of(at_ms) != day_of(self._at_ms):
+            self._payers.clear()
+            self._found.clear()
+            self._trusts.clear()
+        self._at_ms = max(self._at_ms, at_ms)
+
+    def lower_bound(self, agent: str, caller: str | None = None) -> int:
+        """Return a success rate (thousandths) that the true one exceeds with 95 %: for rankings.
+
+        Nobody's is above 1000, a newcomer's is 50.
+        """
+        trust = self.trust(caller) if caller is not None else None
+        return (self._everybody(agent)[1] if trust is None else self._view(agent, trust).rate).low
+
+    def trust(self, caller: str) -> Trust | None:
+        """Return whom a caller may believe; ``None`` if it has no deals of its own to go by."""
+        if caller in self._trusts:
+            self._trusts.move_to_end(caller)
+            return self._trusts[caller]
+        found = personal_trust(self.dealings, caller, day_of(self._at_ms), self._limits)
+        self._trusts[caller] = found
+        if len(self._trusts) > _TRUSTS_KEPT:
+            self._trusts.popitem(last=False)
+        return found
+
+    def standing(self, agent: str, caller: str | None = None) -> Standing:
+        """Return all that is known of an agent, and what it is to ``caller``."""
+        evidence, rate = self._everybody(agent)
+        pairs = self.dealings.paid_to(agent)
+        trust = self.trust(caller) if caller is not None else None
+        return Standing(
+            agent=agent,
+            at_ms=self._at_ms,
+            rate=rate,
+            evidence=evidence,
+            deals=sum(pair.deals for pair in pairs.values()),
+            failures=sum(pair.failures for pair in pairs.values()),
+            unclear=sum(pair.unclear for pair in pairs.values()),
+            counterparties=sum(1 for pair in pairs.values() if pair.deals),
+            effective=_effective(pairs, day_of(self._at_ms)),
+            fees_fals=sum(pair.fees_fals for pair in pairs.values()),
+            amount_fals=sum(pair.amount_fals for pair in pairs.values()),
+            last_ms=max((pair.last_ms for pair in pairs.values()), default=None),
+            personal=None if trust is None else self._view(agent, trust),
+        )
+
+    def _everybody(self, agent: str) -> tuple[Weights, Interval]:
+        found = self._found.get(agent)
+        if found is None:
+            total = Weights()
+            for witness in self._witnesses(agent):
+                total = total.plus(witness.told(), witness.counts)
+            total = total.judged()
+            found = self._found[agent] = total, total.rate()
+        return found
+
+    def _view(self, agent: str, trust: Trust) -> Personal:
+        total, strangers, known = Weights(), Weights(), 0
+        for witness in self._witnesses(agent):
+            if witness.payer == trust.caller:
+                total = total.plus(witness.pair.within(OWN_MOST))
+                continue
+            belief = trust.belief(witness.payer)
+            if belief:
+                known += 1
+                total = total.plus(witness.believed(belief), belief)
+            strangers = strangers.plus(witness.told(), witness.counts * (1_000 - belief) // 1_000)
+        some = strangers.within(STRANGERS_MOST).judged()
+        total = total.plus(some)
+        own = self.dealings.paid_by(trust.caller).get(agent, Pair())
+        return Personal(
+            caller=trust.caller,
+            rate=total.rate(),
+            evidence=total,
+            strangers=some.kept + some.failed,
+            trust=trust.share(agent),
+            known=known,
+            own_deals=own.deals,
+            own_failures=own.failures,
+        )
+
+    def _witnesses(self, agent: str) -> list[_Witness]:
+        day, found = day_of(self._at_ms), []
+        for payer, pair in self.dealings.paid_to(agent).items():
+            said = Weights(pair.kept_at(day), pair.failed_at(day))
+            every, here = self._payer(payer, day), said.within(PAIR_MOST)
+            kept = every.kept - saturated(said.kept, PAIR_MOST)
+            found.append(_Witness(payer, said, kept, every.failed - here.failed))
+        return found
+
+    def _payer(self, payer: str, day: int) -> _Payer:
+        found = self._payers.get(payer)
+        if found is None:
+            kept = failed = 0
+            for pair in self.dealings.paid_by(payer).values():
+                said = Weights(pair.kept_at(day), pair.failed_at(day))
+                kept += saturated(said.kept, PAIR_MOST)
+                failed += said.within(PAIR_MOST).failed
+            found = self._payers[payer] = _Payer(kept, failed)
+        return found
+
+
+def _effective(pairs: Mapping[str, Pair], day: int) -> int:
+    weights = [pair.kept_at(day) for pair in pairs.values()]
+    squares = sum(weight * weight for weight in weights)
+    return 1_000 * sum(weights) ** 2 // squares if squares else 0
+
+
+def _reasons(one: Standing) -> list[str]:
+    rate, found = one.rate, []
+    if not one.deals and not one.evidence.failed:
+        found.append("no settled deals: what anybody new is given")
+    else:
+        found.append(
+            f"{one.deals} settled deals with {one.counterparties} counterparties, "
+            f"as good as {_decimal(one.effective)} equal ones"
+        )
+        found.append(
+            f"evidence worth {_decimal(one.evidence.kept)} deals kept "
+            f"and {_decimal(one.evidence.failed)} failed"
+        )
+    if one.failures:
+        found.append(f"{one.failures} holds were given back or lapsed, as far as their payers say")
+    if one.unclear:
+        found.append(f"{one.unclear} holds say nothing about it")
+    found.append(
+        f"success rate {_percent(rate.mean)}, between {_percent(rate.low)} and "
+        f"{_percent(rate.high)} (90 %)"
+    )
+    if one.personal is not None:
+        found += _personal_reasons(one.personal)
+    return found
+
+
+def _personal_reasons(own: Personal) -> list[str]:
+    rate = own.rate
+    return [
+        f"for you: {_percent(rate.mean)}, between {_percent(rate.low)} and {_percent(rate.high)}",
+        f"your own deals with it: {own.own_deals} settled, {own.own_failures} failed",
+        f"you trust {own.known} of its counterparties",
+        f"all strangers together count for {_decimal(own.strangers)} deals",
+    ]
+
+
+def _decimal(thousandths: int) -> str:
+    return f"{thousandths // 1_000}.{thousandths % 1_000 // 100}"
+
+
+def _percent(thousandths: int) -> str:
+    return f"{thousandths // 10}.{thousandths % 10} %"
