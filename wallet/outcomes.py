@@ -174,6 +174,7 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peaks: list[str]
     holds: dict[str, OpenHold]
     dealings: str
+    digest: str
 
 
 @dataclass(slots=True)
@@ -247,15 +248,16 @@ class OutcomeLog:
             [peak.hex() for peak in self.frontier.peaks],
             self._holds.holds,
             b64(self.dealings.dump()),
+            self.digest(),
         )
         return msgspec.json.encode(kept, order="sorted")
 
     @classmethod
     def load(cls, raw: bytes) -> Self:
-        """Go on from what :meth:`dump` wrote; it is believed.
+        """Go on from what :meth:`dump` wrote. Whoever could write that is believed.
 
         Raises:
-            LedgerCorruptError: it is something else.
+            LedgerCorruptError: it is something else, or damaged.
         """
         found = cls()
         try:
@@ -269,6 +271,8 @@ class OutcomeLog:
         found.log_time, found.vkey = kept.log_time, kept.vkey
         found._holds = OpenHolds(kept.holds)
         found._interval = _Interval([], found.frontier.copy())
+        if found.digest() != kept.digest:
+            raise LedgerCorruptError("what was kept of a log is damaged")
         return found
 
     def _take(self, seq: int, signed: Signed) -> None:
@@ -276,7 +280,7 @@ class OutcomeLog:
         if isinstance(record, Genesis):
             if seq:
                 raise LedgerCorruptError("a log has one genesis, its first entry", seq=seq)
-            self.dealings = Dealings(int(record.fee))
+            self.dealings.unit_fals = int(record.fee)
             self.vkey = verifier_key_of(record.origin, record.operator)
         elif not seq:
             raise LedgerCorruptError("the log has no genesis", seq=0)
