@@ -308,6 +308,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             ids=ids,
             ledger_url=settings.ledger_url,
             clerk=_clerk(settings),
+            reputation_file=settings.data_dir / "gateway" / "reputation.json",
         )
         try:
             address = settings.http

@@ -90,19 +90,22 @@ class Reputations:
                 await self.catch_up()
                 if self._read.size - self._saved >= SAVE_AFTER:
                     await self.save()
-            except (RahbaError, OSError) as error:
+            except RahbaError as error:
                 _log.warning("reputations are not up to date: %s", error)
                 await asyncio.sleep(AGAIN_S)
             await asyncio.sleep(EVERY_S)
 
     async def save(self) -> None:
-        """Write down what was read, if there is a file for it."""
+        """Write down what was read, if there is a file for it and it can be written."""
         if self._file is None or self._read.size == self._saved:
             return
         async with self._turn:
             size = self._read.size
             raw = await asyncio.to_thread(self._read.dump)
-            await asyncio.to_thread(replace, self._file, raw)
+            try:
+                await asyncio.to_thread(replace, self._file, raw)
+            except OSError as error:
+                _log.warning("reputations are not kept: %s", error)
             self._saved = size
 
     def _begin(self, read: OutcomeLog) -> None:

@@ -24,6 +24,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "wallet": ("api.cli.wallet", "wallet", "Wallets, balances, payments and their proofs."),
     "keys": ("api.cli.keys", "keys", "Issue, list and revoke API keys."),
     "ledger": ("api.cli.ledger", "ledger", "Run the ledger, or verify one."),
+    "reputation": (
+        "api.cli.reputation",
+        "reputation",
+        "What settled deals say of agents, computed from the log.",
+    ),
     "witness": ("api.cli.witness", "witness", "Cosign a ledger's checkpoints, or audit them."),
     "gateway": ("api.cli.process", "gateway", "Run the HTTP gateway."),
     "host": ("api.cli.process", "host", "Run agents: deployed ones, or those of a Python file."),

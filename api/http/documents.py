@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 # The form of ids is told here and checked by the kernel, whose errors say more.
 Id = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{32}$"})]
 Digest = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
-Did = Annotated[str, Path(json_schema_extra={"pattern": "^did:key:z[1-9A-HJ-NP-Za-km-z]{47}$"})]
+DID: Final = "^did:key:z[1-9A-HJ-NP-Za-km-z]{47}$"
+Did = Annotated[str, Path(json_schema_extra={"pattern": DID})]
 Account = Annotated[
     str, Path(json_schema_extra={"pattern": "^(issuance|fees|did:key:z[1-9A-HJ-NP-Za-km-z]{47})$"})
 ]

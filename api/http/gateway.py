@@ -22,6 +22,7 @@ from api.http.metrics import Metrics
 from api.http.parts import GatewayParts
 from api.http.rates import Rates
 from api.http.sse import Hub, Seats
+from wallet.reputation import Reputations
 
 
 class Gateway:
@@ -49,13 +50,15 @@ class Gateway:
         self.seats = Seats(settings.max_streams, self.metrics)
         self.calls = Calls(parts, self.metrics)
         self.records = RedisRecords(parts.wire)
+        self.reputations = Reputations(parts.ledger, file=parts.reputation_file)
         self.web: aiohttp.ClientSession | None = None
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Run what the gateway owns: mail, feed, its sign of life, the way to the tiles."""
+        """Run what the gateway owns: mail, feed, calls, reputations, the way to the tiles."""
         await self.parts.courier.start()
-        tasks = [asyncio.create_task(self.hub.run()), asyncio.create_task(self.calls.run())]
+        jobs = (self.hub.run(), self.calls.run(), self.reputations.run())
+        tasks = [asyncio.create_task(job) for job in jobs]
         async with aiohttp.ClientSession() as self.web:
             try:
                 yield
@@ -65,6 +68,7 @@ class Gateway:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                await self.reputations.save()
                 await self.parts.courier.stop()
 
     def drain(self) -> None:

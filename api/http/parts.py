@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from agents.brains.clerk import Clerk, RuleClerk
 from agents.courier import Courier
@@ -20,7 +21,9 @@ class GatewayParts:
 
     The gateway starts and stops ``courier``; everything else is closed by who made it.
     ``ledger_url`` is the ledger's own HTTP door: log tiles are fetched through
-    it, and without it they are not served. ``clerk`` writes down what wishes ask for.
+    it, and without it they are not served. ``clerk`` writes down what wishes ask for. With
+    ``reputation_file`` the next gateway need not read the whole log again before it knows
+    anybody's reputation.
     """
 
     ledger: Ledger
@@ -32,3 +35,4 @@ class GatewayParts:
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     clerk: Clerk = field(default_factory=RuleClerk)
     ledger_url: str | None = None
+    reputation_file: Path | None = None

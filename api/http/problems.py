@@ -161,6 +161,7 @@ KINDS: Final[dict[str, Kind]] = {
     "ledger_silent": Kind(503, "The ledger does not answer"),
     "not_witnessed": Kind(503, "Too few witnesses cosigned the checkpoint"),
     "not_evidence": Kind(422, "The evidence proves nothing"),
+    "bad_dealings": Kind(500, "Kept sums of dealings cannot be read"),
     "not_audited": Kind(503, "The log is not audited that far"),
     "witness_unreachable": Kind(503, "A witness cannot be reached"),
     "rolled_back": Kind(500, "A witness has seen more of the log than the ledger has"),
