@@ -55,13 +55,21 @@ class Weights(NamedTuple):
     failed: int = 0
     alleged: int = 0
 
-    def plus(self, other: Weights, share: int = 1_000) -> Weights:
-        """Return the sum with that share (thousandths) of another."""
+    def plus(self, other: Weights) -> Weights:
+        """Return the sum."""
         return Weights(
-            self.kept + other.kept * share // 1_000,
-            self.failed + other.failed * share // 1_000,
-            self.alleged + other.alleged * share // 1_000,
+            self.kept + other.kept, self.failed + other.failed, self.alleged + other.alleged
         )
+
+    def minus(self, other: Weights) -> Weights:
+        """Return what is left without ``other``, which is part of these."""
+        return Weights(
+            self.kept - other.kept, self.failed - other.failed, self.alleged - other.alleged
+        )
+
+    def share(self, thousandths: int) -> Weights:
+        """Return that share of all three."""
+        return Weights(*(part * thousandths // 1_000 for part in self))
 
     def within(self, most: int) -> Weights:
         """Return them in the same proportion, saturated to less than ``most`` together."""
@@ -136,9 +144,8 @@ class _Payer(NamedTuple):
 
 
 class _Witness(NamedTuple):
-    """A payer, its deals with the agent, and what it kept and what failed with all others."""
+    """A payer's deals with the agent, and what was kept and what failed with all others."""
 
-    payer: str
     pair: Weights
     kept: int
     failed: int
@@ -156,11 +163,11 @@ class _Witness(NamedTuple):
         known = 1_000 * self.kept**2 // (self.kept**2 + SAY_HALF**2)
         return known * self.kept**2 // (self.kept + self.failed) ** 2
 
-    def told(self) -> Weights:
-        """Return what it says to everybody."""
+    def part(self) -> Weights:
+        """Return what it says to everybody, as far as its word counts."""
         kept, failed = self.pair.kept, self.pair.failed
         alleged = min(max(failed - kept, 0), self.say)
-        return Weights(kept, min(failed, kept), alleged).within(PAIR_MOST)
+        return Weights(kept, min(failed, kept), alleged).within(PAIR_MOST).share(self.counts)
 
     def believed(self, belief: int) -> Weights:
         """Return what it says to somebody who believes it so far (thousandths)."""
@@ -180,7 +187,9 @@ class ReputationBook:
         self._at_ms = at_ms
         self._limits = limits
         self._payers: dict[str, _Payer] = {}
-        self._found: dict[str, tuple[Weights, Interval]] = {}
+        self._parts: dict[str, dict[str, Weights]] = {}  # by agent and payer
+        self._sums: dict[str, Weights] = {}
+        self._stale: dict[str, set[str]] = {}  # whose part is to be computed again, by agent
         self._trusts: OrderedDict[str, Trust | None] = OrderedDict()
 
     @property
@@ -194,18 +203,19 @@ class ReputationBook:
         self.heed(outcome)
 
     def heed(self, outcome: Outcome) -> None:
-        """Forget the figures that an outcome changes, which is in the dealings already."""
-        self._payers.pop(outcome.payer, None)
-        for payee in self.dealings.paid_by(outcome.payer):
-            self._found.pop(payee, None)
+        """Note what an outcome changes, which is in the dealings already: its payer's words."""
+        payer = outcome.payer
+        self._payers.pop(payer, None)
+        for payee in self.dealings.paid_by(payer):
+            if payee in self._parts:
+                self._stale.setdefault(payee, set()).add(payer)
         self._trusts.clear()
 
     def advance(self, at_ms: int) -> None:
         """Move the ledger time on; with a new day everything has faded a little more."""
         if day_of(at_ms) != day_of(self._at_ms):
-            self._payers.clear()
-            self._found.clear()
-            self._trusts.clear()
+            for figures in (self._payers, self._parts, self._sums, self._stale, self._trusts):
+                figures.clear()
         self._at_ms = max(self._at_ms, at_ms)
 
     def lower_bound(self, agent: str, caller: str | None = None) -> int:
@@ -214,7 +224,8 @@ class ReputationBook:
         Nobody's is above 1000, a newcomer's is 50.
         """
         trust = self.trust(caller) if caller is not None else None
-        return (self._everybody(agent)[1] if trust is None else self._view(agent, trust).rate).low
+        rate = self._judged(agent).rate() if trust is None else self._view(agent, trust).rate
+        return rate.low
 
     def trust(self, caller: str) -> Trust | None:
         """Return whom a caller may believe; ``None`` if it has no deals of its own to go by."""
@@ -229,13 +240,13 @@ class ReputationBook:
 
     def standing(self, agent: str, caller: str | None = None) -> Standing:
         """Return all that is known of an agent, and what it is to ``caller``."""
-        evidence, rate = self._everybody(agent)
+        evidence = self._judged(agent)
         pairs = self.dealings.paid_to(agent)
         trust = self.trust(caller) if caller is not None else None
         return Standing(
             agent=agent,
             at_ms=self._at_ms,
-            rate=rate,
+            rate=evidence.rate(),
             evidence=evidence,
             deals=sum(pair.deals for pair in pairs.values()),
             failures=sum(pair.failures for pair in pairs.values()),
@@ -248,30 +259,40 @@ class ReputationBook:
             personal=None if trust is None else self._view(agent, trust),
         )
 
-    def _everybody(self, agent: str) -> tuple[Weights, Interval]:
-        found = self._found.get(agent)
-        if found is None:
-            total = Weights()
-            for witness in self._witnesses(agent):
-                total = total.plus(witness.told(), witness.counts)
-            total = total.judged()
-            found = self._found[agent] = total, total.rate()
-        return found
+    def _judged(self, agent: str) -> Weights:
+        return self._told(agent).judged()
+
+    def _told(self, agent: str) -> Weights:
+        """Return what all payers say of an agent, each as far as its word counts."""
+        pairs, parts = self.dealings.paid_to(agent), self._parts.get(agent)
+        if parts is None:
+            parts, stale = self._parts.setdefault(agent, {}), set(pairs)
+        else:
+            stale = self._stale.pop(agent, set())
+        total = self._sums.get(agent, Weights())
+        for payer in stale:
+            part = self._witness(payer, pairs[payer]).part()
+            total = total.minus(parts.get(payer, Weights())).plus(part)
+            parts[payer] = part
+        self._sums[agent] = total
+        return total
 
     def _view(self, agent: str, trust: Trust) -> Personal:
-        total, strangers, known = Weights(), Weights(), 0
-        for witness in self._witnesses(agent):
-            if witness.payer == trust.caller:
+        """Return an agent as a caller sees it: who is no stranger is taken out and weighed anew."""
+        strangers, total, known = self._told(agent), Weights(), 0
+        pairs, parts = self.dealings.paid_to(agent), self._parts[agent]
+        for payer in {trust.caller, *trust.shares} & pairs.keys():
+            witness, belief = self._witness(payer, pairs[payer]), trust.belief(payer)
+            strangers = strangers.minus(parts[payer])
+            if payer == trust.caller:
                 total = total.plus(witness.pair.within(OWN_MOST))
                 continue
-            belief = trust.belief(witness.payer)
-            if belief:
-                known += 1
-                total = total.plus(witness.believed(belief), belief)
-            strangers = strangers.plus(witness.told(), witness.counts * (1_000 - belief) // 1_000)
+            known += 1
+            strangers = strangers.plus(parts[payer].share(1_000 - belief))
+            total = total.plus(witness.believed(belief).share(belief))
         some = strangers.within(STRANGERS_MOST).judged()
         total = total.plus(some)
-        own = self.dealings.paid_by(trust.caller).get(agent, Pair())
+        own = pairs.get(trust.caller, Pair())
         return Personal(
             caller=trust.caller,
             rate=total.rate(),
@@ -283,14 +304,12 @@ class ReputationBook:
             own_failures=own.failures,
         )
 
-    def _witnesses(self, agent: str) -> list[_Witness]:
-        day, found = day_of(self._at_ms), []
-        for payer, pair in self.dealings.paid_to(agent).items():
-            said = Weights(pair.kept_at(day), pair.failed_at(day))
-            every, here = self._payer(payer, day), said.within(PAIR_MOST)
-            kept = every.kept - saturated(said.kept, PAIR_MOST)
-            found.append(_Witness(payer, said, kept, every.failed - here.failed))
-        return found
+    def _witness(self, payer: str, pair: Pair) -> _Witness:
+        day = day_of(self._at_ms)
+        said = Weights(pair.kept_at(day), pair.failed_at(day))
+        every, here = self._payer(payer, day), said.within(PAIR_MOST)
+        kept = every.kept - saturated(said.kept, PAIR_MOST)
+        return _Witness(said, kept, every.failed - here.failed)
 
     def _payer(self, payer: str, day: int) -> _Payer:
         found = self._payers.get(payer)

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from rahba.dealings import Dealings, Pair
 
 ALL: Final = 10**12
 PASSED: Final = 800  # thousandths
 PAIR_MOST: Final = 4_000  # what all deals of one pair count for at most, in thousandths of a deal
-_CLOSE: Final = ALL // 10**6
+_CLOSE: Final = ALL // 10**4
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Limits:
     """How far trust is followed: seeds, nodes, edges, edges of one node, rounds of iteration."""
 
     seeds: int = 500
-    nodes: int = 2_000
-    edges: int = 20_000
+    nodes: int = 1_000
+    edges: int = 10_000
     fan: int = 64
-    rounds: int = 64
+    rounds: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,10 @@ def personal_trust(
         return None
     graph, cut = _reach(dealings, seeds, day, limits)
     home = {agent: weight * ALL // total for agent, weight in seeds.items()}
+    rows = {agent: _Row(sum(edges.values()) * 1_000, edges) for agent, edges in graph.items()}
     shares, rounds, moved = dict(home), 0, ALL
     while moved > _CLOSE and rounds < limits.rounds:
-        before, shares = shares, _passed_on(shares, graph, home)
+        before, shares = shares, _passed_on(shares, rows, home)
         everybody = shares.keys() | before
         moved = sum(abs(shares.get(agent, 0) - before.get(agent, 0)) for agent in everybody)
         rounds += 1
@@ -83,15 +84,20 @@ def personal_trust(
     return Trust(caller, kept, len(seeds), sum(map(len, graph.values())), rounds, cut)
 
 
+class _Row(NamedTuple):
+    """Whom one passes trust on to, and the sum of the weights, times 1000."""
+
+    total: int
+    edges: Mapping[str, int]
+
+
 def _passed_on(
-    shares: Mapping[str, int], graph: Mapping[str, Mapping[str, int]], home: Mapping[str, int]
+    shares: Mapping[str, int], rows: Mapping[str, _Row], home: Mapping[str, int]
 ) -> dict[str, int]:
     found: dict[str, int] = {}
     for agent, share in shares.items():
-        edges = graph.get(agent)
-        if not edges:
-            continue
-        total, passed = sum(edges.values()) * 1_000, share * PASSED
+        total, edges = rows[agent]
+        passed = share * PASSED
         for to, weight in edges.items():
             found[to] = found.get(to, 0) + passed * weight // total
     rest = ALL - sum(found.values())

@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rahba.errors import RahbaError
+from rahba.errors import RahbaError, RemoteError
 from rahba.note import Checkpoint, open_checkpoint
 from rahba.standing import ReputationBook, Standing
 from wallet.audit import Audit, Progress, Report
@@ -27,10 +27,19 @@ from wallet.private_files import replace
 from wallet.sources import Source, size_of
 
 EVERY_S: Final = 2.0
+MAX_ASKING: Final = 64
 AGAIN_S: Final = 10.0
 SAVE_AFTER: Final = 20_000  # entries that are read again after a start rather than written down
 _PAGE: Final = 200  # some milliseconds of work, then others have their turn
 _log: Final = logging.getLogger(__name__)
+
+
+class ReputationBusyError(RemoteError):
+    """Reputations are computed one after another, and the queue is full."""
+
+    code = "reputation_busy"
+    retryable = True
+    hint = "try again shortly, or compute it yourself: `rahba reputation AGENT`"
 
 
 class Basis(NamedTuple):
@@ -53,6 +62,7 @@ class Reputations:
         self._ledger = ledger
         self._file = file
         self._turn = asyncio.Lock()
+        self._asking = 0
         self._begin(_kept(file))
         self._saved = self._read.size
 
@@ -69,13 +79,22 @@ class Reputations:
         """Return all that is known of an agent under the newest checkpoint.
 
         Raises:
+            ReputationBusyError: too many ask at once.
             RahbaError: the ledger cannot be asked, or its entries do not lead to what it signed.
         """
-        async with self._turn:
-            await self._advance()
-            # Trust may take a moment; nobody changes what is read meanwhile.
-            found = await asyncio.to_thread(self._book.standing, agent, caller)
-            return found, _basis(self._read)
+        if self._asking >= MAX_ASKING:
+            raise ReputationBusyError("too many reputations are asked for at once")
+        self._asking += 1
+        try:
+            async with self._turn:
+                await self._advance()
+                if (
+                    caller is not None
+                ):  # it may take a moment; nobody changes what is read meanwhile
+                    _ = await asyncio.to_thread(self._book.trust, caller)
+                return self._book.standing(agent, caller), _basis(self._read)
+        finally:
+            self._asking -= 1
 
     async def catch_up(self) -> Basis:
         """Read up to the newest checkpoint; see :meth:`standing` for what can go wrong."""

@@ -162,6 +162,7 @@ KINDS: Final[dict[str, Kind]] = {
     "not_witnessed": Kind(503, "Too few witnesses cosigned the checkpoint"),
     "not_evidence": Kind(422, "The evidence proves nothing"),
     "bad_dealings": Kind(500, "Kept sums of dealings cannot be read"),
+    "reputation_busy": Kind(503, "Too many reputations are asked for at once"),
     "not_audited": Kind(503, "The log is not audited that far"),
     "witness_unreachable": Kind(503, "A witness cannot be reached"),
     "rolled_back": Kind(500, "A witness has seen more of the log than the ledger has"),

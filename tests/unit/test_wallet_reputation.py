@@ -16,7 +16,7 @@ from tests.fixtures.wallet import LedgerRig, did, memory_rig
 from wallet.auditor import NotAuditedError
 from wallet.errors import LedgerCorruptError, LedgerUnavailableError
 from wallet.ports import Entry, TxView
-from wallet.reputation import Reputations, recompute
+from wallet.reputation import MAX_ASKING, ReputationBusyError, Reputations, recompute
 
 __all__ = ["memory_rig"]
 
@@ -143,6 +143,17 @@ async def test_a_checkpoint_from_behind_changes_nothing_that_was_proven(log: Dea
     newest = await found.standing(did("seller-1"))
     log.note = old
     assert await found.standing(did("seller-1")) == newest
+
+
+async def test_a_flood_of_questions_is_refused_beyond_a_limit_and_leaves_nothing_behind(
+    log: DealLog,
+) -> None:
+    found = Reputations(log.ledger)
+    questions = [found.standing(did("seller-1"), did("buyer-1")) for _ in range(MAX_ASKING + 5)]
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    refused = [one for one in answers if isinstance(one, ReputationBusyError)]
+    assert len(refused) == 5
+    assert (await found.standing(did("seller-1")))[0].deals == 3
 
 
 async def test_a_log_that_does_not_verify_is_reported_and_its_figures_are_not_taken(
