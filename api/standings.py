@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from rahba.beta import Interval
+from rahba.dealings import Tally
 from rahba.encoding import Json
 from rahba.standing import Personal, Standing, Weights
 from wallet.reputation import Basis
@@ -35,6 +36,11 @@ def standing_document(one: Standing, basis: Basis) -> dict[str, Json]:
         "personal": None if one.personal is None else _personal(one.personal),
         "reasons": list(one.reasons),
     }
+
+
+def glance_document(rate: Interval, tally: Tally) -> dict[str, Json]:
+    """Return what a list says of an agent's standing."""
+    return {**_rate(rate), "deals": tally.deals, "counterparties": tally.counterparties}
 
 
 def _personal(own: Personal) -> dict[str, Json]:

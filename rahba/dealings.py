@@ -90,6 +90,13 @@ class Pair:
         return self.failed // growth(day)
 
 
+class Tally(NamedTuple):
+    """How many deals a payee has kept, and with how many payers."""
+
+    deals: int
+    counterparties: int
+
+
 class Dealings:
     """The pairs of a whole log. Adding outcomes in another order leads to the same digest."""
 
@@ -101,6 +108,7 @@ class Dealings:
         self.unit_fals = unit_fals
         self._payees: dict[str, dict[str, Pair]] = {}
         self._payers: dict[str, dict[str, Pair]] = {}
+        self._tallies: dict[str, Tally] = {}
 
     def add(self, outcome: Outcome) -> None:
         """Add one outcome."""
@@ -112,6 +120,7 @@ class Dealings:
         if outcome.ending == "kept":
             pair.deals += 1
             pair.kept += grown
+            self._count(outcome.payee, 1, pair.deals == 1)
         elif outcome.ending == "unclear":
             pair.unclear += 1
         else:
@@ -125,6 +134,10 @@ class Dealings:
     def paid_by(self, payer: str) -> Mapping[str, Pair]:
         """Return with whom a payer dealt."""
         return self._payers.get(payer, {})
+
+    def tally(self, payee: str) -> Tally:
+        """Return how many deals a payee has kept."""
+        return self._tallies.get(payee, Tally(0, 0))
 
     @property
     def payees(self) -> Iterable[str]:
@@ -163,9 +176,15 @@ class Dealings:
                 pair = found._pair(payer, payee)
                 for field, said in zip(fields(pair), sums, strict=True):
                     setattr(pair, field.name, int(said))
+                found._count(payee, pair.deals, pair.deals > 0)
         except (ValueError, IndexError, BadInputError) as error:
             raise BadDealingsError("not kept sums of dealings") from error
         return found
+
+    def _count(self, payee: str, deals: int, new: bool) -> None:
+        if deals:
+            before = self.tally(payee)
+            self._tallies[payee] = Tally(before.deals + deals, before.counterparties + new)
 
     def _pair(self, payer: str, payee: str) -> Pair:
         ours = self._payers.setdefault(payer, {})

@@ -224,8 +224,12 @@ class ReputationBook:
         Nobody's is above 1000, a newcomer's is 50.
         """
         trust = self.trust(caller) if caller is not None else None
-        rate = self._judged(agent).rate() if trust is None else self._view(agent, trust).rate
+        rate = self.rate(agent) if trust is None else self._view(agent, trust).rate
         return rate.low
+
+    def rate(self, agent: str) -> Interval:
+        """Return the success rate that all its payers speak for."""
+        return self._judged(agent).rate()
 
     def trust(self, caller: str) -> Trust | None:
         """Return whom a caller may believe; ``None`` if it has no deals of its own to go by."""
@@ -248,10 +252,10 @@ class ReputationBook:
             at_ms=self._at_ms,
             rate=evidence.rate(),
             evidence=evidence,
-            deals=sum(pair.deals for pair in pairs.values()),
+            deals=self.dealings.tally(agent).deals,
             failures=sum(pair.failures for pair in pairs.values()),
             unclear=sum(pair.unclear for pair in pairs.values()),
-            counterparties=sum(1 for pair in pairs.values() if pair.deals),
+            counterparties=self.dealings.tally(agent).counterparties,
             effective=_effective(pairs, day_of(self._at_ms)),
             fees_fals=sum(pair.fees_fals for pair in pairs.values()),
             amount_fals=sum(pair.amount_fals for pair in pairs.values()),

@@ -15,6 +15,8 @@ import logging
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from rahba.beta import Interval
+from rahba.dealings import Tally
 from rahba.errors import RahbaError, RemoteError
 from rahba.note import Checkpoint, open_checkpoint
 from rahba.standing import ReputationBook, Standing
@@ -53,8 +55,9 @@ class Basis(NamedTuple):
 class Reputations:
     """The reputations of one ledger's accounts, for the tasks of one event loop.
 
-    ``lower_bound`` answers at once, from what was read so far: for rankings. ``standing`` reads up
-    to the newest checkpoint first. With ``file`` a later process goes on where this one stopped.
+    ``lower_bound`` and ``glance`` answer at once, from what was read so far: for rankings and
+    lists. ``standing`` reads up to the newest checkpoint first. With ``file`` a later process goes
+    on where this one stopped.
     """
 
     def __init__(self, ledger: Ledger, *, file: Path | None = None) -> None:
@@ -74,6 +77,10 @@ class Reputations:
     def lower_bound(self, agent: str) -> int:
         """Return a success rate (thousandths) that the true one exceeds with 95 %."""
         return self._book.lower_bound(agent)
+
+    def glance(self, agent: str) -> tuple[Interval, Tally]:
+        """Return a success rate and the deals that were kept, from what was read so far."""
+        return self._book.rate(agent), self._book.dealings.tally(agent)
 
     async def standing(self, agent: str, caller: str | None = None) -> tuple[Standing, Basis]:
         """Return all that is known of an agent under the newest checkpoint.

@@ -11,6 +11,9 @@ import msgspec
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from api.http.fields import Document, Fals, Millis
+from api.http.standings import GlanceDocument
+
 # The form of ids is told here and checked by the kernel, whose errors say more.
 Id = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{32}$"})]
 Digest = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
@@ -24,10 +27,6 @@ Tile = Annotated[str, Path(json_schema_extra={"pattern": "^[0-9a-zA-Z./]{1,128}$
 
 Responses = dict[int | str, dict[str, Any]]
 
-Fals = Field(
-    description="an amount: a string of whole fals, 1 RHB = 10^9 fals", examples=["2000000"]
-)
-Millis = Field(description="milliseconds since the Unix epoch")
 _TITLES: Final = {
     200: "It is done",
     202: "It is under way",
@@ -44,12 +43,6 @@ _TITLES: Final = {
     503: "A part of the market cannot be reached",
     504: "It took too long",
 }
-
-
-class Document(BaseModel):
-    """The base: nothing that is not named here is in an answer."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class ProblemDocument(BaseModel):
@@ -116,7 +109,7 @@ class SkillDocument(Document):
 
 
 class AgentDocument(Document):
-    """An agent on the market; ``card`` is its signed card (base64)."""
+    """An agent on the market; ``card`` is its signed card (base64), ``success`` its reputation."""
 
     id: str
     name: str
@@ -127,6 +120,7 @@ class AgentDocument(Document):
     skills: list[SkillDocument]
     lease_until: int = Millis
     digest: str
+    success: GlanceDocument
     reasons: list[str]
     card: str | None = None
 

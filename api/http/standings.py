@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from api.http.documents import Document, Fals, Millis
+from api.http.fields import Document, Fals, Millis
 
 _Thousandths = Field(ge=0, le=1_000, description="thousandths")
 _Deals = Field(ge=0, description="thousandths of an ordinary deal")
@@ -24,6 +24,16 @@ class RateDocument(Document):
     mean: int = _Thousandths
     low: int = _Thousandths
     high: int = _Thousandths
+
+
+class GlanceDocument(RateDocument):
+    """A success rate, and how many deals with how many counterparties were settled for it.
+
+    As of what the gateway has read of the log: ``/reputation`` tells of which entries.
+    """
+
+    deals: int
+    counterparties: int
 
 
 class EvidenceDocument(Document):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from rahba.dealings import HALF_LIFE_DAYS, Outcome
 from tests.fixtures.deals import FEE, book_of, deal, failure, fees_for, town
 
 NEWCOMER = 50
-STRANGERS_BEST = 721  # the bound that 8 deals' worth of evidence gives, and more never does
+STRANGERS_BEST = 716  # what 8 kept deals give: strangers are worth less, all together
 
 
 def ring(buyers: int, seller: str) -> list[Outcome]:
@@ -178,3 +181,33 @@ def test_a_buyer_that_lets_holds_lapse_everywhere_has_no_say_anywhere() -> None:
 def test_on_a_ledger_that_takes_no_fees_nobody_gains_a_reputation() -> None:
     free = [item._replace(fee_fals=0) for item in ring(1_000, "sybil")]
     assert book_of(free).lower_bound("sybil") == NEWCOMER
+
+
+def test_the_costs_in_the_docs_are_the_costs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reputation.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| ([\d,]+) \| ([\d,]+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE
+    )
+    assert len(rows) == 4
+    for row in rows:
+        deals, fees, *bounds = (int(cell.replace(",", "")) for cell in row)
+        made_up, real = ring(deals, "sybil"), town(deals, "honest")
+        assert fees_for(made_up) == fees_for(real, "honest") == fees * FEE
+        book = book_of(made_up, real)
+        found = [
+            book.lower_bound(agent, caller)
+            for caller in (None, "customer-0")
+            for agent in ("sybil", "honest")
+        ]
+        assert found == bounds
+    good = town(40, "seller")
+    for past, told in ((10, "96 for 105 fees"), (1, "1 for 15\nfees")):
+        made_up = [deal(f"x-{n}", f"shill-{k}") for n in range(5) for k in range(past)]
+        blame = [failure(f"x-{n}", "seller") for n in range(5)]
+        harm = book_of(good).lower_bound("seller") - book_of(good, made_up, blame).lower_bound(
+            "seller"
+        )
+        assert f"{harm} for {(fees_for(made_up) + fees_for(blame)) // FEE}" in told.replace(
+            "\n", " "
+        )
+        assert told in text

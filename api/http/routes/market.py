@@ -29,6 +29,7 @@ from api.http.gateway import Gateway, gateway_of
 from api.http.idempotency import Answer, Reservation, request_hash
 from api.http.reading import form, json_body
 from api.http.replies import Reply
+from api.standings import glance_document
 from broker.ports import Listing
 from broker.ports import Query as Search
 from rahba.encoding import b64
@@ -135,7 +136,8 @@ async def list_agents(  # noqa: PLR0917  # one argument a query field
     cursor: Annotated[str | None, Query(max_length=512)] = None,
 ) -> Response:
     """Return the agents on the market, best first, with the reasons for their places."""
-    page = await gateway_of(request).parts.broker.directory.find(
+    gateway = gateway_of(request)
+    page = await gateway.parts.broker.directory.find(
         Search(
             skill=None if skill is None else check_skill(skill),
             text=q,
@@ -145,7 +147,7 @@ async def list_agents(  # noqa: PLR0917  # one argument a query field
         )
     )
     agents = [
-        _agent(listing) | {"reasons": list(reasons)}
+        _agent(listing, gateway) | {"reasons": list(reasons)}
         for listing, reasons in zip(page.listings, page.reasons, strict=True)
     ]
     return Reply({"agents": agents, "next_cursor": page.next_cursor})
@@ -158,7 +160,7 @@ async def read_agent(request: Request, agent: Did) -> Response:
     listing = await gateway_of(request).parts.broker.directory.get(agent)
     if listing is None:
         raise UnknownAgentError("no such agent is on the market now", agent=agent)
-    return Reply(_agent(listing) | {"reasons": [], "card": b64(listing.raw)})
+    return Reply(_agent(listing, gateway_of(request)) | {"reasons": [], "card": b64(listing.raw)})
 
 
 async def _deploy(
@@ -207,7 +209,7 @@ def _deployed(record: Deployment, headers: dict[str, str]) -> Response:
     return Reply(msgspec.to_builtins(record), 202, headers | where)
 
 
-def _agent(listing: Listing) -> dict[str, object]:
+def _agent(listing: Listing, gateway: Gateway) -> dict[str, object]:
     card = listing.card
     return {
         "id": card.agent,
@@ -219,6 +221,7 @@ def _agent(listing: Listing) -> dict[str, object]:
         "skills": [_skill(entry) for entry in card.skills],
         "lease_until": listing.lease_until_ms,
         "digest": listing.digest,
+        "success": glance_document(*gateway.reputations.glance(card.agent)),
     }
 
 
