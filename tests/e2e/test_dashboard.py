@@ -120,6 +120,25 @@ def test_a_negotiation_shows_its_curve_and_every_signature_checked_here(
         shoot(page, f"negotiation-{scheme}-{width}")
 
 
+def test_sellers_are_shown_with_what_their_settled_deals_say(
+    browser: Browser, market: RunningMarket, busy_market: dict[str, str]
+) -> None:
+    with watched(browser) as page:
+        page.goto(f"{market.url}/")
+        settled = page.locator(".sellers tbody tr", has=page.locator("td.number", has_text="1"))
+        expect(settled.first).to_be_visible()
+        first = page.locator(".sellers tbody tr").first
+        agent = first.get_attribute("data-agent")
+        told = page.request.get(f"{market.url}/v1/agents/{agent}/reputation").json()
+        rate = told["rate"]
+        expect(first.locator(".rate")).to_have_text(f"{rate['mean'] / 10:.1f} %")
+        expect(first.locator("small")).to_have_text(
+            f"{rate['low'] / 10:.1f} % to {rate['high'] / 10:.1f} %"
+        )
+        expect(first.locator("td.number").first).to_have_text(str(told["deals"]))
+        expect(first.locator("td.number").last).to_have_text(str(told["counterparties"]))
+
+
 def test_a_tender_shows_every_seller(
     browser: Browser, market: RunningMarket, busy_market: dict[str, str]
 ) -> None:

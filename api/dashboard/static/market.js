@@ -9,6 +9,7 @@ import { ROWS, events, listen, paused, resume, waiting } from "./feed.js";
 import { clock, rhb, short } from "./format.js";
 import { checkHead, head } from "./ledger.js";
 import { nameOf, online, refreshNames } from "./names.js";
+import { sellersCard } from "./sellers.js";
 import { SignalElement } from "./signals.js";
 
 /** @typedef {import("./feed.js").MarketEvent} MarketEvent */
@@ -316,7 +317,7 @@ class Market extends SignalElement {
       ${bare ? this.#empty() : nothing}
       <div class="columns">
         ${this.#feed()}
-        <div>${this.#talks()}${this.#prices()}</div>
+        <div>${this.#talks()}${sellersCard()}${this.#prices()}</div>
       </div>
     `;
   }

@@ -15,15 +15,19 @@ export function nameOf(did) {
 /** How many agents are listed now; unknown before the first look. */
 export const online = signal(/** @type {number | null} */ (null));
 
+/** Who is listed now, as far as one page goes. */
+export const agents = signal(/** @type {import("./sellers.js").Seller[]} */ ([]));
+
 /** Reads the directory once more; while the gateway is away everything stays as it was. */
 export async function refreshNames() {
   const answer = await fetch("/v1/agents?limit=100").catch(() => null);
   if (!answer?.ok) return;
-  const { agents } = await answer.json();
+  const { agents: listed } = await answer.json();
   const fresh = new Map(names.value);
-  for (const agent of agents) fresh.set(agent.id, agent.name);
+  for (const agent of listed) fresh.set(agent.id, agent.name);
   batch(() => {
     names.value = fresh;
-    online.value = agents.length;
+    agents.value = listed;
+    online.value = listed.length;
   });
 }
