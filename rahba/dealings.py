@@ -11,7 +11,7 @@ Weights are thousandths of an ordinary deal.
 
     >>> book = Dealings(unit_fals=1_000)
     >>> book.add(Outcome("buyer", "seller", 5_000_000, 2_000, 1_700_000_000_000, "kept"))
-    >>> book.paid_to("seller")["buyer"].kept_at(day_of(1_700_000_000_000))
+    >>> book.paid_to("seller")["buyer"].on(day_of(1_700_000_000_000)).kept
     1000
 """
 
@@ -33,12 +33,16 @@ DEAL: Final = 1_000  # an ordinary deal, in thousandths
 MOST: Final = 2_000  # what one deal weighs at most, whatever was paid for it
 WITHDRAWN: Final = 250  # what a promise given back at once weighs
 _PRECISION: Final = 32  # bits
-Ending = Literal["kept", "given_back", "lapsed", "unclear"]
+Ending = Literal["kept", "forfeited", "missed", "given_back", "lapsed", "unclear"]
 """How a hold ended for its payee.
 
 ``kept``: it took at least half. ``given_back``: it took less, or gave the hold back. ``lapsed``: it
-let the hold's time run out. ``unclear``: what happened says nothing about it.
+let the hold's time run out. Of these two nobody knows whether it had agreed to the deal at all.
+Where its own pledge is in the hold, it had: ``forfeited`` is given back with some of that pledge,
+``missed`` is lapsed without a word. ``unclear``: what happened says nothing about it.
 """
+_WITHDRAWN: Final = frozenset({"given_back", "forfeited"})
+_PROVEN: Final = frozenset({"forfeited", "missed"})
 
 
 class Outcome(NamedTuple):
@@ -68,12 +72,13 @@ class BadDealingsError(BadInputError):
 class Pair:
     """All deals between one payer and one payee.
 
-    ``kept`` and ``failed`` are weights, written larger the later (see the module); the numbers and
-    sums after them are as they were.
+    ``kept``, ``proven`` failures and ``claimed`` ones are weights, written larger the later (see
+    the module); the numbers and sums after them are as they were.
     """
 
     kept: int = 0
-    failed: int = 0
+    proven: int = 0
+    claimed: int = 0
     deals: int = 0
     failures: int = 0
     unclear: int = 0
@@ -81,13 +86,23 @@ class Pair:
     amount_fals: int = 0
     last_ms: int = 0
 
-    def kept_at(self, day: int) -> int:
-        """Return what the kept deals weigh on a day, in thousandths."""
-        return self.kept // growth(day)
+    def on(self, day: int) -> Weighed:
+        """Return what the deals weigh on a day."""
+        factor = growth(day)
+        return Weighed(self.kept // factor, self.proven // factor, self.claimed // factor)
 
-    def failed_at(self, day: int) -> int:
-        """Return what the failed ones weigh on a day, in thousandths."""
-        return self.failed // growth(day)
+
+class Weighed(NamedTuple):
+    """What deals weigh, in thousandths: kept, proven to have failed, and claimed to have."""
+
+    kept: int
+    proven: int
+    claimed: int
+
+    @property
+    def failed(self) -> int:
+        """Return what all failures weigh, proven or not."""
+        return self.proven + self.claimed
 
 
 class Tally(NamedTuple):
@@ -125,7 +140,10 @@ class Dealings:
             pair.unclear += 1
         else:
             pair.failures += 1
-            pair.failed += grown
+            if outcome.ending in _PROVEN:
+                pair.proven += grown
+            else:
+                pair.claimed += grown
 
     def paid_to(self, payee: str) -> Mapping[str, Pair]:
         """Return who dealt with a payee."""
@@ -213,7 +231,7 @@ def weight_of(outcome: Outcome, unit_fals: int) -> int:
         return 0
     usual, most = (2, MOST) if outcome.ending == "kept" else (1, DEAL)
     weight = min(most, isqrt(DEAL * DEAL * outcome.fee_fals // (usual * unit_fals)))
-    if outcome.ending == "given_back":
+    if outcome.ending in _WITHDRAWN:
         waited = min(max(outcome.waited, 0), DEAL)
         weight = weight * (WITHDRAWN + (DEAL - WITHDRAWN) * waited // DEAL) // DEAL
     return weight

@@ -4,10 +4,11 @@ The evidence of one payer, in thousandths of a deal (``docs/reputation.md`` deri
 
 1. Its deals with the agent, kept and failed, fade and together weigh no more than ``PAIR_MOST``:
    many deals with one counterparty say little more than a few.
-2. Holds are opened without asking the payee, so a failure counts as far as its payer has a say: up
-   to what it had kept here before; beyond that it is *alleged*, up to one deal, by a payer that
-   paid for many deals elsewhere and let few of them fail. What is alleged never outweighs half of
-   what is kept, but for two deals. A key that paid nobody can blame nobody.
+2. A failure counts if the hold has the payee's own pledge in it. Any other hold is opened without
+   asking the payee, so it counts as far as its payer has a say: up to what it had kept here before;
+   beyond that it is *alleged*, up to one deal, by a payer that paid for many deals elsewhere and
+   let few of them fail. What is alleged never outweighs half of what is kept, but for two deals. A
+   key that paid nobody can blame nobody.
 3. All of it counts for a quarter, and in full as the payer becomes known elsewhere by deals that it
    paid for.
 
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from rahba.beta import Interval, interval
-from rahba.dealings import Dealings, Outcome, Pair, day_of
+from rahba.dealings import Dealings, Outcome, Pair, Weighed, day_of
 from rahba.trust import PAIR_MOST, Limits, Trust, personal_trust, saturated
 
 OWN_MOST: Final = 16_000  # what a caller's own deals with an agent count for at most
@@ -137,18 +138,18 @@ class Standing:
 
 
 class _Payer(NamedTuple):
-    """A payer as a witness: what it paid for in all, by pair saturated, and what failed."""
+    """A payer as a witness: what it paid for and what it says failed, by pair saturated."""
 
     kept: int
-    failed: int
+    claimed: int
 
 
 class _Witness(NamedTuple):
-    """A payer's deals with the agent, and what was kept and what failed with all others."""
+    """A payer's deals with the agent; what was kept with all others, and what it says failed."""
 
-    pair: Weights
+    pair: Weighed
     kept: int
-    failed: int
+    claimed: int
 
     @property
     def counts(self) -> int:
@@ -161,18 +162,20 @@ class _Witness(NamedTuple):
         if not self.kept:
             return 0
         known = 1_000 * self.kept**2 // (self.kept**2 + SAY_HALF**2)
-        return known * self.kept**2 // (self.kept + self.failed) ** 2
+        return known * self.kept**2 // (self.kept + self.claimed) ** 2
 
     def part(self) -> Weights:
         """Return what it says to everybody, as far as its word counts."""
-        kept, failed = self.pair.kept, self.pair.failed
-        alleged = min(max(failed - kept, 0), self.say)
-        return Weights(kept, min(failed, kept), alleged).within(PAIR_MOST).share(self.counts)
+        kept, proven, claimed = self.pair
+        alleged = min(max(claimed - kept, 0), self.say)
+        told = Weights(kept, proven + min(claimed, kept), alleged)
+        return told.within(PAIR_MOST).share(self.counts)
 
     def believed(self, belief: int) -> Weights:
         """Return what it says to somebody who believes it so far (thousandths)."""
-        kept, failed = self.pair.kept, self.pair.failed
-        return Weights(kept, min(failed, kept + max(belief, self.say))).within(PAIR_MOST)
+        kept, proven, claimed = self.pair
+        failed = proven + min(claimed, kept + max(belief, self.say))
+        return Weights(kept, failed).within(PAIR_MOST)
 
 
 class ReputationBook:
@@ -289,14 +292,15 @@ class ReputationBook:
             witness, belief = self._witness(payer, pairs[payer]), trust.belief(payer)
             strangers = strangers.minus(parts[payer])
             if payer == trust.caller:
-                total = total.plus(witness.pair.within(OWN_MOST))
+                own = witness.pair
+                total = total.plus(Weights(own.kept, own.failed).within(OWN_MOST))
                 continue
             known += 1
             strangers = strangers.plus(parts[payer].share(1_000 - belief))
             total = total.plus(witness.believed(belief).share(belief))
         some = strangers.within(STRANGERS_MOST).judged()
         total = total.plus(some)
-        own = pairs.get(trust.caller, Pair())
+        mine = pairs.get(trust.caller, Pair())
         return Personal(
             caller=trust.caller,
             rate=total.rate(),
@@ -304,31 +308,32 @@ class ReputationBook:
             strangers=some.kept + some.failed,
             trust=trust.share(agent),
             known=known,
-            own_deals=own.deals,
-            own_failures=own.failures,
+            own_deals=mine.deals,
+            own_failures=mine.failures,
         )
 
     def _witness(self, payer: str, pair: Pair) -> _Witness:
         day = day_of(self._at_ms)
-        said = Weights(pair.kept_at(day), pair.failed_at(day))
-        every, here = self._payer(payer, day), said.within(PAIR_MOST)
-        kept = every.kept - saturated(said.kept, PAIR_MOST)
-        return _Witness(said, kept, every.failed - here.failed)
+        every, here = self._payer(payer, day), _as_payer(pair.on(day))
+        return _Witness(pair.on(day), every.kept - here.kept, every.claimed - here.claimed)
 
     def _payer(self, payer: str, day: int) -> _Payer:
         found = self._payers.get(payer)
         if found is None:
-            kept = failed = 0
-            for pair in self.dealings.paid_by(payer).values():
-                said = Weights(pair.kept_at(day), pair.failed_at(day))
-                kept += saturated(said.kept, PAIR_MOST)
-                failed += said.within(PAIR_MOST).failed
-            found = self._payers[payer] = _Payer(kept, failed)
+            words = [_as_payer(pair.on(day)) for pair in self.dealings.paid_by(payer).values()]
+            kept, claimed = sum(one.kept for one in words), sum(one.claimed for one in words)
+            found = self._payers[payer] = _Payer(kept, claimed)
         return found
 
 
+def _as_payer(pair: Weighed) -> _Payer:
+    """Return what one pair adds to its payer's word; what is proven is no claim of anybody."""
+    claims = Weights(pair.kept, pair.claimed).within(PAIR_MOST)
+    return _Payer(saturated(pair.kept, PAIR_MOST), claims.failed)
+
+
 def _effective(pairs: Mapping[str, Pair], day: int) -> int:
-    weights = [pair.kept_at(day) for pair in pairs.values()]
+    weights = [pair.on(day).kept for pair in pairs.values()]
     squares = sum(weight * weight for weight in weights)
     return 1_000 * sum(weights) ** 2 // squares if squares else 0
 
@@ -347,7 +352,9 @@ def _reasons(one: Standing) -> list[str]:
             f"and {_decimal(one.evidence.failed)} failed"
         )
     if one.failures:
-        found.append(f"{one.failures} holds were given back or lapsed, as far as their payers say")
+        found.append(
+            f"{one.failures} failed: they count as far as they are proven or their payers known"
+        )
     if one.unclear:
         found.append(f"{one.unclear} holds say nothing about it")
     found.append(

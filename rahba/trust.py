@@ -133,7 +133,7 @@ def _reach(
 def _edges(dealings: Dealings, agent: str, day: int) -> dict[str, int]:
     found = _gone(dealings.paid_by(agent), day)
     for payer, pair in dealings.paid_to(agent).items():
-        came = saturated(pair.kept_at(day), PAIR_MOST) // 2
+        came = saturated(pair.on(day).kept, PAIR_MOST) // 2
         if came:
             found[payer] = found.get(payer, 0) + came
     return found
@@ -141,10 +141,8 @@ def _edges(dealings: Dealings, agent: str, day: int) -> dict[str, int]:
 
 def _gone(pairs: Mapping[str, Pair], day: int) -> dict[str, int]:
     """Return whom somebody paid, each by how much more was kept than failed."""
-    found = {
-        payee: saturated(pair.kept_at(day) - pair.failed_at(day), PAIR_MOST)
-        for payee, pair in pairs.items()
-    }
+    weighed = {payee: pair.on(day) for payee, pair in pairs.items()}
+    found = {payee: saturated(one.kept - one.failed, PAIR_MOST) for payee, one in weighed.items()}
     return {payee: weight for payee, weight in found.items() if weight}
 
 

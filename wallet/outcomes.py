@@ -85,8 +85,10 @@ class OpenHold(msgspec.Struct, gc=False):
     opened: int
     expires: int
     payee_share: int | None  # basis points, if it names an arbiter
+    bail: int  # what its payee pledged, in fals
     fees: int
     taken: int = 0
+    forfeited: int = 0
     disputed: bool = False
 
 
@@ -103,9 +105,15 @@ class OpenHolds:
         The log was written by the machine (:mod:`wallet.machine`): what it refuses is not in there.
         """
         if isinstance(tx, Hold):
-            share = tx.arbitration.payee_share if tx.arbitration is not None else None
             self.holds[name] = OpenHold(
-                tx.account, tx.payee, int(tx.amount), log_time, tx.expires, share, int(tx.fee)
+                payer=tx.account,
+                payee=tx.payee,
+                amount=int(tx.amount),
+                opened=log_time,
+                expires=tx.expires,
+                payee_share=None if tx.arbitration is None else tx.arbitration.payee_share,
+                bail=0 if tx.bail is None else int(tx.bail.amount),
+                fees=int(tx.fee),
             )
             return None
         subject = tx.subject if isinstance(tx, Expire) else tx.hold
@@ -128,6 +136,8 @@ def _ends(hold: OpenHold, tx: HoldTx) -> bool:
         case Dispute():
             hold.disputed = True
             return False
+        case Release():
+            hold.forfeited = int(tx.forfeit)
         case Resolve():
             hold.taken += int(tx.to_payee)
         case Expire() if hold.disputed and hold.payee_share is not None:
@@ -153,15 +163,26 @@ def _outcome(hold: OpenHold, log_time: int, *, given_back: bool) -> Outcome:
 def _ending(hold: OpenHold, *, given_back: bool) -> Ending:
     """Say what the end of a hold says of its payee.
 
-    Who took half or more delivered, as far as anybody can tell. Of a failure with an arbiter in it
-    nothing is known: agreements name none, so it may be the payer's own. A hold that was over
-    before anybody could work says nothing either.
+    1. Who took half or more delivered, as far as anybody can tell.
+    2. Of a failure with an arbiter in it nothing is known: agreements name none, so it may be the
+       payer's own. A hold that was over before anybody could work says nothing either.
+    3. A payee that pledged had agreed. Who takes exactly what it pledged takes what its buyer owes
+       for leaving: the two agreed on one sum for both. What it forfeits, it admits; who never spoke
+       did not show up.
+    4. Of all others one cannot say whether the payee had agreed.
     """
-    if 2 * hold.taken >= hold.amount:
+    if 2 * hold.taken >= hold.amount:  # 1
         return "kept"
-    if hold.payee_share is not None or hold.expires - hold.opened < SHORTEST_MS:
+    if hold.payee_share is not None or hold.expires - hold.opened < SHORTEST_MS:  # 2
         return "unclear"
-    return "given_back" if given_back else "lapsed"
+    if hold.bail:  # 3
+        if hold.taken == hold.bail and given_back:
+            return "unclear"
+        if hold.forfeited:
+            return "forfeited"
+        if not given_back and not hold.taken:
+            return "missed"
+    return "given_back" if given_back else "lapsed"  # 4
 
 
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

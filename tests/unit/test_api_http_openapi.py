@@ -11,6 +11,7 @@ import orjson
 
 import api.http.__main__
 from api.http.app import write_openapi
+from api.http.fields import Document
 from api.http.routes import calls, ledger, market, process, reputation, talks
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -44,3 +45,10 @@ def test_every_route_of_the_api_is_described() -> None:
         served |= {route.path for route in module.router.routes}
     assert len(served) > 25
     assert {path.replace("{tile:path}", "{tile}") for path in served} == described
+
+
+def test_no_answer_may_have_a_field_that_its_model_does_not_name() -> None:
+    forms = Document.__subclasses__()
+    assert len(forms) > 25
+    open_forms = [form.__name__ for form in forms if form.model_config.get("extra") != "forbid"]
+    assert open_forms == []

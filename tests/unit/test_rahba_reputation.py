@@ -6,6 +6,7 @@ import random
 from decimal import getcontext
 from fractions import Fraction
 from math import comb
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from rahba.dealings import (
     HALF_LIFE_DAYS,
     BadDealingsError,
     Dealings,
+    Ending,
     Outcome,
     growth,
     weight_of,
@@ -83,7 +85,7 @@ def test_more_kept_never_lowers_the_bound_and_more_failed_never_raises_it(
 
 def test_a_deal_counts_half_after_ninety_days() -> None:
     pair = dealings_of([deal("buyer", "seller", days_ago=HALF_LIFE_DAYS)]).paid_to("seller")
-    assert pair["buyer"].kept_at(TODAY) == 500
+    assert pair["buyer"].on(TODAY).kept == 500
     assert growth(TODAY) == 2 * growth(TODAY - HALF_LIFE_DAYS)
 
 
@@ -142,6 +144,8 @@ def test_a_hold_given_back_at_once_weighs_a_quarter_of_one_that_lapsed() -> None
         weight_of(failure("b", "s", "given_back", waited=waited), FEE) for waited in (0, 500, 1_000)
     ]
     assert weights == [250, 625, 1_000]
+    assert weight_of(failure("b", "s", "forfeited", waited=500), FEE) == 625
+    assert weight_of(failure("b", "s", "missed"), FEE) == 1_000
     assert weight_of(failure("b", "s", "lapsed"), FEE) == 1_000
     assert weight_of(failure("b", "s", "unclear"), FEE) == 0
 
@@ -191,7 +195,7 @@ def test_a_book_that_grows_tells_what_one_made_at_once_tells(data: st.DataObject
         amount_fals=st.integers(0, 10**12),
         fee_fals=st.integers(0, 9 * FEE),
         ended_ms=st.integers(NOW_MS - 300 * DAY_MS, NOW_MS),
-        ending=st.sampled_from(["kept", "given_back", "lapsed", "unclear"]),
+        ending=st.sampled_from(get_args(Ending)),
         waited=st.integers(0, 1_000),
     ).filter(lambda item: item.payer != item.payee)
     outcomes = data.draw(st.lists(outcome, max_size=30))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -131,6 +132,28 @@ def test_holds_of_made_up_keys_harm_nobody_however_many_there_are(ending: str) -
     assert attacked.standing("seller").rate == clean.standing("seller").rate
     assert attacked.lower_bound("seller", "customer-2") == clean.lower_bound("seller", "customer-2")
     assert attacked.standing("seller").failures == 5_000, "they are shown all the same"
+
+
+@pytest.mark.parametrize("ending", ["missed", "forfeited"])
+def test_failures_that_a_sellers_own_pledge_proves_count_whoever_the_buyers_are(
+    ending: Literal["missed", "forfeited"],
+) -> None:
+    good = town(40, "seller")
+    proven = [failure(f"new-{n}", "seller", ending, waited=500) for n in range(20)]
+    before, after = book_of(good), book_of(good, proven)
+    assert after.lower_bound("seller") < before.lower_bound("seller") - 50
+    assert after.standing("seller").evidence.failed > 2_000
+    customer = [book.lower_bound("seller", "customer-1") for book in (before, after)]
+    assert customer[1] < customer[0] - 20
+
+
+def test_who_was_left_alone_by_its_sellers_loses_no_say_by_it() -> None:
+    past = [deal("buyer", f"shop-{n}") for n in range(12)]
+    missed = [failure("buyer", f"bad-{n}", "missed") for n in range(50)]
+    claim = [failure("buyer", "seller")]
+    told = [book_of(past, more, claim).standing("seller").evidence for more in ([], missed)]
+    assert told[0] == told[1]
+    assert told[0].failed > 300
 
 
 def test_a_customer_alleges_no_more_failures_than_it_has_kept_deals() -> None:

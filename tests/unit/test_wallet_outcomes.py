@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,6 +117,35 @@ def test_a_silent_arbiter_leaves_the_share_of_the_hold(log: DealLog) -> None:
     assert only(log)[2:6:3] == (750, "kept")
 
 
+def test_a_pledged_hold_that_nobody_spoke_of_again_was_missed(log: DealLog) -> None:
+    hold = log.hold("buyer", "seller", 1_000, bail=100)
+    log.close_interval(after_ms=60_000)
+    assert log.expire(hold)
+    assert only(log).ending == "missed"
+
+
+@pytest.mark.parametrize(
+    ("forfeit", "ending"), [(100, "forfeited"), (1, "forfeited"), (0, "given_back")]
+)
+def test_who_forfeits_a_pledge_admits_the_failure(log: DealLog, forfeit: int, ending: str) -> None:
+    hold = log.hold("buyer", "seller", 1_000, bail=100)
+    log.close_interval(after_ms=30_000)
+    assert log.release(hold, "seller", forfeit)
+    assert only(log)[5:] == (ending, 500)
+
+
+@pytest.mark.parametrize(
+    ("taken", "ending"), [(100, "unclear"), (99, "given_back"), (101, "given_back"), (600, "kept")]
+)
+def test_a_buyer_that_leaves_a_deal_and_pays_for_it_makes_no_failure_of_its_seller(
+    log: DealLog, taken: int, ending: str
+) -> None:
+    hold = log.hold("buyer", "seller", 1_000, bail=100)
+    log.close_interval()
+    assert log.capture(hold, "seller", taken)
+    assert only(log).ending == ending
+
+
 def test_stakes_that_end_are_nobodys_deals(log: DealLog) -> None:
     log.hold("buyer", "seller")
     log.do(Stake, "buyer", amount="50000")
@@ -205,7 +236,9 @@ def test_the_frontier_has_the_roots_of_the_whole_tree(size: int) -> None:
 
 
 STEPS = st.tuples(
-    st.sampled_from(["hold", "arbitrated", "capture", "part", "release", "dispute", "resolve"]),
+    st.sampled_from(
+        ["hold", "arbitrated", "pledged", "capture", "part", "release", "dispute", "resolve"]
+    ),
     st.integers(0, 2),
     st.integers(0, 2),
     st.integers(0, 1_000),
@@ -216,14 +249,18 @@ def step(log: DealLog, holds: list[tuple[str, str]], move: tuple[str, int, int, 
     kind, one, other, amount = move
     hold, payee = holds[amount % len(holds)] if holds else ("0" * 64, "agent-0")
     match kind:
-        case "hold" | "arbitrated":
-            rules = ARBITRATION if kind == "arbitrated" else None
+        case "hold" | "arbitrated" | "pledged":
+            words: dict[str, Any] = {
+                "arbitrated": {"arbitration": ARBITRATION},
+                "pledged": {"bail": 50},
+            }
             payee = f"agent-{(one + 1 + other % 2) % 3}"
-            holds.append((log.hold(f"agent-{one}", payee, amount + 1, arbitration=rules), payee))
+            made = log.hold(f"agent-{one}", payee, amount + 1, **words.get(kind, {}))
+            holds += [(made, payee)] if made else []
         case "capture" | "part":
             log.capture(hold, payee, amount, final=kind == "capture")
         case "release":
-            log.release(hold, payee)
+            log.release(hold, payee, forfeit=20 if one else 0)
         case "dispute":
             log.dispute(hold, payee)
         case "resolve":
