@@ -272,6 +272,8 @@ class ReputationBook:
     def _told(self, agent: str) -> Weights:
         """Return what all payers say of an agent, each as far as its word counts."""
         pairs, parts = self.dealings.paid_to(agent), self._parts.get(agent)
+        if not pairs:  # anybody may ask for anybody: nothing is kept of strangers
+            return Weights()
         if parts is None:
             parts, stale = self._parts.setdefault(agent, {}), set(pairs)
         else:
@@ -287,7 +289,7 @@ class ReputationBook:
     def _view(self, agent: str, trust: Trust) -> Personal:
         """Return an agent as a caller sees it: who is no stranger is taken out and weighed anew."""
         strangers, total, known = self._told(agent), Weights(), 0
-        pairs, parts = self.dealings.paid_to(agent), self._parts[agent]
+        pairs, parts = self.dealings.paid_to(agent), self._parts.get(agent, {})
         for payer in {trust.caller, *trust.shares} & pairs.keys():
             witness, belief = self._witness(payer, pairs[payer]), trust.belief(payer)
             strangers = strangers.minus(parts[payer])

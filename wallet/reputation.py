@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 from rahba.beta import Interval
 from rahba.dealings import Tally
-from rahba.errors import RahbaError, RemoteError
-from rahba.note import Checkpoint, open_checkpoint
+from rahba.errors import BadSignatureError, RahbaError, RemoteError
+from rahba.note import BadNoteError, Checkpoint, open_checkpoint
 from rahba.standing import ReputationBook, Standing
 from wallet.audit import Audit, Progress, Report
 from wallet.auditor import NotAuditedError
@@ -32,7 +32,7 @@ EVERY_S: Final = 2.0
 MAX_ASKING: Final = 64
 AGAIN_S: Final = 10.0
 SAVE_AFTER: Final = 20_000  # entries that are read again after a start rather than written down
-_PAGE: Final = 200  # some milliseconds of work, then others have their turn
+_PAGE: Final = 100  # some milliseconds of work, then others have their turn
 _log: Final = logging.getLogger(__name__)
 
 
@@ -153,8 +153,15 @@ class Reputations:
             raise NotAuditedError("the ledger shows less than before", size=checkpoint.size)
 
     async def _checkpoint(self) -> Checkpoint:
-        vkey = self._read.vkey or await self._ledger.verifier_key()
-        return open_checkpoint(await self._ledger.checkpoint(), vkey)
+        note, known = await self._ledger.checkpoint(), self._read.vkey
+        if known:
+            with contextlib.suppress(BadNoteError, BadSignatureError):
+                return open_checkpoint(note, known)
+        vkey = await self._ledger.verifier_key()
+        if known and vkey != known:
+            _log.warning("the ledger is another one than before: reputations are read anew")
+            self._begin(OutcomeLog())
+        return open_checkpoint(note, vkey)
 
     async def _page(self, size: int) -> None:
         start = self._read.read_size

@@ -12,7 +12,7 @@ from typing_extensions import override
 from rahba.errors import RahbaError
 from rahba.standing import ReputationBook
 from tests.fixtures.deal_log import DealLog
-from tests.fixtures.wallet import LedgerRig, did, memory_rig
+from tests.fixtures.wallet import START_MS, LedgerRig, did, memory_rig
 from wallet.auditor import NotAuditedError
 from wallet.errors import LedgerCorruptError, LedgerUnavailableError
 from wallet.ports import Entry, TxView
@@ -95,6 +95,32 @@ async def test_a_file_of_another_ledger_is_found_out_and_read_anew(
     with pytest.raises(NotAuditedError, match="signed root"):
         await found.catch_up()
     assert (await found.standing(did("seller-1")))[0].counterparties == 3
+
+
+async def test_another_ledger_at_the_same_address_is_read_from_its_beginning(
+    log: DealLog, tmp_path: Path
+) -> None:
+    file = tmp_path / "reputation.json"
+    before = Reputations(log.ledger, file=file)
+    await before.catch_up()
+    await before.save()
+    new = DealLog(created_ms=START_MS + 1)
+    new.deal("buyer", "seller-1")
+    after = Reputations(new.ledger, file=file)
+    standing, basis = await after.standing(did("seller-1"))
+    assert (standing.deals, basis.size) == (1, len(new.entries_))
+    new.note = log.note
+    with pytest.raises(RahbaError):
+        await after.standing(did("seller-1"))
+
+
+async def test_asking_for_strangers_leaves_nothing_behind(log: DealLog) -> None:
+    found = Reputations(log.ledger)
+    await found.standing(did("seller-1"), did("buyer-1"))
+    kept = len(found._book._parts)
+    for number in range(20):
+        await found.standing(did(f"stranger-{number}"), did("buyer-1"))
+    assert len(found._book._parts) == kept
 
 
 class Liar(DealLog):
