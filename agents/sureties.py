@@ -81,7 +81,7 @@ class Sureties:
             for entry in fresh:  # the newest first: what ends a hold comes before it
                 newest = max(newest, entry.seq)
                 if entry.payload.get("type") in ENDINGS:
-                    ended.add(str(entry.payload.get("hold")))
+                    ended.add(str(entry.payload.get("hold") or entry.payload.get("subject")))
                 elif entry.id not in ended and self._is_ours(entry):
                     watched = Watched(str(entry.payload["agreement"]), now_ms)
                     self._watched.setdefault(entry.id, watched)
