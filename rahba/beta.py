@@ -32,7 +32,6 @@ MAX_EVIDENCE: Final = 1_000_000  # a thousand deals; beyond that the interval is
 _CONTEXT: Final = Context(prec=30, rounding=ROUND_HALF_EVEN)
 _ENOUGH: Final = Decimal("1e-20")
 _TINY: Final = Decimal("1e-40")
-_MAX_STEPS: Final = 2_000
 
 
 class Interval(NamedTuple):
@@ -108,7 +107,8 @@ def _tail(x: Decimal, a: Decimal, b: Decimal) -> Decimal:
 def _fraction(x: Decimal, a: Decimal, b: Decimal) -> Decimal:
     """Return 1 + d1/(1 + d2/(1 + ...)): each step of the loop takes the next d of DLMF 8.17.23."""
     value, upper, lower = Decimal(1), Decimal(1), Decimal(0)
-    for step in range(1, _MAX_STEPS):
+    step, change = 1, Decimal(0)
+    while abs(change - 1) >= _ENOUGH:
         m = step // 2
         if step % 2:
             factor = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
@@ -118,6 +118,5 @@ def _fraction(x: Decimal, a: Decimal, b: Decimal) -> Decimal:
         upper = 1 + factor / upper or _TINY
         change = upper * lower
         value *= change
-        if abs(change - 1) < _ENOUGH:
-            return value
-    raise ArithmeticError("the continued fraction does not settle")
+        step += 1
+    return value

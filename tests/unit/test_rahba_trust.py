@@ -97,3 +97,12 @@ def test_limits_cut_the_far_and_the_light_and_say_so() -> None:
     assert trust.rounds <= 3
     assert trust.shares.get("customer-1"), "the heaviest edge is followed first"
     assert personal_trust(dealings, "customer-0", TODAY, limits) == trust
+
+
+def test_the_trust_of_the_latest_callers_is_kept_and_no_more() -> None:
+    book = book_of(town(300, "seller", elsewhere=0))
+    for number in range(300):
+        assert book.trust(f"customer-{number}") is not None
+    assert len(book._trusts) == 256
+    assert "customer-0" not in book._trusts
+    assert book.trust("customer-299") is book.trust("customer-299")

@@ -273,7 +273,7 @@ def step(log: DealLog, holds: list[tuple[str, str]], move: tuple[str, int, int, 
                 log.expire(name)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(STEPS | st.just(("wait", 0, 0, 0)), max_size=40))
 def test_what_outcomes_tell_is_what_the_machine_did(steps: list[tuple[str, int, int, int]]) -> None:
     """Compare each outcome with the escrow of the state machine that wrote the log."""

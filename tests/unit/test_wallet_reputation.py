@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rahba.standing import ReputationBook
 from tests.fixtures.deal_log import DealLog
 from tests.fixtures.wallet import START_MS, LedgerRig, did, memory_rig
 from wallet.auditor import NotAuditedError
-from wallet.errors import LedgerCorruptError, LedgerUnavailableError
+from wallet.errors import LedgerCorruptError, LedgerUnavailableError, StoreError
 from wallet.ports import Entry, TxView
 from wallet.reputation import MAX_ASKING, ReputationBusyError, Reputations, recompute
 
@@ -180,6 +181,67 @@ async def test_a_flood_of_questions_is_refused_beyond_a_limit_and_leaves_nothing
     refused = [one for one in answers if isinstance(one, ReputationBusyError)]
     assert len(refused) == 5
     assert (await found.standing(did("seller-1")))[0].deals == 3
+
+
+async def test_what_was_read_beyond_a_checkpoint_that_is_shown_is_not_told(
+    log: DealLog, tmp_path: Path
+) -> None:
+    """Sums that a file brings are no more than a claim until a signed root bears them out."""
+    file, old = tmp_path / "reputation.json", log.note
+    log.deal("buyer-1", "seller-1")
+    first = Reputations(log.ledger, file=file)
+    await first.catch_up()
+    await first.save()
+    newest, log.note = log.note, old
+    second = Reputations(log.ledger, file=file)
+    with pytest.raises(NotAuditedError, match="less than before"):
+        await second.standing(did("seller-1"))
+    log.note = newest
+    assert (await second.standing(did("seller-1")))[0] == (await first.standing(did("seller-1")))[0]
+
+
+async def test_while_the_ledger_is_away_lists_say_what_was_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wallet.reputation.EVERY_S", 0.01)
+    monkeypatch.setattr("wallet.reputation.AGAIN_S", 0.01)
+    log = Liar()
+    log.deal("buyer", "seller")
+    found = Reputations(log.ledger)
+    log.lie = "away"
+    running = asyncio.create_task(found.run())
+    await until(lambda: "not up to date" in caplog.text)
+    assert found.glance(did("seller")) == ((500, 50, 950), (0, 0))
+    log.lie = ""
+    await until(lambda: found.glance(did("seller"))[1] == (1, 1))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_file_that_cannot_be_written_is_said_and_harms_nothing(
+    log: DealLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    found = Reputations(log.ledger, file=blocked / "reputation.json")
+    await found.catch_up()
+    await found.save()
+    assert "not kept" in caplog.text
+    assert found.lower_bound(did("seller-1")) > 50
+
+
+async def test_a_copy_with_a_page_missing_is_reported(log: DealLog) -> None:
+    class Torn(DealLog):
+        @override
+        async def pages(self, start: int) -> AsyncIterator[list[Entry]]:
+            yield self.entries_[:5]
+            raise StoreError("a page is missing")
+
+    log.__class__ = Torn
+    report, read = await recompute(log)
+    assert not report.ok
+    assert "a page is missing" in {problem.detail for problem in report.problems}
+    assert read.read_size == 5
 
 
 async def test_a_log_that_does_not_verify_is_reported_and_its_figures_are_not_taken(
