@@ -131,11 +131,13 @@ async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
                 each["name"],
                 ", ".join(offer["skill"] for offer in each["skills"]),
                 ", ".join(_rhb(offer.get("price_fals")) for offer in each["skills"]),
+                f"{each['success']['low'] / 10:.1f}",
+                each["success"]["deals"],
                 short(each["id"]),
             )
             for each in found
         ]
-        print_table(["agent", "skills", "RHB", "id"], rows)
+        print_table(["agent", "skills", "RHB", "success % at least", "deals", "id"], rows)
     elif what == "deployments":
         rows = [(each["name"], each["template"], each["state"], each["id"]) for each in found]
         print_table(["name", "template", "state", "id"], rows)
