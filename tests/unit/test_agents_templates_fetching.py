@@ -252,13 +252,13 @@ async def test_a_redirect_to_loopback_is_refused_where_loopback_is(
 
         async with serving(start=away) as outer:
             port = outer.rpartition(":")[2]
-            check = fetching._check_literal
+            check = fetching.check_literal
 
             def first_passes(url: Any, *, allow_loopback: bool) -> None:
                 if str(url.port) != port:
                     check(url, allow_loopback=allow_loopback)
 
-            monkeypatch.setattr(fetching, "_check_literal", first_passes)
+            monkeypatch.setattr(fetching, "check_literal", first_passes)
             with pytest.raises(UnsafeAddressError):
                 await get(f"{outer}/start", allow_loopback=False)
     assert hits == []

@@ -23,8 +23,15 @@ from agents.templates.crafts.refusals import UnsafeAddressError
 MAX_URL_CHARS: Final = 2_048
 _LOWEST_PORT: Final = 1_024
 _WEB_PORTS: Final = (80, 443)
-# Azure's wire server answers on a public address.
-_METADATA: Final = frozenset({ipaddress.ip_address("168.63.129.16")})
+# Azure's wire server answers on a public address, that of AWS also on a private one.
+_METADATA: Final = frozenset(map(ipaddress.ip_address, ("168.63.129.16", "fd00:ec2::254")))
+# What somebody's own network is made of; link-local addresses are no part of it (metadata).
+_PRIVATE: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"),
+    )
+)
 # What stands for other addresses, and what versions of Python still take for global.
 _NEVER: Final = tuple(
     ipaddress.ip_network(network)
@@ -82,8 +89,25 @@ def _is_odd_number(host: str) -> bool:
     return False
 
 
-def check_address(text: str, *, allow_loopback: bool = False) -> str:
+def check_literal(url: URL, *, allow_loopback: bool = False, allow_private: bool = False) -> None:
+    """Check a host that is an address already: no resolver will be asked about it.
+
+    Raises:
+        UnsafeAddressError: it is one that :func:`check_address` refuses.
+    """
+    host = url.host or ""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return
+    check_address(host, allow_loopback=allow_loopback, allow_private=allow_private)
+
+
+def check_address(text: str, *, allow_loopback: bool = False, allow_private: bool = False) -> str:
     """Return ``text``, an IP address, if it is public.
+
+    ``allow_private`` lets pass loopback and private networks, never link-local addresses or those
+    of metadata services.
 
     Raises:
         UnsafeAddressError: it is ours, private, reserved, multicast, or hides such a one.
@@ -93,7 +117,8 @@ def check_address(text: str, *, allow_loopback: bool = False) -> str:
     except ValueError as error:
         raise UnsafeAddressError("not an IP address", address=text[:64]) from error
     plain = _unmapped(address)
-    if not (_is_public(plain) or (allow_loopback and plain.is_loopback)):
+    allowed = (allow_loopback and plain.is_loopback) or (allow_private and _is_private(plain))
+    if not (allowed or _is_public(plain)):
         raise UnsafeAddressError("the address is not public", address=str(address))
     return text
 
@@ -112,3 +137,7 @@ def _is_public(address: Address) -> bool:
         and not address.is_reserved
         and address not in _METADATA
     )
+
+
+def _is_private(address: Address) -> bool:
+    return address not in _METADATA and any(address in network for network in _PRIVATE)

@@ -10,9 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,17 +20,16 @@ from aiohttp.resolver import ThreadedResolver
 from typing_extensions import override
 from yarl import URL
 
-from agents.templates.crafts.addresses import check_address, check_url
+from agents.templates.crafts.addresses import check_address, check_literal, check_url
+from agents.templates.crafts.bodies import read_body
 from agents.templates.crafts.refusals import (
     PageUnavailableError,
     TooComplexError,
     UnsafeAddressError,
 )
-from rahba.errors import TooLargeError
 
 MAX_REDIRECTS: Final = 5
-_CHUNK_BYTES: Final = 64 * 1024
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TEXTUAL: Final = ("text/html", "application/xhtml+xml", "text/plain")
 _HEADERS: Final = {
     "User-Agent": "rahba-web-to-markdown/1",
@@ -52,17 +49,22 @@ class Page:
 class PublicResolver(AbstractResolver):
     """Resolves names, and refuses to name any address that is not public."""
 
-    def __init__(self, *, allow_loopback: bool = False) -> None:
-        """Refuse loopback too, unless told otherwise."""
+    def __init__(self, *, allow_loopback: bool = False, allow_private: bool = False) -> None:
+        """Refuse loopback and private networks too, unless told otherwise."""
         self._inner = ThreadedResolver()
         self._allow_loopback = allow_loopback
+        self._allow_private = allow_private
 
     @override
     async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
         """Resolve ``host``; one bad address among its answers refuses them all."""
         found = await self._inner.resolve(host, port, _family(family))
         for entry in found:
-            check_address(entry["host"], allow_loopback=self._allow_loopback)
+            check_address(
+                entry["host"],
+                allow_loopback=self._allow_loopback,
+                allow_private=self._allow_private,
+            )
         return found
 
     @override
@@ -109,26 +111,17 @@ async def _follow(
     """Ask, and go where redirects lead, checking each step as if it were the first."""
     url = check_url(address)
     for _ in range(MAX_REDIRECTS + 1):
-        _check_literal(url, allow_loopback=allow_loopback)
+        check_literal(url, allow_loopback=allow_loopback)
         async with session.get(url, allow_redirects=False) as response:
-            if response.status in _REDIRECTS:
-                url = _next(url, response.headers.get("Location", ""))
+            if response.status in REDIRECTS:
+                url = next_url(url, response.headers.get("Location", ""))
                 continue
             return Page(str(url), await _read(response, max_bytes))
     raise TooComplexError("too many redirects", limit=MAX_REDIRECTS)
 
 
-def _check_literal(url: URL, *, allow_loopback: bool) -> None:
-    """Check a host that is an address already: no resolver will be asked about it."""
-    host = url.host or ""
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return
-    check_address(host, allow_loopback=allow_loopback)
-
-
-def _next(url: URL, location: str) -> URL:
+def next_url(url: URL, location: str) -> URL:
+    """Return where a redirect from ``url`` leads, checked as if it were the first."""
     try:
         return check_url(str(url.join(URL(location))))
     except ValueError as error:
@@ -140,22 +133,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> str:
         raise PageUnavailableError("the server refused", status=response.status)
     if response.content_type not in _TEXTUAL:
         raise PageUnavailableError("not a page of text", content_type=response.content_type[:64])
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if encoding not in {"gzip", "identity"}:
-        raise PageUnavailableError("packed in a way that was not asked for")
-    unpack = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-    parts: list[bytes] = []
-    left = max_bytes
-    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-        try:
-            part = unpack.decompress(chunk, left + 1) if unpack else chunk
-        except zlib.error as error:
-            raise PageUnavailableError("the page is damaged") from error
-        left -= len(part)
-        if left < 0:
-            raise TooLargeError("page too large", limit_bytes=max_bytes)
-        parts.append(part)
-    return _text(b"".join(parts), response.charset)
+    return _text(await read_body(response, max_bytes), response.charset)
 
 
 def _text(raw: bytes, charset: str | None) -> str:
