@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from typing_extensions import override
 
+from agents.ports import Vital
 from agents.schema import MAX_INPUT_BYTES, OfferDefinitionError, Signature
 from rahba.errors import RahbaError
 from rahba.ids import check_skill
@@ -103,8 +104,12 @@ class Agent:
         data_policy: Literal["sealed", "logged", "public"] = "sealed",
         capacity: int = 16,
         backlog: int | None = None,
+        vital: Vital | None = None,
     ) -> None:
-        """Name the agent; it works on ``capacity`` jobs at a time, ``backlog`` more may wait."""
+        """Name the agent; it works on ``capacity`` jobs at a time, ``backlog`` more may wait.
+
+        With something ``vital`` elsewhere it is listed only while that answers.
+        """
         if _NAME.fullmatch(name) is None:
             raise OfferDefinitionError(f"not a name for an agent: {name[:70]!r}")
         if not 1 <= capacity <= 1_000:
@@ -116,6 +121,7 @@ class Agent:
         self.data_policy = data_policy
         self.capacity = capacity
         self.backlog = 4 * capacity if backlog is None else backlog
+        self.vital = vital
         self.offers: dict[str, OfferSpec] = {}
 
     def offer(

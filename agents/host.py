@@ -29,10 +29,12 @@ from agents.agent import Agent
 from agents.courier import BACKOFF_S, Courier
 from agents.deployments import HOSTS, Deployment, DeploymentMovedError, Deployments
 from agents.member import Member, Surroundings
-from agents.ports import TaskQueue, WorkMarks
+from agents.ports import DeploymentStore, TaskQueue, WorkMarks
+from agents.pulse import Pulse
 from agents.shelf import CARD_TTL_MS
 from agents.source import Source, agents_in, make_agent
 from agents.template import SelfTestError, template_named
+from agents.templates.crafts.refusals import UnsafeAddressError
 from agents.work import WorkDesk, WorkKey
 from broker import Broker
 from broker.errors import LeaseLostError
@@ -81,7 +83,10 @@ class HeavyWork:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a host works with; everything real is made by the composition root."""
+    """What a host works with; everything real is made by the composition root.
+
+    ``reports`` keeps how bridges are doing; ``allow_private`` lets them lead into our own networks.
+    """
 
     broker: Broker
     ledger: Ledger
@@ -91,6 +96,8 @@ class World:
     faucet: bool = False
     deployments: Deployments | None = None
     heavy: HeavyWork | None = None
+    reports: DeploymentStore | None = None
+    allow_private: bool = False
 
 
 class Host:
@@ -119,6 +126,7 @@ class Host:
             desk=self._desk,
         )
         self._members: dict[str, Member] = {}
+        self._pulses: dict[str, asyncio.Task[None]] = {}
         self._taking: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -166,6 +174,9 @@ class Host:
         member = Member(agent, agent_signer(folder / "key"), source, self._around)
         await member.join()
         self._members[key] = member
+        if agent.vital is not None:
+            pulse = Pulse(member, agent.vital, self._world.clock, self._world.reports, key)
+            self._pulses[key] = asyncio.create_task(pulse.run(), name=f"pulse-{agent.name}")
         _log.info("%s is on the market as %s", agent.name, member.did)
         return member
 
@@ -200,6 +211,7 @@ class Host:
         source = Source("template", record.template, record.name, record.config)
         try:
             agent = await asyncio.to_thread(make_agent, source)
+            self._check_reach(agent)
             await _self_test(record.template, agent)
             member = await self.add(agent, source, key=record.id)
         except RahbaError as error:
@@ -208,6 +220,12 @@ class Host:
             _ = await deployments.move(record.id, "failed", error=f"{error.code}: {error}")
             return
         _ = await deployments.move(record.id, "running", agent=member.did, host=self.did)
+
+    def _check_reach(self, agent: Agent) -> None:
+        """Refuse a bridge into our own networks, whoever wrote its record."""
+        vital = agent.vital
+        if vital is not None and vital.reaches_private and not self._world.allow_private:
+            raise UnsafeAddressError("this host makes no bridges into private networks")
 
     async def _watch(self, deployments: Deployments) -> None:
         """Stop what is to be stopped; take what was deployed while nobody listened."""
@@ -225,10 +243,18 @@ class Host:
         try:
             member = self._members.pop(deployment_id, None)
             if member is not None:
+                await self._quiet(deployment_id)
                 await member.leave(grace_s=GRACE_S)
             _ = await deployments.move(deployment_id, "stopped")
         finally:
             self._taking.discard(deployment_id)
+
+    async def _quiet(self, key: str) -> None:
+        """End a pulse, so that it lists nobody again."""
+        pulse = self._pulses.pop(key, None)
+        if pulse is not None:
+            pulse.cancel()
+            await asyncio.gather(pulse, return_exceptions=True)
 
     # Loops.
 
@@ -253,8 +279,11 @@ class Host:
             self._start(partial(self._take, deployments, deployment_id))
 
     async def _beat(self) -> None:
-        """Renew every lease; list again who fell off, and whose posted offers are the last's."""
-        members = {member.did: member for member in self._members.values()}
+        """Renew every lease; list again who fell off, and whose posted offers are the last's.
+
+        The leases of bridges are renewed by their pulses alone.
+        """
+        members = {each.did: each for each in self._members.values() if each.agent.vital is None}
         self._beats += 1
         gone = await self._world.broker.directory.heartbeat(list(members)) if members else []
         stale = [member.did for member in members.values() if member.is_outdated]
@@ -263,7 +292,7 @@ class Host:
                 await members[did].publish()
         _ = await self._world.broker.directory.sweep()
         if self._beats % FUND_EVERY == 0:
-            for member in members.values():
+            for member in self.members:
                 await member.fund()
 
     async def _guard(self) -> None:
@@ -281,6 +310,7 @@ class Host:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*(self._quiet(key) for key in list(self._pulses)))
         await asyncio.gather(*(member.leave(grace_s=GRACE_S) for member in self.members))
         await self._courier.stop(grace_s=1.0)
         await self._reader.close()

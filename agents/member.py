@@ -13,7 +13,7 @@ from agents.buyer import Buyer
 from agents.courier import Courier
 from agents.errands import Errands
 from agents.seller import Seller
-from agents.shelf import CARD_TTL_MS, build_card, posted_until
+from agents.shelf import CARD_TTL_MS, build_card, lease_ms, posted_until
 from agents.source import Source
 from agents.sureties import Sureties
 from agents.till import LedgerTill
@@ -91,10 +91,14 @@ class Member:
         return self.signer.did
 
     async def join(self) -> None:
-        """Fund the account if need be, take letters, list the card."""
+        """Fund the account if need be, take letters, list the card.
+
+        Something vital elsewhere is looked at first: see :class:`agents.pulse.Pulse`.
+        """
         await self.fund()
         self._around.courier.serve(self.did, self.seller.handle)
-        await self.publish()
+        if self.agent.vital is None:
+            await self.publish()
 
     async def fund(self) -> None:
         """Ask the faucet when the account runs low; an empty faucet is no reason to stay away."""
@@ -113,10 +117,21 @@ class Member:
 
     async def publish(self) -> None:
         """Sign a fresh card and list it."""
-        now_ms = self._around.clock.now_ms()
-        card = build_card(self.agent, self.did, now_ms=now_ms, ttl_ms=CARD_TTL_MS)
+        now_ms, vital = self._around.clock.now_ms(), self.agent.vital
+        ttl_ms = CARD_TTL_MS if vital is None else lease_ms(vital.every_s)
+        card = build_card(self.agent, self.did, now_ms=now_ms, ttl_ms=ttl_ms)
         _ = await self._around.broker.directory.publish(seal(CARD_TYPE, card, self.signer))
         self._shown_until = posted_until(now_ms)
+
+    async def renew(self) -> None:
+        """Renew the lease; list the card again where it fell off or its offers are the last's."""
+        gone = await self._around.broker.directory.heartbeat([self.did])
+        if (gone or self.is_outdated) and not self.seller.closing:
+            await self.publish()
+
+    async def withdraw(self) -> None:
+        """Take the card off the market; whoever knows the agent may still write to it."""
+        await self._around.broker.directory.remove(self.did)
 
     @property
     def is_outdated(self) -> bool:

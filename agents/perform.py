@@ -29,7 +29,7 @@ _TRIAL_MS: Final = 30_000
 
 
 class JobFailedError(RemoteError):
-    """The seller's function raised; nothing is paid."""
+    """The seller's function raised; nothing is paid. A function may raise a kind of its own."""
 
     code = "job_failed"
 
@@ -126,7 +126,7 @@ class Workbench:
                     running = _in_thread(spec.function, fields, spec.skill, leave)
                     leave = _nothing
                     output, cpu_ms = await running
-        except BadInputError:
+        except (BadInputError, JobFailedError):
             raise
         except Exception as error:  # the supervised boundary: the function is somebody's own code
             if scope.expired():

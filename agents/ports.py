@@ -128,6 +128,28 @@ class TaskQueue(Protocol):
         ...
 
 
+class Vital(Protocol):
+    """What must be alive elsewhere for an agent to be on the market: a bridge's other end."""
+
+    @property
+    def every_s(self) -> float:
+        """Return how often it is to be looked at, in seconds; a lease lasts three times that."""
+        ...
+
+    @property
+    def reaches_private(self) -> bool:
+        """Say whether it may be on this machine or in a private network."""
+        ...
+
+    async def check(self) -> int:
+        """Look at it; return how long it took to answer, in milliseconds.
+
+        Raises:
+            RahbaError: it is not there, or no longer what it was; retryable if that may pass.
+        """
+        ...
+
+
 class Till(Protocol):
     """A seller's way to its money. Every call may be repeated: it takes effect once."""
 

@@ -30,6 +30,11 @@ DEFAULT_STRATEGY: Final = "best"
 _MANDATE_MS: Final = 24 * 3_600 * 1_000
 
 
+def lease_ms(every_s: float) -> int:
+    """Return how long a lease lasts that is renewed every so many seconds: three times that."""
+    return max(1_000, int(3_000 * every_s))
+
+
 def posted_until(now_ms: int) -> int:
     """Return until when an offer posted now is firm: 20 to 40 minutes from now."""
     return (now_ms // WINDOW_MS + 2) * WINDOW_MS

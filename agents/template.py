@@ -44,6 +44,8 @@ BUILT_IN: Final[dict[str, str]] = {
     "code-format": "agents.templates.code_format:CodeFormat",
     "concierge": "agents.templates.concierge:Concierge",
 }
+# Deployed by listing a URL, and by nobody's hand: their settings say what was seen there.
+BRIDGES: Final[dict[str, str]] = {"a2a": "agents.foreign.bridge:A2aBridge"}
 
 _log: Final = logging.getLogger(__name__)
 
@@ -123,29 +125,40 @@ def registry() -> dict[str, Template]:
     """Return every template that loads, by name: our own first, then those of other packages."""
     found: dict[str, Template] = {}
     for place in BUILT_IN.values():
-        module, _, attribute = place.partition(":")
-        template = getattr(importlib.import_module(module), attribute)()
+        template = _loaded(place)
         found[template.name] = template
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        if entry.value in BUILT_IN.values() or entry.name in found:
+        if entry.value in BUILT_IN.values() or entry.name in {*found, *BRIDGES}:
             continue
         try:
             template = entry.load()()
         except Exception as error:  # noqa: BLE001  # the supervised boundary: others' packages
             _log.warning("template %s cannot be loaded", entry.name, exc_info=error)
             continue
-        if isinstance(template, Template) and template.name not in found:
+        if isinstance(template, Template) and template.name not in {*found, *BRIDGES}:
             found[template.name] = template
     return found
 
 
+@lru_cache(maxsize=1)
+def bridges() -> dict[str, Template]:
+    """Return the templates that listings make use of; :func:`registry` has none of them."""
+    return {name: _loaded(place) for name, place in BRIDGES.items()}
+
+
+def _loaded(place: str) -> Template:
+    module, _, attribute = place.partition(":")
+    template: Template = getattr(importlib.import_module(module), attribute)()
+    return template
+
+
 def template_named(name: str) -> Template:
-    """Return one template.
+    """Return one template, a bridge's too.
 
     Raises:
         UnknownTemplateError: there is none of this name.
     """
-    template = registry().get(name)
+    template = bridges().get(name) if name in BRIDGES else registry().get(name)
     if template is None:
         raise UnknownTemplateError(f"no template is called {name[:64]!r}")
     return template

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -41,7 +40,7 @@ _METHODS: Final[dict[Protocol, dict[Verb, str]]] = {
 }
 _MODES: Final = ["text/plain", "application/json"]
 _ASKED_AGAIN_S: Final = (0.2, 0.5, 1.0, 2.0)
-_CANCEL_S: Final = 2.0
+_CANCEL_S: Final = 1.0
 # What the caller can mend: invalid parameters, and content of a type the agent does not take.
 _CALLERS_DOING: Final = frozenset({-32602, -32005})
 _UNKNOWN_METHOD: Final = -32601
@@ -114,28 +113,20 @@ async def send(target: Target, wish: Wish, *, within_s: float) -> Reply:
         ForeignFailedError: it fails, rejects, or wants to talk on.
         ForeignUnreachableError, ForeignAnswerError: as for any question.
     """
-    loop = asyncio.get_running_loop()
-    until = loop.time() + within_s
-
-    def left() -> Target:
-        remaining_s = max(0.1, until - loop.time())
-        return replace(target, reach=replace(target.reach, timeout_s=remaining_s))
-
+    until = asyncio.get_running_loop().time() + within_s
     try:
-        found = await _ask(left(), "send", _message(target, wish), wish.id)
-        found = _opened(found)
-        pauses = _pauses()
-        while (state := _state(found)) in _UNDER_WAY:
-            await _pause(next(pauses), until - loop.time(), lambda: _cancel(target, found))
-            found = await _ask(left(), "get", _named(target, _task_id(found)), wish.id)
+        found = await _ask(_until(target, until), "send", _message(target, wish), wish.id)
+        found = await _settled(target, _opened(found), wish.id, until)
     except RpcError as error:
         told = f"{error.message}{_quoted(error.said)}"
         if error.number in _CALLERS_DOING:
             raise ForeignRefusedError(told, number=error.number) from error
         raise ForeignFailedError(told, cause=error.code, number=error.number) from error
+    state = _state(found)
     if state not in {None, "completed"}:
         said = _read(_parts_of(found.get("status"), "message")).text
-        raise ForeignFailedError(f"the task is {state[:32]}{_quoted(said)}", cause=state[:32])
+        told = clean(state or "", 32)
+        raise ForeignFailedError(f"the task is {told}{_quoted(said)}", cause=told)
     return _reply(found)
 
 
@@ -199,10 +190,8 @@ def _opened(result: object) -> dict[str, Any]:
     raise ForeignAnswerError("the result is neither a task nor a message")
 
 
-def _state(found: object) -> str | None:
+def _state(found: dict[str, Any]) -> str | None:
     """Return a task's state in one spelling; a message has none."""
-    if not isinstance(found, dict):
-        raise ForeignAnswerError("the result is neither a task nor a message")
     status = found.get("status")
     if status is None and isinstance(found.get("parts"), list):
         return None
@@ -219,29 +208,33 @@ def _task_id(found: dict[str, Any]) -> str:
     return task
 
 
-def _pauses() -> Iterator[float]:
-    yield from _ASKED_AGAIN_S
-    while True:
-        yield _ASKED_AGAIN_S[-1]
-
-
-async def _pause(pause_s: float, left_s: float, cancel: Callable[[], Awaitable[None]]) -> None:
-    """Wait before asking again; when the time is up meanwhile, give the task up."""
-    if left_s <= pause_s:
-        await cancel()
-        raise ForeignUnreachableError("the task is not done in time")
-    try:
+async def _settled(
+    target: Target, found: dict[str, Any], request_id: str, until: float
+) -> dict[str, Any]:
+    """Ask after a task until it is no longer under way; when time is up, give it up."""
+    loop, asked = asyncio.get_running_loop(), 0
+    while _state(found) in _UNDER_WAY:
+        task = _task_id(found)
+        pause_s = _ASKED_AGAIN_S[min(asked, len(_ASKED_AGAIN_S) - 1)]
+        if until - loop.time() <= pause_s:
+            await _cancel(target, task)
+            raise ForeignUnreachableError("the task is not done in time")
         await asyncio.sleep(pause_s)
-    except asyncio.CancelledError:
-        await cancel()
-        raise
+        found = _opened(await _ask(_until(target, until), "get", _named(target, task), request_id))
+        asked += 1
+    return found
 
 
-async def _cancel(target: Target, found: dict[str, Any]) -> None:
+def _until(target: Target, until: float) -> Target:
+    """Return ``target`` with a reach that ends when the time is up."""
+    left_s = max(0.1, until - asyncio.get_running_loop().time())
+    return replace(target, reach=replace(target.reach, timeout_s=left_s))
+
+
+async def _cancel(target: Target, task: str) -> None:
     """Tell the agent that nobody waits any more; whether it listens is its own affair."""
     brief = replace(target, reach=replace(target.reach, timeout_s=_CANCEL_S))
     with contextlib.suppress(RahbaError):
-        task = _task_id(found)
         await _ask(brief, "cancel", _named(brief, task), task)
 
 

@@ -1,14 +1,16 @@
-"""Who signed a card: the JWS in its ``signatures`` (A2A 1.0 section 8.4; RFC 7515, 7517, 7518, 8037).
+"""Who signed a card: the JWS in its ``signatures``.
 
 A signature covers the card's canonical JSON without ``signatures``. Servers add to a signed card
 what older clients look for, and leave out or write out what is empty; so three readings are tried:
 the card as it came, without empty values, and with the fields of version 1.0 alone. **Only the
 reading that verified is used from there on**: what nobody signed is not read.
 
-* A key is taken from the ``jku`` in the signed header if that is of the card's own origin and https.
+* A key is taken from the ``jku`` in the signed header if that is https and of the card's origin.
   It then says as much as the certificate of that origin does: who serves the card stands for it.
-* EdDSA (Ed25519) and ES256 are verified. Another algorithm, a key from elsewhere or none at all make
-  a card ``unverifiable``, which is shown as such; a signature that does not verify refuses the card.
+* EdDSA (Ed25519) and ES256 are verified. Another algorithm, a key from elsewhere or none make a
+  card ``unverifiable``, which is shown as such; a signature that does not verify refuses the card.
+
+Source: A2A 1.0, section 8.4; RFC 7515 (JWS), 7517 (keys), 7518 (ES256), 8037 (EdDSA).
 """
 
 from __future__ import annotations
