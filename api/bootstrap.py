@@ -293,6 +293,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     from api.http.app import create_app
     from api.http.parts import GatewayParts
     from api.http.server import serve
+    from api.http.settings import GatewaySettings
     from broker.transports.redis.wire import Wire
 
     ids = RandomIds()
@@ -309,6 +310,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             ledger_url=settings.ledger_url,
             clerk=_clerk(settings),
             reputation_file=settings.data_dir / "gateway" / "reputation.json",
+            settings=GatewaySettings(allow_private=settings.allow_private),
         )
         try:
             address = settings.http
@@ -322,7 +324,7 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
     from agents.deployments import Deployments
     from agents.host import HeavyWork, World
     from agents.host import run_host as run
-    from agents.stores.redis import RedisMarks, RedisRecords
+    from agents.stores.redis import REPORTS_KEY, RedisMarks, RedisRecords
     from api.worker import CeleryQueue
     from broker.transports.redis.wire import Wire
 
@@ -339,6 +341,8 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
             faucet=NETWORK.endswith(":dev"),
             deployments=Deployments(RedisRecords(wire), links.broker.mailbox, clock, ids),
             heavy=HeavyWork(work_key(settings), queue, RedisMarks(wire)),
+            reports=RedisRecords(wire, REPORTS_KEY),
+            allow_private=settings.allow_private,
         )
         try:
             await run(world, stop, files)

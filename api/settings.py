@@ -15,6 +15,7 @@
 | `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
 | `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
 | `RAHBA_API_KEY` | API key of the command line | the file `api-key` in `RAHBA_DATA` |
+| `RAHBA_ALLOW_PRIVATE` | 1: agents in private networks and on this machine may be listed by URL | 0 |
 | `RAHBA_PASSPHRASE_FILE` | file with the passphrase of named wallets | the terminal is asked |
 | `RAHBA_CLERK_MODEL` | `provider:name` of a model that writes down wishes | rules do it |
 | `RAHBA_CLERK_URL` | address of that model, where it is not the provider's own | the provider's |
@@ -75,6 +76,7 @@ class Settings:
     passphrase_file: Path | None
     clerk_model: str | None
     clerk_url: str | None
+    allow_private: bool = False
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Settings:
@@ -106,6 +108,7 @@ class Settings:
             passphrase_file=Path(secret) if secret else None,
             clerk_model=env.get("RAHBA_CLERK_MODEL") or None,
             clerk_url=_url(env, "RAHBA_CLERK_URL", {"http", "https"}),
+            allow_private=env.get("RAHBA_ALLOW_PRIVATE") == "1",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from broker.transports.redis.wire import Script, Wire
 
 DEPLOYMENTS_KEY: Final = "{p}:deployments"
+REPORTS_KEY: Final = "{p}:reports"
 LEASE_MS: Final = 4_000
 KEEP_RESULT_S: Final = 24 * 3600
 

@@ -114,7 +114,10 @@ _LIVE = {"pending", "running", "stopping"}
 
 
 @click.command()
-@click.argument("what", type=click.Choice(["agents", "deployments", "negotiations", "deals"]))
+@click.argument(
+    "what",
+    type=click.Choice(["agents", "deployments", "listings", "negotiations", "deals"]),
+)
 @click.option("--skill", help="Only agents that sell this skill.")
 @json_option
 @asynchronous
@@ -141,6 +144,9 @@ async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
     elif what == "deployments":
         rows = [(each["name"], each["template"], each["state"], each["id"]) for each in found]
         print_table(["name", "template", "state", "id"], rows)
+    elif what == "listings":
+        rows = [(each["name"], each["url"], each["seal"], each["state"]) for each in found]
+        print_table(["name", "url", "card", "state"], rows)
     else:
         lines = [
             (
@@ -274,6 +280,8 @@ async def _listed(
         return await _first(market.agents(**filters)), names
     if what == "deployments":
         return list(reversed(await market.deployments()))[:_LISTED], names
+    if what == "listings":
+        return list(reversed(await market.listings()))[:_LISTED], names
     found = await _first(market.negotiations(), settled_only=what == "deals")
     return found, names
 

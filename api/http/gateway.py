@@ -13,7 +13,7 @@ import aiohttp
 from starlette.requests import Request
 
 from agents.deployments import Deployments
-from agents.stores.redis import RedisRecords
+from agents.stores.redis import REPORTS_KEY, RedisRecords
 from api.http.auth import Keyring, Principal
 from api.http.calls import Calls
 from api.http.errors import UnavailableError
@@ -51,6 +51,8 @@ class Gateway:
         self.calls = Calls(parts, self.metrics)
         self.records = RedisRecords(parts.wire)
         self.reputations = Reputations(parts.ledger, file=parts.reputation_file)
+        self.reports = RedisRecords(parts.wire, REPORTS_KEY)
+        self.visits = asyncio.Semaphore(settings.max_visits)
         self.web: aiohttp.ClientSession | None = None
 
     @contextlib.asynccontextmanager

@@ -219,6 +219,18 @@ KINDS: Final[dict[str, Kind]] = {
     "sandbox_memory": Kind(413, "The work needs too much memory"),
     "sandbox_output": Kind(413, "The work has too much output"),
     "sandbox_timeout": Kind(504, "The work took too long"),
+    # agents elsewhere, listed by URL
+    "no_foreign_card": Kind(404, "The URL leads to no agent card"),
+    "bad_foreign_card": Kind(422, "The agent's card is malformed"),
+    "bad_card_signature": Kind(422, "The card's signature does not verify"),
+    "foreign_card_changed": Kind(409, "The agent shows another card than the one listed"),
+    "unsupported_protocol": Kind(422, "The agent speaks no protocol that we do"),
+    "foreign_unreachable": Kind(502, "The agent's server does not answer"),
+    "bad_foreign_answer": Kind(502, "The agent's server answers with nonsense"),
+    "foreign_rpc_error": Kind(502, "The agent's server answers with an error"),
+    "foreign_failed": Kind(502, "The foreign agent failed at the job"),
+    "foreign_refused": Kind(422, "The foreign agent does not take the input"),
+    "already_listed": Kind(409, "The URL is listed already"),
     # deploying
     "unknown_template": Kind(422, "There is no such template"),
     "unknown_deployment": Kind(404, "There is no such deployment"),

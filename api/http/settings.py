@@ -35,3 +35,5 @@ class GatewaySettings:
     reservation_ms: int = 15_000
     ready_within_ms: int = 2_000
     metrics_open: bool = True
+    max_visits: int = 8
+    allow_private: bool = False

@@ -192,6 +192,34 @@ class Market:
         """Stop a deployment."""
         return await self._send("DELETE", f"/v1/deployments/{deployment}", None)
 
+    async def adopt(self, url: str, **wishes: Any) -> Document:
+        """List an A2A agent by its URL; ``name``, ``price`` (fals) and limits may be wished for."""
+        return await self._send("POST", "/v1/listings", {"url": url} | wishes)
+
+    async def listings(self) -> list[Document]:
+        """Return every agent that was listed by its URL, oldest first."""
+        found: list[Document] = (await self._read("/v1/listings"))["listings"]
+        return found
+
+    async def listed(self, listing: str) -> Document:
+        """Wait until a listing is on the market.
+
+        Raises:
+            MarketProblemError: it failed, or was stopped.
+        """
+        while True:
+            record = await self._read(f"/v1/listings/{listing}")
+            if record["state"] == "listed":
+                return record
+            if record["state"] not in {"pending", "silent"} or record["code"] is not None:
+                code, detail = record["code"] or "deployment_failed", record["error"]
+                raise MarketProblemError(409, {"code": code, "detail": detail or record["state"]})
+            await asyncio.sleep(0.1)
+
+    async def unlist(self, listing: str) -> Document:
+        """Take an agent that was listed by its URL off the market."""
+        return await self._send("DELETE", f"/v1/listings/{listing}", None)
+
     def agents(self, **filters: str) -> AsyncIterator[Document]:
         """Yield the agents on the market, best first; ``skill``, ``q``, ``max_price`` narrow."""
         return self._pages("/v1/agents", "agents", filters)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from agents.deployments import Deployment, UnknownDeploymentError
 from agents.errors import UnknownAgentError
-from agents.template import registry
+from agents.template import BRIDGES, UnknownTemplateError, registry
 from api.http.auth import Principal
 from api.http.documents import (
     AgentDocument,
@@ -170,6 +170,8 @@ async def _deploy(
     given: str,
     headers: dict[str, str],
 ) -> Response:
+    if wanted.template in BRIDGES:
+        raise UnknownTemplateError("a bridge is made by listing a URL: POST /v1/listings")
     wire = gateway.parts.wire
     await wire.call("HSET", _OWNERS, given, principal.account)
     try:
