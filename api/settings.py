@@ -15,7 +15,7 @@
 | `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
 | `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
 | `RAHBA_API_KEY` | API key of the command line | the file `api-key` in `RAHBA_DATA` |
-| `RAHBA_ALLOW_PRIVATE` | 1: agents in private networks and on this machine may be listed by URL | 0 |
+| `RAHBA_ALLOW_PRIVATE` | 1: agents in private networks and here may be listed by URL | 0 |
 | `RAHBA_PASSPHRASE_FILE` | file with the passphrase of named wallets | the terminal is asked |
 | `RAHBA_CLERK_MODEL` | `provider:name` of a model that writes down wishes | rules do it |
 | `RAHBA_CLERK_URL` | address of that model, where it is not the provider's own | the provider's |

@@ -18,4 +18,4 @@ lock requirements-dev.lock pyproject.toml --all-extras --group dev --constraints
 lock requirements-build.lock --group build --constraints requirements-dev.lock "$@"
 lock requirements-node.lock --group node "$@"
 python=3.12
-lock requirements-oracles.lock --group oracles "$@"
+lock requirements-oracles.lock --group oracles --constraints requirements-dev.lock "$@"

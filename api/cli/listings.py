@@ -20,7 +20,7 @@ from rahba.money import format_rhb, parse_rhb, wire_fals
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is listed.")
 @json_option
 @asynchronous
-async def adopt(  # noqa: PLR0917  # one parameter an option
+async def adopt(
     url: str,
     name: str | None,
     price: str,
@@ -30,7 +30,7 @@ async def adopt(  # noqa: PLR0917  # one parameter an option
     wait: bool,
     as_json: bool,
 ) -> None:
-    """List the A2A agent at URL: its card is fetched, verified and probed, its skills are sold here.
+    """List the A2A agent at URL: card fetched, verified and probed, its skills sold here.
 
     You stand for it: buyers see your account on its card. `rahba stop NAME` ends the listing.
     """

@@ -1,4 +1,4 @@
-"""What ``/v1/listings`` says, as models: as :mod:`api.http.documents`, for what is listed by URL."""
+"""What ``/v1/listings`` says, as models; see :mod:`api.http.documents`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ListingDocument(Document):
     """An agent elsewhere, sold here through a bridge.
 
     ``listed`` while its lease runs, ``silent`` while its other end does not answer or is no longer
-    what was listed; ``error`` then says why. ``seal`` says what the signatures of its card are worth
-    and ``lister`` is the account that stands for the listing.
+    what was listed; ``error`` then says why. ``seal`` says what the signatures of its card are
+    worth, and ``lister`` is the account that stands for the listing.
     """
 
     id: str
