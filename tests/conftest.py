@@ -21,6 +21,7 @@ pytest_plugins = [
 ]
 
 ORACLES = Path(__file__).parents[1] / ".venv" / "oracles" / "bin"
+ORACLE_TESTS = ("test_log_aics.py", "test_a2a_sdk.py")
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
@@ -32,14 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out what needs another Python beside ours, on a machine that has none."""
-    return True if collection_path.name == "test_log_aics.py" and not ORACLES.exists() else None
+    return True if collection_path.name in ORACLE_TESTS and not ORACLES.exists() else None
 
 
 def pytest_report_header() -> str | None:
     """Say so."""
     if ORACLES.exists():
         return None
-    return "not run: tests/conformance/test_log_aics.py (no Python >= 3.12 here: make oracles)"
+    return f"not run: {', '.join(ORACLE_TESTS)} (no Python >= 3.12 here: make oracles)"
 
 
 @pytest.hookimpl(trylast=True)

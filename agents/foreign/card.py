@@ -1,9 +1,9 @@
 """Reads an A2A AgentCard, of version 1.0 or 0.3, as far as a bridge needs it.
 
-A card names itself, where and how it is spoken to, and what it can do. What the specification
-requires is required here too; what is unknown is passed over, as it asks. A 1.0 card lists its
-``supportedInterfaces``; a 0.3 card has one ``url`` with a ``preferredTransport``. Of the ways to
-speak to the agent only JSON-RPC is taken, the newest first.
+A card names itself, where and how it is spoken to, and what it can do. Servers of 1.0 leave out
+what is empty (as protocol buffers do), so lists may be missing; what is unknown is passed over.
+A 1.0 card lists its ``supportedInterfaces``; a 0.3 card has one ``url`` with a
+``preferredTransport``. Of the ways to speak to the agent only JSON-RPC is taken, the newest first.
 
 Source: https://a2a-protocol.org/latest/specification/ (section 4.4, AgentCard) and the JSON schema
 of version 0.3.0.
@@ -35,8 +35,8 @@ class ForeignSkill(msgspec.Struct, frozen=True, rename="camel"):
 
     id: Line
     name: Line
-    description: Prose
-    tags: Words
+    description: Prose = ""
+    tags: Words = []
     input_modes: Words = []
     output_modes: Words = []
 
@@ -57,10 +57,10 @@ class _Common(msgspec.Struct, frozen=True, rename="camel"):
     name: Line
     description: Prose
     version: Annotated[str, msgspec.Meta(max_length=256)]
-    capabilities: dict[str, Any]
-    default_input_modes: Words
-    default_output_modes: Words
     skills: Annotated[list[ForeignSkill], msgspec.Meta(min_length=1, max_length=MAX_SKILLS)]
+    capabilities: dict[str, Any] = {}
+    default_input_modes: Words = []
+    default_output_modes: Words = []
 
 
 class _Interface(msgspec.Struct, frozen=True, rename="camel"):
@@ -144,7 +144,7 @@ def _dialect(version: str) -> Protocol | None:
 
 def _speaks(skill: ForeignSkill, common: _Common) -> bool:
     modes = skill.input_modes or common.default_input_modes
-    return any(mode.partition(";")[0].strip().lower() in _SPOKEN for mode in modes)
+    return not modes or any(mode.partition(";")[0].strip().lower() in _SPOKEN for mode in modes)
 
 
 def _as(value: object, form: type[T]) -> T:

@@ -183,9 +183,7 @@ async def _session(reach: Reach) -> AsyncIterator[aiohttp.ClientSession]:
         ):
             yield session
     except TimeoutError as error:
-        raise ForeignUnreachableError(
-            "no whole answer in time", limit_s=str(reach.timeout_s)
-        ) from error
+        raise ForeignUnreachableError("no whole answer in time") from error
     except RahbaError:
         raise
     except (aiohttp.ClientError, OSError) as error:

@@ -67,7 +67,8 @@ async def list_by_url(request: Request) -> Response:
     principal, headers = await gateway.spender(request)
     _, body = await json_body(request, max_depth=gateway.settings.max_json_depth)
     wanted = form(body, NewListing)
-    url = str(check_url(wanted.url))
+    _ = wanted.settings()  # what is malformed is refused before anybody is asked
+    url = str(check_url(wanted.url)).rstrip("/")
     listing = sha256_hex(f"{principal.account} {url}".encode())[:32]
     record = await _standing(gateway, listing, wanted)
     if record is None:
