@@ -389,7 +389,7 @@ async def test_a_host_makes_no_bridge_inwards_unless_its_owner_allows_it(souk: S
 async def test_skills_that_no_card_has_room_for_are_left_out() -> None:
     async with stranger() as agent:
         wordy = {"name": "翻" * 100, "description": "訳" * 300, "tags": ["標" * 32] * 6}
-        skills = [{"id": f"skill {number}"} | wordy for number in range(100)]
+        skills = [{"id": f"skill {number}"} | wordy for number in range(60)]
         agent.card = card_of(agent.url, skills=skills)
         name, config = await settings_of(agent)
         assert 5 < len(config["skills"]) <= 32
