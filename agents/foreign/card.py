@@ -53,7 +53,7 @@ class ForeignCard(msgspec.Struct, frozen=True):
     skills: list[ForeignSkill]
 
 
-class _Common(msgspec.Struct, frozen=True, rename="camel"):
+class _Basics(msgspec.Struct, frozen=True, rename="camel"):
     name: Line
     description: Prose
     version: Annotated[str, msgspec.Meta(max_length=256)]
@@ -95,21 +95,21 @@ def read_card(value: object) -> ForeignCard:
     """
     if not isinstance(value, dict):
         raise BadForeignCardError("a card is a JSON object")
-    common = _as(value, _Common)
+    basics = _as(value, _Basics)
     ways = _newer_ways(value) if "supportedInterfaces" in value else _older_ways(value)
     best = max(ways, key=lambda way: way[1], default=None)
     if best is None:
         raise UnsupportedProtocolError("the agent offers no JSON-RPC of A2A 0.3 or 1.0")
-    skills = [skill for skill in common.skills if _speaks(skill, common)]
+    skills = [skill for skill in basics.skills if _speaks(skill, basics)]
     if not skills:
         raise UnsupportedProtocolError("the agent takes neither text nor JSON")
-    if len({skill.id for skill in common.skills}) != len(common.skills):
+    if len({skill.id for skill in basics.skills}) != len(basics.skills):
         raise BadForeignCardError("two skills have the same id")
     endpoint, protocol, tenant = best
     return ForeignCard(
-        name=common.name,
-        description=common.description,
-        version=common.version,
+        name=basics.name,
+        description=basics.description,
+        version=basics.version,
         endpoint=endpoint,
         protocol=protocol,
         tenant=tenant,
@@ -142,8 +142,8 @@ def _dialect(version: str) -> Protocol | None:
     return "0.3" if major == "0" and rest.partition(".")[0] in {"2", "3"} else None
 
 
-def _speaks(skill: ForeignSkill, common: _Common) -> bool:
-    modes = skill.input_modes or common.default_input_modes
+def _speaks(skill: ForeignSkill, basics: _Basics) -> bool:
+    modes = skill.input_modes or basics.default_input_modes
     return not modes or any(mode.partition(";")[0].strip().lower() in _SPOKEN for mode in modes)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 from aiohttp import web
@@ -19,7 +20,9 @@ from agents.foreign.errors import (
     NoForeignCardError,
 )
 from agents.foreign.look import Sight, knock, see
+from agents.foreign.seals import MAX_SIGNATURES
 from agents.templates.crafts.addresses import check_address
+from agents.templates.crafts.bodies import read_body
 from agents.templates.crafts.refusals import TooComplexError, UnsafeAddressError
 from rahba.errors import TooLargeError
 from tests.fixtures.foreign_agents import (
@@ -86,6 +89,17 @@ async def test_a_card_that_is_huge_only_when_unpacked_is_cut_off() -> None:
         agent.on_card = lambda _: raw(packed, headers={"Content-Encoding": "gzip"})
         with pytest.raises(TooLargeError):
             await seen(agent)
+
+
+async def test_a_card_packed_in_another_way_is_not_unpacked() -> None:
+    async with stranger() as agent:
+        agent.on_card = lambda _: raw(b"{}", headers={"Content-Encoding": "br"})
+        with pytest.raises(ForeignAnswerError):
+            await seen(agent)
+        async with aiohttp.ClientSession(auto_decompress=False) as web_session:
+            agent.on_card = lambda _: raw(b"{}")
+            async with web_session.get(f"{agent.url}/.well-known/agent-card.json") as response:
+                assert await read_body(response, 2) == b"{}"
 
 
 async def test_a_card_that_drips_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +259,23 @@ async def test_a_key_from_elsewhere_or_none_leaves_a_card_unverifiable_and_nobod
         assert (await seen(agent)).seal == "unverifiable"
         agent.card = signed(plain, key, f"{agent.url}/keys.json", crit=["exp"])
         assert (await seen(agent)).seal == "unverifiable"
+
+
+@pytest.mark.parametrize("signatures", ["all of them", [1], [{"protected": "e30"}]])
+async def test_what_is_no_list_of_signatures_refuses_the_card(signatures: object) -> None:
+    async with stranger() as agent:
+        agent.card |= {"signatures": signatures}
+        with pytest.raises(BadForeignCardError):
+            await seen(agent)
+
+
+async def test_more_signatures_than_anybody_needs_are_refused_before_any_is_verified() -> None:
+    async with stranger() as agent:
+        one = signed(agent.card, Ed25519Key(), f"{agent.url}/keys.json")["signatures"][0]
+        agent.card |= {"signatures": [one] * (MAX_SIGNATURES + 1)}
+        with pytest.raises(BadForeignCardError):
+            await seen(agent)
+        assert agent.keys_shown == 0
 
 
 async def test_what_is_added_to_a_signed_card_is_not_read() -> None:
