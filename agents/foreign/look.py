@@ -6,6 +6,7 @@ that later shows another name, endpoint, skill or key is not sold on as the one 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +23,7 @@ from rahba.encoding import digest
 
 MAX_CARD_BYTES: Final = 256 * 1024
 MAX_ANSWER_BYTES: Final = 1024 * 1024
+SEE_S: Final = 20.0
 CARD_S: Final = 10.0
 PROBE_S: Final = 5.0
 WELL_KNOWN: Final = ("/.well-known/agent-card.json", "/.well-known/agent.json")
@@ -62,6 +64,14 @@ async def see(url: str, *, allow_private: bool = False) -> Sight:
         ForeignUnreachableError, TooLargeError, TooComplexError: it was not found within limits.
     """
     reach = Reach(MAX_CARD_BYTES, CARD_S, allow_private=allow_private)
+    try:
+        async with asyncio.timeout(SEE_S):
+            return await _see(url, reach)
+    except TimeoutError as error:
+        raise ForeignUnreachableError("card and keys took too long") from error
+
+
+async def _see(url: str, reach: Reach) -> Sight:
     found = await _find(url, reach)
     card = found.value if isinstance(found.value, dict) else {}
 
@@ -72,9 +82,9 @@ async def see(url: str, *, allow_private: bool = False) -> Sight:
             raise ForeignUnreachableError("the card's keys are not where it says") from error
         return keys.value if URL(keys.url).origin() == URL(jku).origin() else None
 
-    sealed = await check_seals(card, found.url, fetch_keys, allow_private=allow_private)
+    sealed = await check_seals(card, found.url, fetch_keys, allow_private=reach.allow_private)
     read = read_card(sealed.card)
-    check_literal(check_url(read.endpoint), allow_private=allow_private)
+    check_literal(check_url(read.endpoint), allow_private=reach.allow_private)
     return Sight(found.url, read, sealed.seal, sealed.key)
 
 

@@ -41,7 +41,7 @@ def clean(text: str, most: int) -> str:
 def agent_name(text: str, otherwise: str) -> str:
     """Return a name that an agent of ours may have, made of a foreign one."""
     for words in (_without_marks(text), otherwise, "foreign agent"):
-        fitting = " ".join(_NOT_IN_NAMES.sub(" ", words).split()).lstrip("._-")[:64].strip()
+        fitting = " ".join(_NOT_IN_NAMES.sub(" ", words).split()).lstrip(" ._-")[:64].strip()
         if fitting:
             return fitting
     raise AssertionError("the last of them fits")

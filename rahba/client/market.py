@@ -46,6 +46,7 @@ _DONE: Final = _OVER | {"delivered"}
 _SETTLING_POLLS: Final = 20
 _POLL_S: Final = 0.25
 _DEFAULT_DEADLINE_MS: Final = 30_000
+_VISIT_MS: Final = 40_000
 _READ_WITHIN_S: Final = 10.0
 
 
@@ -194,7 +195,8 @@ class Market:
 
     async def adopt(self, url: str, **wishes: Any) -> Document:
         """List an A2A agent by its URL; ``name``, ``price`` (fals) and limits may be wished for."""
-        return await self._send("POST", "/v1/listings", {"url": url} | wishes)
+        body = {"url": url} | wishes
+        return await self._send("POST", "/v1/listings", body, within_ms=_VISIT_MS)
 
     async def listings(self) -> list[Document]:
         """Return every agent that was listed by its URL, oldest first."""

@@ -128,6 +128,15 @@ async def test_a_job_is_forwarded_paid_and_receipted(souk: Souk) -> None:
         assert sent["params"]["message"]["messageId"] == bought.agreement
 
 
+async def test_a_bridge_without_a_price_works_for_nothing(souk: Souk) -> None:
+    async with stranger() as agent, bridged(souk, agent, price="0"):
+        before = await souk.account(CUSTOMER.did)
+        bought = await souk.buy("greet", {"text": "you"}, mode="posted")
+        assert bought.output["text"] == "hello, you"
+        assert await souk.settled(bought.thread) == "settled"
+        assert (await souk.account(CUSTOMER.did)).available == before.available
+
+
 async def test_a_card_says_that_it_is_bridged_by_whom_and_from_where(souk: Souk) -> None:
     key = Ed25519Key()
     async with stranger() as agent:

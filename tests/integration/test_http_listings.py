@@ -233,6 +233,14 @@ async def test_a_hostile_agent_is_refused_with_a_code_and_nothing_is_recorded(
     assert await open_site.parts.wire.call("HLEN", "{p}:owners") == 0
 
 
+async def test_a_name_that_no_agent_can_have_leaves_nothing_behind(open_site: Site) -> None:
+    async with stranger() as agent:
+        body = {"url": agent.url, "name": "!!"}
+        refused = await open_site.ask("POST", "/v1/listings", json=body)
+        assert codes(refused) == (422, "bad_offer")
+    assert await open_site.parts.wire.call("HLEN", "{p}:owners") == 0
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -119,6 +119,20 @@ async def test_a_card_that_drips_is_given_up_in_time(monkeypatch: pytest.MonkeyP
                 await seen(agent)
 
 
+async def test_card_and_keys_together_have_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "SEE_S", 0.3)
+
+    async def late(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.2)
+        return web.Response(status=302, headers={"Location": "/.well-known/agent-card.json"})
+
+    async with stranger() as agent:
+        agent.on_card = late
+        with pytest.raises(ForeignUnreachableError):
+            await seen(agent)
+        assert agent.shown == 2  # each in time, and too much together
+
+
 async def test_a_card_of_invalid_json_is_refused() -> None:
     async with stranger() as agent:
         for body in (b"{", b"", b"{'name': 1}", b"\xff\xfe", b"NaN", b'{"name": "\xed\xa0\x80"}'):

@@ -6,6 +6,7 @@ wrong with it; the host that makes the bridge looks again, and keeps looking.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -82,7 +83,8 @@ async def read_listings(request: Request) -> Response:
     """Return every agent that was listed by URL, oldest first."""
     gateway = gateway_of(request)
     records = [each for each in await gateway.deployments().all() if each.template == TEMPLATE]
-    return Reply({"listings": [await _document(gateway, record) for record in records]})
+    shown = await asyncio.gather(*(_document(gateway, record) for record in records))
+    return Reply({"listings": shown})
 
 
 @router.get("/listings/{listing}", responses=answers(ListingDocument, 200, 404, 422))
@@ -138,7 +140,11 @@ async def _look_and_list(
     wire = gateway.parts.wire
     await wire.call("HSET", _OWNERS, listing, principal.account)
     await gateway.reports.remove(listing)
-    return await gateway.deployments().deploy(TEMPLATE, name, config, under=listing)
+    try:
+        return await gateway.deployments().deploy(TEMPLATE, name, config, under=listing)
+    except BaseException:
+        await wire.call("HDEL", _OWNERS, listing)
+        raise
 
 
 async def _found(gateway: Gateway, listing: str) -> Deployment:
