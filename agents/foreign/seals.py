@@ -161,10 +161,10 @@ def _header(protected: str) -> _Header | None:
 def _may_fetch(header: _Header, url: str, *, allow_private: bool) -> bool:
     try:
         jku, card = URL(header.jku), URL(url)
+        safe = jku.scheme == "https" or (allow_private and jku.scheme == "http")
+        return safe and jku.origin() == card.origin()
     except ValueError:
         return False
-    safe = jku.scheme == "https" or (allow_private and jku.scheme == "http")
-    return safe and jku.is_absolute() and jku.origin() == card.origin()
 
 
 def _keys(found: object, header: _Header) -> list[_Key]:

@@ -23,6 +23,7 @@ from api.http.parts import GatewayParts
 from api.http.rates import Rates
 from api.http.sse import Hub, Seats
 from wallet.reputation import Reputations
+from api.http.visits import Visits
 
 
 class Gateway:
@@ -52,7 +53,7 @@ class Gateway:
         self.records = RedisRecords(parts.wire)
         self.reputations = Reputations(parts.ledger, file=parts.reputation_file)
         self.reports = RedisRecords(parts.wire, REPORTS_KEY)
-        self.visits = asyncio.Semaphore(settings.max_visits)
+        self.visits = Visits(settings.max_visits)
         self.web: aiohttp.ClientSession | None = None
 
     @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from api.http.documents import Document, Fals, Millis
+from api.http.fields import Document, Fals, Millis
 
 
 class ListedSkillDocument(Document):

@@ -17,6 +17,7 @@ from agents.foreign import look
 from agents.host import World, open_host
 from agents.stores.redis import REPORTS_KEY, RedisRecords
 from api.http.listing_documents import ListingDocument, ListingPage
+from api.http.visits import Visits
 from broker.transports.redis import connect
 from broker.transports.redis.wire import Wire
 from tests.fixtures.foreign_agents import Ed25519Key, Stranger, card_of, signed, stranger
@@ -263,10 +264,9 @@ async def test_a_listing_that_is_malformed_is_refused_before_anybody_is_asked(
     assert (await site.ask("POST", "/v1/listings", json=body)).status == 422
 
 
-async def test_no_more_visits_at_once_than_the_gateway_allows(site: Site) -> None:
-    most = 2
+async def test_visits_are_few_at_once_and_a_key_makes_one_at_a_time(site: Site) -> None:
     parts = parts_of(
-        site.ledger, site.parts.broker, site.parts.wire, allow_private=True, max_visits=most
+        site.ledger, site.parts.broker, site.parts.wire, allow_private=True, max_visits=2
     )
     now, peak = 0, 0
 
@@ -281,9 +281,65 @@ async def test_no_more_visits_at_once_than_the_gateway_allows(site: Site) -> Non
     async with stranger() as agent, serving(parts) as url:
         agent.on_card = slow
         crowd = Site(url, parts, site.owner, site.token, site.web)
-        urls = [f"{agent.url}?n={number}" for number in range(6)]
-        answers = await asyncio.gather(
-            *(crowd.ask("POST", "/v1/listings", json={"url": each}) for each in urls)
-        )
-        assert {each.status for each in answers} == {404}
-        assert peak == most
+        keys = [await site.key() for _ in range(3)]
+
+        async def ask_all(tokens: list[str]) -> int:
+            nonlocal peak
+            peak = 0
+            answers = await asyncio.gather(
+                *(
+                    crowd.ask("POST", "/v1/listings", token=token, json={"url": f"{agent.url}?{n}"})
+                    for n, token in enumerate(tokens)
+                )
+            )
+            assert {each.status for each in answers} == {404}
+            return peak
+
+        assert await ask_all([keys[0]] * 4) == 1
+        assert await ask_all(keys * 2) == 2
+
+
+async def test_who_sends_the_gateway_to_a_server_that_hangs_holds_up_nobody_else(
+    open_site: Site,
+) -> None:
+    stuck = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        stuck.set()
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async with stranger() as bad, stranger() as good:
+        bad.on_card = hang
+        visits = [
+            asyncio.create_task(
+                open_site.ask("POST", "/v1/listings", json={"url": f"{bad.url}?{number}"})
+            )
+            for number in range(20)
+        ]
+        await stuck.wait()
+        async with asyncio.timeout(5):
+            answer = await open_site.ask(
+                "POST", "/v1/listings", json={"url": good.url}, token=await open_site.key()
+            )
+        assert answer.status == 202
+        for visit in visits:
+            visit.cancel()
+        await asyncio.gather(*visits, return_exceptions=True)
+
+
+async def test_a_line_that_nobody_stands_in_is_forgotten() -> None:
+    visits = Visits(2)
+    async with visits.turn("a"):
+        waiting = asyncio.create_task(_visit(visits, "a"))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(1), visits.turn("b"):
+            assert set(visits._lines) == {"a", "b"}
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert visits._lines == {}
+
+
+async def _visit(visits: Visits, key: str) -> None:
+    async with visits.turn(key):
+        pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
+import orjson
 import pytest
 import rfc8785
 from cryptography.hazmat.primitives import hashes
@@ -13,14 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.agent import Agent
-from agents.foreign import p256
+from agents.foreign import p256, rpc
 from agents.foreign.card import read_card
-from agents.foreign.errors import BadForeignCardError, UnsupportedProtocolError
+from agents.foreign.errors import (
+    BadForeignCardError,
+    ForeignAnswerError,
+    UnsupportedProtocolError,
+)
 from agents.foreign.jcs import jcs
 from agents.foreign.names import agent_name, clean, skill_names
+from agents.foreign.seals import check_seals
 from rahba.errors import BadInputError
 from rahba.ids import check_skill
-from tests.fixtures.foreign_agents import card_of
+from tests.fixtures.foreign_agents import b64url, card_of
 
 OLD: dict[str, Any] = {
     "protocolVersion": "0.3.0",
@@ -181,3 +188,50 @@ def test_es256_refuses_what_is_no_point_and_what_is_no_signature() -> None:
     one = bytes(31) + b"\1"
     for place in ((0, 0), (key.x, key.y + 1), (key.x + p256.P, key.y)):
         assert not p256.verifies(place, b"message", one + one)
+
+
+VALID = card_of("https://new.example")
+ODD = st.sampled_from([*VALID, "url", "signatures", "preferredTransport", "additionalInterfaces"])
+
+
+@given(st.dictionaries(ODD, JSON, max_size=6))
+def test_whatever_is_in_a_card_it_is_read_or_refused(changes: dict[str, Any]) -> None:
+    with contextlib.suppress(BadForeignCardError, UnsupportedProtocolError):
+        assert read_card(VALID | changes).endpoint
+
+
+SIGNED = st.fixed_dictionaries({"protected": st.text(max_size=60), "signature": st.text()})
+HEADER = st.fixed_dictionaries(
+    {"alg": st.sampled_from(["ES256", "EdDSA", "none", "RS256"])},
+    optional={"jku": st.sampled_from(["https://new.example/k", "https://a:x", "//", "x"])}
+    | {"kid": st.text(max_size=4) | st.integers(0, 9), "crit": JSON},
+)
+KEY = st.fixed_dictionaries(
+    {"kty": st.sampled_from(["EC", "OKP"]), "crv": st.sampled_from(["P-256", "Ed25519"])},
+    optional={name: st.text(max_size=50) for name in ("x", "y", "kid")},
+)
+
+
+@given(HEADER, st.text(max_size=90), JSON | st.fixed_dictionaries({"keys": st.lists(KEY | JSON)}))
+async def test_whatever_signatures_and_keys_hold_nothing_is_verified_that_nobody_signed(
+    header: dict[str, Any], signature: str, keys: Any
+) -> None:
+    async def fetch(_: str) -> Any:
+        return keys
+
+    one = {"protected": b64url(orjson.dumps(header)), "signature": signature}
+    try:
+        sealed = await check_seals(VALID | {"signatures": [one]}, "https://new.example/", fetch)
+        assert sealed.seal == "unverifiable"
+    except BadForeignCardError:
+        pass
+
+
+@given(JSON | st.dictionaries(st.sampled_from(["task", "message", "status", "parts", "id"]), JSON))
+def test_whatever_an_agent_answers_it_is_a_reply_or_a_typed_error(result: Any) -> None:
+    try:
+        found = rpc._opened(result)
+        if rpc._state(found) in {None, "completed"}:
+            assert isinstance(rpc._reply(found).text, str)
+    except ForeignAnswerError:
+        pass

@@ -11,6 +11,7 @@ import orjson
 
 import api.http.__main__
 from api.http.app import write_openapi
+from api.http.fields import Document
 from api.http.routes import calls, ledger, listings, market, process, reputation, talks
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"

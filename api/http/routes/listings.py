@@ -132,7 +132,7 @@ async def _look_and_list(
     gateway: Gateway, principal: Principal, wanted: NewListing, url: str, listing: str
 ) -> Deployment:
     private = gateway.settings.allow_private
-    async with gateway.visits:
+    async with gateway.visits.turn(principal.hash):
         sight = await see(url, allow_private=private)
         _ = await knock(sight.card, allow_private=private)
     settings = wanted.settings() | ({"allow_private": True} if private else {})
