@@ -22,8 +22,8 @@ from api.http.metrics import Metrics
 from api.http.parts import GatewayParts
 from api.http.rates import Rates
 from api.http.sse import Hub, Seats
-from wallet.reputation import Reputations
 from api.http.visits import Visits
+from wallet.reputation import Reputations
 
 
 class Gateway:
