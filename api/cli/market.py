@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _MAX_FILE_BYTES = 1024 * 1024
 _LISTED = 50
+_PLAIN = {
+    "deployments": ["name", "template", "state", "id"],
+    "listings": ["name", "url", "seal", "state"],
+}
 _EVEN = {"price": 100, "quality": 100, "latency": 100, "energy": 100}
 
 
@@ -141,12 +145,8 @@ async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
             for each in found
         ]
         print_table(["agent", "skills", "RHB", "success % at least", "deals", "id"], rows)
-    elif what == "deployments":
-        rows = [(each["name"], each["template"], each["state"], each["id"]) for each in found]
-        print_table(["name", "template", "state", "id"], rows)
-    elif what == "listings":
-        rows = [(each["name"], each["url"], each["seal"], each["state"]) for each in found]
-        print_table(["name", "url", "card", "state"], rows)
+    elif what in _PLAIN:
+        print_table(_PLAIN[what], [[each[field] for field in _PLAIN[what]] for each in found])
     else:
         lines = [
             (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ async def test_an_agent_is_adopted_bought_from_found_after_a_kill_and_let_go(
             assert (shown["url"], shown["agent"]) == (agent.url, made["agent"])
             again = await ask(market, "call", "greet", "--arg", "text=again")
             assert again["output"]["text"] == "hello, again"
+            table = await asyncio.to_thread(
+                subprocess.run,
+                [sys.executable, "-m", "api.cli", "ls", "listings"],
+                env=market.env,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert "Greeter" in table.stdout
+            assert "unsigned" in table.stdout
             error = await refused(market, "adopt", f"{agent.url}/nothing")
             assert error["code"] == "no_foreign_card"
             assert (await ask(market, "stop", "Greeter"))["state"] == "stopping"
