@@ -20,9 +20,17 @@ from typing import Final
 from hiredis import ReplyError
 from typing_extensions import override
 
-from broker.errors import BrokerUnreachableError, LeaseLostError, MailboxFullError
-from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
-from broker.ports import Delivery, Mailbox, MailboxReader
+from broker.errors import BrokerUnreachableError, LeaseLostError
+from broker.mailboxes import (
+    MAX_DEAD,
+    MAX_OWNERS,
+    MailboxLimits,
+    check_message,
+    check_owner,
+    check_size,
+    refusal,
+)
+from broker.ports import Delivery, Mailbox, MailboxReader, Room
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.lua_files import load
 from broker.transports.redis.wire import Line, Reply, Wire
@@ -53,6 +61,15 @@ def dead_of(owner: str) -> str:
     return f"{{a:{owner}}}:dead"
 
 
+def charges_of(owner: str) -> str:
+    """Return the key of what each sender has unacknowledged in an owner's mailbox."""
+    return f"{{a:{owner}}}:from"
+
+
+def _keys_of(owner: str) -> list[str]:
+    return [stream_of(owner), dead_of(owner), charges_of(owner)]
+
+
 class RedisMailbox(Mailbox):
     """Sends to any mailbox, and makes readers."""
 
@@ -62,16 +79,36 @@ class RedisMailbox(Mailbox):
         self._limits = limits or MailboxLimits()
 
     @override
-    async def send(self, owner: str, raw: bytes) -> None:
-        key = stream_of(check_owner(owner))
-        check_message(raw, self._limits)
-        if not await self._wire.run(_SEND, [key], self._limits.depth, raw, MAILBOX_TTL_MS):
-            raise MailboxFullError("the mailbox is full", owner=owner, depth=self._limits.depth)
+    async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        check_size(size_bytes, self._limits)
+        await self._send("reserve", owner, sender, size_bytes)
 
     @override
-    async def send_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+    async def cancel(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        await self._send("cancel", owner, sender, size_bytes)
+
+    @override
+    async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
+        check_message(raw, self._limits)
+        await self._send(room, owner, sender, len(raw), raw)
+
+    async def _send(
+        self, how: str, owner: str, sender: str, size_bytes: int, raw: bytes = b""
+    ) -> None:
+        limits = self._limits
+        keys = [stream_of(check_owner(owner)), charges_of(owner)]
+        answer = await self._wire.run(
+            _SEND, keys, how, sender and check_owner(sender), size_bytes, MAILBOX_TTL_MS, raw,
+            limits.depth, limits.sender_messages, limits.sender_bytes,
+        )  # fmt: skip
+        if answer != b"OK":
+            raise refusal(owner, sender, full=answer == b"FULL", limits=limits)
+
+    @override
+    async def send_many(self, items: Sequence[tuple[str, bytes]], *, sender: str = "") -> None:
         sent = await asyncio.gather(
-            *(self.send(owner, raw) for owner, raw in items), return_exceptions=True
+            *(self.send(owner, raw, sender=sender) for owner, raw in items),
+            return_exceptions=True,
         )
         for outcome in sent:
             if isinstance(outcome, BaseException):
@@ -93,7 +130,7 @@ class RedisMailbox(Mailbox):
 
     @override
     async def revive(self, owner: str, *, limit: int = 100) -> int:
-        keys = [stream_of(check_owner(owner)), dead_of(owner)]
+        keys = _keys_of(check_owner(owner))
         most = min(limit, MAX_DEAD)
         return int(await self._wire.run(_REVIVE, keys, most, self._limits.depth, MAILBOX_TTL_MS))
 
@@ -209,11 +246,12 @@ class RedisMailboxReader(MailboxReader):
     async def _finish_one(
         self, action: str, owner: str, deliveries: list[Delivery], reason: str
     ) -> list[str]:
-        pairs = [part for one in deliveries for part in (one.entry, one.token)]
-        keys = [stream_of(owner), dead_of(owner)]
+        parts = [
+            part for one in deliveries for part in (one.entry, one.token, one.sender, len(one.raw))
+        ]
         try:
             how = (action, GROUP, self._consumer, MAX_DEAD, MAILBOX_TTL_MS, reason)
-            answer = await self._wire.run(_FINISH, keys, *how, *pairs)
+            answer = await self._wire.run(_FINISH, _keys_of(owner), *how, *parts)
         except ReplyError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
@@ -272,7 +310,7 @@ class RedisMailboxReader(MailboxReader):
         try:
             answer = await self._wire.run(
                 _CLAIM,
-                [stream_of(owner), dead_of(owner)],
+                _keys_of(owner),
                 GROUP,
                 self._consumer,
                 limits.lease_ms,
@@ -290,7 +328,10 @@ class RedisMailboxReader(MailboxReader):
             return []
         if which == "own" and len(answer) >= limits.batch:
             self._fresh[owner] = None
-        return [Delivery(owner, str(entry, "ascii"), token, raw) for entry, token, raw in answer]
+        return [
+            Delivery(owner, str(entry, "ascii"), token, raw, str(sender, "ascii"))
+            for entry, token, raw, sender in answer
+        ]
 
     async def _read(self, deadline: float) -> list[Delivery]:
         loop = asyncio.get_running_loop()
@@ -326,7 +367,7 @@ class RedisMailboxReader(MailboxReader):
             self._start_over()
             return []
         return [
-            Delivery(_owner_of(key), str(entry, "ascii"), 1, fields[1])
+            Delivery(_owner_of(key), str(entry, "ascii"), 1, fields[1], _sender_of(fields))
             for key, entries in streams or ()
             for entry, fields in entries
         ]
@@ -350,6 +391,10 @@ class RedisMailboxReader(MailboxReader):
             "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._limits.batch,
             "BLOCK", block_ms, "STREAMS", *keys, *[">"] * len(keys),
         )  # fmt: skip
+
+
+def _sender_of(fields: list[bytes]) -> str:
+    return str(fields[3], "ascii") if len(fields) > 3 else ""
 
 
 def _owner_of(key: bytes) -> str:
