@@ -152,10 +152,9 @@ async def test_a_message_that_finds_no_room_is_not_ruled_on_and_stands_when_it_c
         assert (await threads.post(raw)).verdict == "OK"
     before = await threads.get(talk.thread)
     raw = talk.say(talk.buyer, NotUnderstood(code="what"))
-    for _ in range(12):
-        with pytest.raises(SenderQuotaError) as caught:
+    for _ in range(12):  # more often than a message is delivered again
+        with pytest.raises(SenderQuotaError):
             await threads.post(raw)
-    assert caught.value.facts["retry_after_ms"]
     assert await threads.get(talk.thread) == before
     assert await mailbox.depth(talk.seller.did) == SHARE
     reader = mailbox.receive([talk.seller.did], consumer="host")
