@@ -336,7 +336,7 @@ async def test_a_flood_of_mail_fills_the_flooders_share_alone(deal: Deal) -> Non
 
 
 async def read(deal: Deal, mail: list[bytes]) -> tuple[list[bytes], list[str]]:
-    """Put mail past the threads into the buyer's mailbox; return what is handled and what buried."""
+    """Put mail past the threads into the buyer's mailbox; what was handled, what buried."""
     handled: list[bytes] = []
 
     async def handle(letter: Letter) -> None:
