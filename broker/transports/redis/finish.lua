@@ -6,7 +6,55 @@
 
 local stream, dead, charges = KEYS[1], KEYS[2], KEYS[3]
 local action, group, consumer = ARGV[1], ARGV[2], ARGV[3]
-local messages, bytes = {}, {}
+
+local function before(one, other)
+  local ms, seq = string.match(one, '^(%d+)-(%d+)$')
+  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
+  ms, other_ms = tonumber(ms), tonumber(other_ms)
+  return ms < other_ms or (ms == other_ms and tonumber(seq) < tonumber(other_seq))
+end
+
+-- One look at this consumer's messages between the first and the last finds most tokens.
+local tokens = {}
+local count = (#ARGV - 6) / 4
+if count > 1 then
+  local first, last = ARGV[7], ARGV[7]
+  for i = 11, #ARGV, 4 do
+    if before(ARGV[i], first) then first = ARGV[i] end
+    if before(last, ARGV[i]) then last = ARGV[i] end
+  end
+  for _, held in ipairs(redis.call('XPENDING', stream, group, first, last, 2 * count, consumer)) do
+    tokens[held[1]] = held[4]
+  end
+end
+
+local mine, lost, freed, seen = {}, {}, {}, {}
+
+local function look(id, token, sender, size)
+  local held = nil
+  if tokens[id] ~= token then held = redis.call('XPENDING', stream, group, id, id, 1)[1] end
+  if tokens[id] == token or (held and held[2] == consumer and held[4] == token) then
+    mine[#mine + 1] = id
+    if sender == '' then return end
+    local account = freed[sender] or { 0, 0 }
+    freed[sender] = { account[1] + 1, account[2] + size }
+  elseif held or action == 'extend' then
+    lost[#lost + 1] = id
+  end
+end
+
+for i = 7, #ARGV, 4 do
+  if not seen[ARGV[i]] then
+    seen[ARGV[i]] = true
+    look(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3]))
+  end
+end
+if #mine == 0 then return lost end
+if action == 'extend' then
+  mine[#mine + 1] = 'JUSTID'
+  redis.call('XCLAIM', stream, group, consumer, 0, unpack(mine))
+  return lost
+end
 
 local function bury(id)
   local entry = redis.call('XRANGE', stream, id, id)[1]
@@ -17,32 +65,14 @@ local function bury(id)
   end
 end
 
-local function finish(id, sender, size)
-  if action == 'extend' then
-    redis.call('XCLAIM', stream, group, consumer, 0, id, 'JUSTID')
-    return
-  end
-  if action == 'bury' then bury(id) end
-  redis.call('XACK', stream, group, id)
-  if redis.call('XDEL', stream, id) == 1 and sender ~= '' then
-    messages[sender] = (messages[sender] or 0) + 1
-    bytes[sender] = (bytes[sender] or 0) + size
-  end
+if action == 'bury' then
+  for _, id in ipairs(mine) do bury(id) end
 end
-
-local lost = {}
-for i = 7, #ARGV, 4 do
-  local id, token = ARGV[i], tonumber(ARGV[i + 1])
-  local held = redis.call('XPENDING', stream, group, id, id, 1)[1]
-  if held and held[2] == consumer and held[4] == token then
-    finish(id, ARGV[i + 2], tonumber(ARGV[i + 3]))
-  elseif held or action == 'extend' then
-    lost[#lost + 1] = id
-  end
-end
-for sender, count in pairs(messages) do
-  if redis.call('HINCRBY', charges, 'n:' .. sender, -count) > 0 then
-    redis.call('HINCRBY', charges, 'b:' .. sender, -bytes[sender])
+redis.call('XACK', stream, group, unpack(mine))
+redis.call('XDEL', stream, unpack(mine))
+for sender, account in pairs(freed) do
+  if redis.call('HINCRBY', charges, 'n:' .. sender, -account[1]) > 0 then
+    redis.call('HINCRBY', charges, 'b:' .. sender, -account[2])
   else
     redis.call('HDEL', charges, 'n:' .. sender, 'b:' .. sender)
   end

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from hiredis import ReplyError
@@ -33,13 +34,15 @@ from broker.mailboxes import (
 from broker.ports import Delivery, Mailbox, MailboxReader, Room
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.lua_files import load
-from broker.transports.redis.wire import Line, Reply, Wire
+from broker.transports.redis.wire import Argument, Line, Reply, Wire
 from rahba.errors import TooLargeError
 
 GROUP: Final = "g"
 MAILBOX_TTL_MS: Final = THREAD_TTL_MS + 24 * 3600 * 1000
 MAX_BLOCK_MS: Final = 5_000
 RETRY_SECONDS: Final = 0.2
+MAX_TOGETHER: Final = 128
+MAX_TOGETHER_BYTES: Final = 1024 * 1024
 _LEAVING_SECONDS: Final = 2.0
 _MAX_LEFT: Final = 4 * MAX_OWNERS
 _GONE: Final = ("NOGROUP", "UNBLOCKED")
@@ -77,6 +80,7 @@ class RedisMailbox(Mailbox):
         """Send over ``wire`` within ``limits``; each reader opens a connection of its own."""
         self._wire = wire
         self._limits = limits or MailboxLimits()
+        self._outbox = _Outbox(wire, self._limits)
 
     @override
     async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
@@ -95,14 +99,10 @@ class RedisMailbox(Mailbox):
     async def _send(
         self, how: str, owner: str, sender: str, size_bytes: int, raw: bytes = b""
     ) -> None:
-        limits = self._limits
-        keys = [stream_of(check_owner(owner)), charges_of(owner)]
-        answer = await self._wire.run(
-            _SEND, keys, how, sender and check_owner(sender), size_bytes, MAILBOX_TTL_MS, raw,
-            limits.depth, limits.sender_messages, limits.sender_bytes,
-        )  # fmt: skip
+        told: list[Argument] = [how, sender and check_owner(sender), size_bytes, raw]
+        answer = await self._outbox.put(check_owner(owner), told, len(raw))
         if answer != b"OK":
-            raise refusal(owner, sender, full=answer == b"FULL", limits=limits)
+            raise refusal(owner, sender, full=answer == b"FULL", limits=self._limits)
 
     @override
     async def send_many(self, items: Sequence[tuple[str, bytes]], *, sender: str = "") -> None:
@@ -135,6 +135,75 @@ class RedisMailbox(Mailbox):
         return int(await self._wire.run(_REVIVE, keys, most, self._limits.depth, MAILBOX_TTL_MS))
 
 
+class _Outbox:
+    """What is sent within one tick of the loop goes out together, one script call a mailbox."""
+
+    def __init__(self, wire: Wire, limits: MailboxLimits) -> None:
+        self._wire = wire
+        self._limits: list[Argument] = [
+            MAILBOX_TTL_MS,
+            limits.depth,
+            limits.sender_messages,
+            limits.sender_bytes,
+        ]
+        self._waiting: dict[str, _Parcel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, owner: str, told: list[Argument], size_bytes: int) -> asyncio.Future[Reply]:
+        """Send with this tick's others; the future holds the script's answer."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        parcel = self._waiting.get(owner)
+        if parcel is None or not parcel.takes(size_bytes):
+            if parcel is not None:
+                self._dispatch(owner, parcel)
+            parcel = self._waiting[owner] = _Parcel()
+        parcel.told += told
+        parcel.size_bytes += size_bytes
+        answer: asyncio.Future[Reply] = loop.create_future()
+        parcel.answers.append(answer)
+        return answer
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for owner, parcel in waiting.items():
+            self._dispatch(owner, parcel)
+
+    def _dispatch(self, owner: str, parcel: _Parcel) -> None:
+        task = asyncio.create_task(self._carry(owner, parcel))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, owner: str, parcel: _Parcel) -> None:
+        keys = [stream_of(owner), charges_of(owner)]
+        try:
+            answers = await self._wire.run(_SEND, keys, *self._limits, *parcel.told)
+        except (BrokerUnreachableError, ReplyError) as error:
+            for waiting in parcel.answers:
+                if not waiting.done():  # its caller may have gone
+                    waiting.set_exception(error)
+            return
+        for waiting, answer in zip(parcel.answers, answers, strict=True):
+            if not waiting.done():
+                waiting.set_result(answer)
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """Messages to one mailbox, and who waits for what becomes of each."""
+
+    told: list[Argument] = field(default_factory=list)
+    answers: list[asyncio.Future[Reply]] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def takes(self, size_bytes: int) -> bool:
+        """Say whether one more message of this size fits."""
+        return (
+            len(self.answers) < MAX_TOGETHER and self.size_bytes + size_bytes <= MAX_TOGETHER_BYTES
+        )
+
+
 class RedisMailboxReader(MailboxReader):
     """One consumer over any number of mailboxes; for one reading task at a time.
 
@@ -157,7 +226,7 @@ class RedisMailboxReader(MailboxReader):
         self._joined: dict[str, None] = {}
         self._in_hand: dict[str, dict[str, int]] = {}
         self._next_sweep = 0.0
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Future[None] | None = None
         self._closed = False
         for owner in owners:
             self.add(owner)
@@ -170,7 +239,7 @@ class RedisMailboxReader(MailboxReader):
             raise TooLargeError("too many mailboxes for one reader", limit=MAX_OWNERS)
         self._owners[owner] = None
         self._fresh[owner] = None
-        self._changed.set()
+        self._wake()
 
     @override
     def discard(self, owner: str) -> None:
@@ -217,7 +286,7 @@ class RedisMailboxReader(MailboxReader):
     @override
     async def close(self) -> None:
         self._closed = True
-        self._changed.set()
+        self._wake()
         if self._line is not None:
             await self._line.aclose()
         joined, self._joined = list(self._joined), {}
@@ -246,6 +315,9 @@ class RedisMailboxReader(MailboxReader):
     async def _finish_one(
         self, action: str, owner: str, deliveries: list[Delivery], reason: str
     ) -> list[str]:
+        if len(deliveries) > MAX_TOGETHER:
+            first = await self._finish_one(action, owner, deliveries[:MAX_TOGETHER], reason)
+            return first + await self._finish_one(action, owner, deliveries[MAX_TOGETHER:], reason)
         parts = [
             part for one in deliveries for part in (one.entry, one.token, one.sender, len(one.raw))
         ]
@@ -335,25 +407,26 @@ class RedisMailboxReader(MailboxReader):
 
     async def _read(self, deadline: float) -> list[Delivery]:
         loop = asyncio.get_running_loop()
-        if self._reading is None:
-            self._changed.clear()
+        if self._reading is None or self._changed is None:
+            self._changed = loop.create_future()
             if not self._owners:
-                return await self._wait_for_owners(deadline - loop.time())
+                await asyncio.wait([self._changed], timeout=max(0.0, deadline - loop.time()))
+                return []
             self._reading = await self._ask(deadline - loop.time())
         # The answer is kept when the caller is cancelled or its time is up: it may hold messages.
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait(
-                [self._reading, changed],
-                timeout=max(0.0, deadline - loop.time()) + 0.05,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if changed.done() and not self._reading.done():
-                self._changed.clear()
-                await self._wire.call("CLIENT", "UNBLOCK", self._line_id)
-        finally:
-            changed.cancel()
+        await asyncio.wait(
+            [self._reading, self._changed],
+            timeout=max(0.0, deadline - loop.time()) + 0.05,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if self._changed.done() and not self._reading.done():
+            self._changed = loop.create_future()
+            await self._wire.call("CLIENT", "UNBLOCK", self._line_id)
         return self._what_was_read()
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
 
     def _what_was_read(self) -> list[Delivery]:
         if self._reading is None or not self._reading.done():
@@ -371,14 +444,6 @@ class RedisMailboxReader(MailboxReader):
             for key, entries in streams or ()
             for entry, fields in entries
         ]
-
-    async def _wait_for_owners(self, seconds: float) -> list[Delivery]:
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-        return []
 
     async def _ask(self, seconds: float) -> asyncio.Future[Reply]:
         if self._line is None or self._line.closed:
