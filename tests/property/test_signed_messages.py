@@ -74,7 +74,7 @@ CHANGES: Final = [
 ]
 
 
-@pytest.mark.parametrize(("number", "path"), CHANGES, ids=lambda value: str(value))
+@pytest.mark.parametrize(("number", "path"), CHANGES, ids=str)
 def test_a_message_with_any_field_changed_is_refused(number: int, path: tuple[Any, ...]) -> None:
     """The signature stays, and the payload is canonical again: only the field differs."""
     envelope = msgspec.json.decode(MESSAGES[number])
