@@ -179,8 +179,10 @@ class ThreadDesk(Threads):
             await self._index(message.thread, said, header)
         if ruled.deliver:
             room: Room = "reserved" if claim.reserved else "owed"
-            await self._mailbox.send(message.to, raw, sender=message.sender, room=room)
-        await self._give_back(claim, message.thread, ruled)
+            sending = self._mailbox.send(message.to, raw, sender=message.sender, room=room)
+            await asyncio.gather(sending, self._give_back(claim, message.thread, ruled))
+        else:
+            await self._give_back(claim, message.thread, ruled)
         return ruled.ruling
 
     @override

@@ -7,21 +7,15 @@
 local stream, dead, charges = KEYS[1], KEYS[2], KEYS[3]
 local action, group, consumer = ARGV[1], ARGV[2], ARGV[3]
 
-local function before(one, other)
-  local ms, seq = string.match(one, '^(%d+)-(%d+)$')
-  local other_ms, other_seq = string.match(other, '^(%d+)-(%d+)$')
-  ms, other_ms = tonumber(ms), tonumber(other_ms)
-  return ms < other_ms or (ms == other_ms and tonumber(seq) < tonumber(other_seq))
-end
-
 -- One look at this consumer's messages between the first and the last finds most tokens.
 local tokens = {}
 local count = (#ARGV - 6) / 4
 if count > 1 then
-  local first, last = ARGV[7], ARGV[7]
-  for i = 11, #ARGV, 4 do
-    if before(ARGV[i], first) then first = ARGV[i] end
-    if before(last, ARGV[i]) then last = ARGV[i] end
+  local first, last = nil, nil
+  for i = 7, #ARGV, 4 do
+    local ms = string.sub(ARGV[i], 1, string.find(ARGV[i], '-', 1, true) - 1)
+    if not first or ms < first then first = ms end
+    if not last or ms > last then last = ms end
   end
   for _, held in ipairs(redis.call('XPENDING', stream, group, first, last, 2 * count, consumer)) do
     tokens[held[1]] = held[4]

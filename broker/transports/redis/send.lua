@@ -59,8 +59,9 @@ end
 if appended then redis.call('PEXPIRE', stream, ttl) end
 for sender, held in pairs(accounts) do
   if held.messages > 0 then
-    redis.call('HSET', charges, 'n:' .. sender, held.messages, 'b:' .. sender, held.bytes)
-    redis.call('PEXPIRE', charges, ttl)
+    local new = redis.call('HSET', charges,
+      'n:' .. sender, held.messages, 'b:' .. sender, held.bytes)
+    if new > 0 then redis.call('PEXPIRE', charges, ttl) end
   else
     redis.call('HDEL', charges, 'n:' .. sender, 'b:' .. sender)
   end
