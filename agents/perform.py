@@ -4,7 +4,8 @@
 * What raises ends as :class:`JobFailedError`; what overruns as :class:`JobDeadlineError`. A plain
   function cannot be stopped: its slot stays taken until it really ends, so that hanging work shows
   as a busy agent and never as a growing pile of threads.
-* At most ``capacity`` jobs run and ``backlog`` wait; beyond that :class:`BusyError`.
+* At most ``capacity`` jobs run and ``backlog`` wait; beyond that :class:`BusyError`. What was
+  promised takes its room from then on, so that every promise can be kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 from agents.agent import Agent, OfferSpec
 from agents.job import Job, Terms
+from agents.promises import Promises
 from rahba.clock import Clock, SystemClock
 from rahba.errors import BadInputError, RahbaError, RemoteError
 from rahba.messages import Usage
@@ -79,13 +81,33 @@ class Workbench:
         self._clock = clock
         self._slots = asyncio.Semaphore(capacity)
         self._load = 0
+        self._promises = Promises(self._limit)
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def free(self) -> bool:
-        """Say whether one more job would be taken."""
-        return self._load < self._limit
+        """Say whether one more job would be taken: neither jobs nor promises fill the room."""
+        return self._load + self.promised < self._limit
+
+    @property
+    def promised(self) -> int:
+        """Return how many jobs are promised and not begun."""
+        return self._promises.standing(now_ms=self._clock.now_ms())
+
+    def promise(self, thread: str, buyer: str, *, until_ms: int) -> bool:
+        """Keep room for the job of a thread; false if there is none (left for this buyer).
+
+        Who has a promise in this thread may prolong it.
+        """
+        if not self._promises.has(thread) and not self.free:
+            return False
+        now_ms = self._clock.now_ms()
+        return self._promises.make(thread, buyer, until_ms, now_ms=now_ms)
+
+    def forget(self, thread: str) -> None:
+        """Give the room of a promise to others."""
+        self._promises.forget(thread)
 
     @property
     def load(self) -> int:
@@ -96,8 +118,12 @@ class Workbench:
         """Wait until nothing runs, waits or hangs any more."""
         await self._idle.wait()
 
-    async def do(self, spec: OfferSpec, args: object, job: Job) -> Done:
+    async def do(
+        self, spec: OfferSpec, args: object, job: Job, *, promise: str | None = None
+    ) -> Done:
         """Check ``args``, run the function within the deadline, check and encode its result.
+
+        The job of a thread that was promised (``promise``) is taken however busy the agent is.
 
         Raises:
             ArgumentsError: the arguments do not fit; nothing was run.
@@ -106,14 +132,11 @@ class Workbench:
             JobDeadlineError: it was not done in time.
         """
         fields = spec.signature.parse(args)
-        if not self.free:
-            raise BusyError("as many jobs as it can take", limit=self._limit)
         if spec.signature.job_argument is not None:
             fields[spec.signature.job_argument] = job
         limit_s = min(spec.timeout_s, job.remaining_ms / 1_000)
+        self._let_in(promise)
         started_ms = self._clock.now_ms()
-        self._load += 1
-        self._idle.clear()
         leave = self._leaving()
         scope = asyncio.timeout(limit_s)
         try:
@@ -145,12 +168,11 @@ class Workbench:
             ),
         )
 
-    async def watch(self, work: Callable[[], Awaitable[Done]], job: Job) -> Done:
+    async def watch(
+        self, work: Callable[[], Awaitable[Done]], job: Job, *, promise: str | None = None
+    ) -> Done:
         """Count work that is done elsewhere as one of this agent's jobs; the same errors."""
-        if not self.free:
-            raise BusyError("as many jobs as it can take", limit=self._limit)
-        self._load += 1
-        self._idle.clear()
+        self._let_in(promise)
         leave = self._leaving()
         scope = asyncio.timeout(job.remaining_ms / 1_000)
         try:
@@ -162,6 +184,14 @@ class Workbench:
             raise JobDeadlineError("not done by its deadline") from error
         finally:
             leave()
+
+    def _let_in(self, promise: str | None) -> None:
+        if promise is not None:
+            self._promises.forget(promise)
+        elif not self.free:
+            raise BusyError("as many jobs as it can take", limit=self._limit)
+        self._load += 1
+        self._idle.clear()
 
     def _leaving(self, *, slot: bool = False) -> Callable[[], None]:
         def leave() -> None:

@@ -44,7 +44,7 @@ from agents.negotiation import (
     sign_agreement,
 )
 from agents.order import MAX_DEADLINE_MS, Commission, check_hold, examine
-from agents.patience import patiently
+from agents.patience import UNREAD, patiently
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Progress, Purchaser, Till
 from agents.shelf import find_posted, seller_policy
@@ -52,6 +52,7 @@ from agents.source import Source
 from agents.work import WorkDesk
 from broker import Broker
 from broker.ports import Ruling, ThreadView
+from broker.thread import ENDED
 from rahba.clock import Clock
 from rahba.encoding import b64, sha256_hex, unb64
 from rahba.envelope import Signer, seal
@@ -81,6 +82,7 @@ REPLY_MS: Final = 60_000
 MIN_NOTICE_MS: Final = 200
 POLICY_MS: Final = 12 * 3_600 * 1_000
 PROGRESS_MS: Final = 250
+PROMISE_GRACE_MS: Final = 2_000
 
 _log: Final = logging.getLogger(__name__)
 
@@ -127,6 +129,8 @@ class Seller:
         view = await patiently(lambda: self._broker.threads.get(letter.message.thread))
         if view is None or view.seller != self.signer.did:
             return
+        if view.state in ENDED:
+            self.bench.forget(view.id)
         match view.state:
             case "open":
                 await self._negotiate(view, letter)
@@ -147,20 +151,47 @@ class Seller:
 
     async def _negotiate(self, view: ThreadView, letter: Letter) -> None:
         line = self._line(view, letter)
-        match self._move(line.talk):
+        match self._promised(line.talk, self._move(line.talk)):
             case Say(Quote(offer=offer) | Counter(offer=offer) as body):
                 pledge = await self._pledge(agreement_of(line.talk, offer))
-                _ = await self._post(line, msgspec.structs.replace(body, pledge=pledge))
+                await self._answer(line, msgspec.structs.replace(body, pledge=pledge))
             case Say(body):
-                _ = await self._post(line, body)
+                await self._answer(line, body)
             case Commit(offer):
                 agreement = agreement_of(line.talk, offer)
                 signature = sign_agreement(agreement, self.signer)
                 pledge = await self._pledge(agreement)
                 accept = Accept(offer=offer.digest(), signature=signature, pledge=pledge)
-                _ = await self._post(line, accept)
+                await self._answer(line, accept)
             case _:
                 pass
+
+    def _promised(self, talk: Talk, move: Move) -> Move:
+        """Keep room for what a move would bind us to; without room it is a refusal."""
+        if talk.cfp is None:
+            return move
+        match move:
+            case Say(Quote(offer=offer) | Counter(offer=offer)):
+                until_ms = min(offer.valid_until, talk.cfp.deadline)
+            case Commit():
+                until_ms = talk.cfp.deadline
+            case _:
+                return move
+        if self.bench.promise(talk.thread, talk.buyer, until_ms=until_ms + PROMISE_GRACE_MS):
+            return move
+        return Say(Refuse("busy"))
+
+    async def _answer(self, line: Line, body: Body) -> None:
+        """Say it, unless the buyer does not read its mail; only what stands keeps its room."""
+        stands = bool(line.talk.asks)
+        try:
+            ruling = await self._post(line, body)
+        except UNREAD as error:
+            _log.info("left a buyer alone who does not read: %s", error)
+        else:
+            stands = (stands or ruling.ok) and ruling.state in {"open", "agreed", "held"}
+        if not stands:
+            self.bench.forget(line.talk.thread)
 
     async def _pledge(self, agreement: Agreement) -> str | None:
         """Put up the penalty of an offer of ours, should it be taken."""
@@ -200,7 +231,7 @@ class Seller:
             return "too_large"
         if not MIN_NOTICE_MS < ahead_ms <= MAX_DEADLINE_MS:
             return "bad_deadline"
-        return None if self.bench.free and not self.closing else "busy"
+        return "busy" if self.closing else None
 
     def _policy(self, skill: str, now_ms: int) -> SellerPolicy:
         backing = self.backing_fals
@@ -232,7 +263,7 @@ class Seller:
             await self._fail(view, line, error, our_fault=False)
             return
         try:
-            done = await self._unless_left(view.id, self._work(commission))
+            done = await self._unless_left(view.id, self._work(commission, view))
         except RahbaError as error:
             if error.retryable and not isinstance(error, BusyError):
                 raise
@@ -261,7 +292,7 @@ class Seller:
         finally:
             del self._jobs[thread]
 
-    async def _work(self, commission: Commission) -> Done:
+    async def _work(self, commission: Commission, view: ThreadView) -> Done:
         spec, order = commission.spec, commission.order
         terms = Terms(
             agreement=commission.digest,
@@ -280,12 +311,16 @@ class Seller:
             purchaser=self._purchaser,
             on_progress=self._tell,
         )
+        # A posted price is a promise to nobody: who finds the agent full gets its money back.
+        promise = None if view.facts.get("mode") == "posted" else view.id
         desk = self._desk
         if spec.runs == "worker" and desk is not None:
             return await self.bench.watch(
-                lambda: desk.do(self._source, self.agent, commission.args, job), job
+                lambda: desk.do(self._source, self.agent, commission.args, job),
+                job,
+                promise=promise,
             )
-        return await self.bench.do(spec, commission.args, job)
+        return await self.bench.do(spec, commission.args, job, promise=promise)
 
     def _result(self, commission: Commission, done: Done) -> Result:
         agreement = commission.agreement
@@ -355,6 +390,7 @@ class Seller:
     async def _fail(
         self, view: ThreadView, line: Line, error: RahbaError, *, our_fault: bool
     ) -> None:
+        self.bench.forget(view.id)
         await self._give_back(view, forfeits=our_fault and _owes(view, line.talk))
         failure = Failure(
             agreement=view.facts.get("agreement", ""),

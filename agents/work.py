@@ -287,7 +287,7 @@ class Workshop:
             return "late"
         kept = await self._marks.kept(agreement)  # 2
         if kept is not None:
-            await self._mailbox.send(task.reply_to, kept)
+            await self._mailbox.send(task.reply_to, kept, room="owed")
             return "sent again"
         holder = self._ids.new()
         if not await self._marks.take(agreement, holder):  # 3
@@ -299,7 +299,7 @@ class Workshop:
             await patiently(lambda: self._marks.keep(agreement, result))
         finally:
             renewing.cancel()
-        await patiently(lambda: self._mailbox.send(task.reply_to, result))
+        await patiently(lambda: self._mailbox.send(task.reply_to, result, room="owed"))
         await self._marks.leave(agreement, holder)
         await bench.idle()  # work that hangs ends with its process, by the task's hard limit
         return "done"

@@ -108,12 +108,21 @@ async def linked(settings: Settings) -> AsyncIterator[Links]:
     Raises:
         NoBrokerError: ``settings`` name no Redis.
     """
+    from broker.mailboxes import MailboxLimits
+    from broker.threads import ThreadLimits
     from broker.transports.redis import connect
     from wallet.transports.http import HttpLedger
 
     if settings.redis_url is None or settings.celery_broker_url is None:
         raise NoBrokerError("no Redis is configured")
-    broker = await connect(settings.redis_url, SystemClock())
+    broker = await connect(
+        settings.redis_url,
+        SystemClock(),
+        limits=MailboxLimits(
+            sender_messages=settings.sender_messages, sender_bytes=settings.sender_bytes
+        ),
+        thread_limits=ThreadLimits(settings.open_threads),
+    )
     ledger = HttpLedger(settings.ledger_url)
     try:
         yield Links(broker, ledger, settings.redis_url, settings.celery_broker_url)

@@ -11,6 +11,9 @@
 | `RAHBA_LEDGER_STORE` | `postgresql://…`: the database that keeps the ledger | a file |
 | `RAHBA_LEDGER_URL` | addresses of the ledger and its standby | `http://` + `RAHBA_LEDGER` |
 | `REDIS_URL` | a running Redis >= 6.2 | an embedded server in `RAHBA_DATA` |
+| `RAHBA_SENDER_MESSAGES` | messages of one sender that may wait unread in one mailbox | 1000 |
+| `RAHBA_SENDER_BYTES` | bytes of one sender that may wait unread in one mailbox | 64 MiB |
+| `RAHBA_OPEN_THREADS` | threads one buyer may have open with one seller | 512 |
 | `CELERY_BROKER_URL` | broker of the heavy jobs | `REDIS_URL`, next database |
 | `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
 | `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
@@ -34,6 +37,7 @@ from urllib.parse import urlsplit, urlunsplit
 from rahba.errors import LocalError
 
 NETWORK: Final = "rahba:dev"
+MAX_COUNT: Final = 2**40
 
 
 class BadSettingError(LocalError):
@@ -70,6 +74,9 @@ class Settings:
     ledger_url: str
     gateway_url: str
     redis_url: str | None
+    sender_messages: int
+    sender_bytes: int
+    open_threads: int
     celery_broker_url: str | None
     work_key: str | None
     api_key: str | None
@@ -83,7 +90,7 @@ class Settings:
         """Read settings from ``env``.
 
         Raises:
-            BadSettingError: an address or URL is malformed.
+            BadSettingError: an address, a URL or a number is malformed.
         """
         http = _address(env, "RAHBA_HTTP", "127.0.0.1:8700")
         ledger = _address(env, "RAHBA_LEDGER", "127.0.0.1:8701")
@@ -102,6 +109,9 @@ class Settings:
             ledger_url=_urls(env, "RAHBA_LEDGER_URL", {"http", "https"}) or ledger.url,
             gateway_url=_url(env, "RAHBA_URL", {"http", "https"}) or http.url,
             redis_url=redis_url,
+            sender_messages=_count(env, "RAHBA_SENDER_MESSAGES", 1_000),
+            sender_bytes=_count(env, "RAHBA_SENDER_BYTES", 64 * 1024 * 1024),
+            open_threads=_count(env, "RAHBA_OPEN_THREADS", 512),
             celery_broker_url=celery,
             work_key=env.get("RAHBA_WORK_KEY") or None,
             api_key=env.get("RAHBA_API_KEY") or None,
@@ -129,6 +139,13 @@ def _address(env: Mapping[str, str], name: str, default: str) -> Address:
     if not colon or not host or not port.isdigit() or int(port) > 65_535:
         raise BadSettingError(f"{name} must be host:port, not {text!r}")
     return Address(host.strip("[]"), int(port))
+
+
+def _count(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= MAX_COUNT:
+        raise BadSettingError(f"{name} must be a number from 1 to {MAX_COUNT}, not {text[:40]!r}")
+    return int(text)
 
 
 def _url(env: Mapping[str, str], name: str, schemes: set[str]) -> str | None:

@@ -17,11 +17,27 @@ class BrokerUnreachableError(LocalError):
 
 
 class MailboxFullError(RemoteError):
-    """The recipient has too many messages waiting."""
+    """The recipient has too many messages waiting; nothing was recorded or delivered."""
 
     code = "mailbox_full"
     retryable = True
-    hint = "try again later, or choose another agent"
+    hint = "try again after retry_after_ms, or choose another agent"
+
+
+class SenderQuotaError(RemoteError):
+    """The recipient has yet to read what this sender sent before; nothing was recorded."""
+
+    code = "sender_quota"
+    retryable = True
+    hint = "send no more before the recipient has read; try again after retry_after_ms"
+
+
+class TooManyThreadsError(RemoteError):
+    """The buyer has as many threads open with this seller as one may have."""
+
+    code = "too_many_threads"
+    retryable = True
+    hint = "end a thread, or wait until one is past its deadline: retry_after_ms"
 
 
 class LeaseLostError(LocalError):

@@ -85,16 +85,42 @@ class Delivery:
     entry: str
     token: int
     raw: bytes
+    sender: str = ""
+
+
+Room = Literal["asked", "reserved", "owed"]
 
 
 class Mailbox(Protocol):
-    """At-least-once queues, one an owner; effects are made exactly once by message id."""
+    """At-least-once queues, one an owner; effects are made exactly once by message id.
 
-    async def send(self, owner: str, raw: bytes) -> None:
-        """Append to the owner's mailbox; refuses oversized messages and full mailboxes."""
+    What a sender has unacknowledged in a mailbox counts towards its quota there, in messages and
+    bytes. The sender "" is the market's own processes: they have no quota, only the depth.
+    """
+
+    async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        """Count a message that is to follow; refuses oversized ones, and where there is no room.
+
+        It is then sent with ``room="reserved"``, or given back by :meth:`cancel`.
+
+        Raises:
+            MailboxFullError: too many messages wait there (``retry_after_ms``).
+            SenderQuotaError: too much of this sender does (``retry_after_ms``).
+        """
         ...
 
-    async def send_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+    async def cancel(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        """Give a reserved place back."""
+        ...
+
+    async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
+        """Append to the owner's mailbox; refuses as :meth:`reserve` does.
+
+        Nothing is refused for want of room when a place was ``reserved``, nor what is ``owed``.
+        """
+        ...
+
+    async def send_many(self, items: Sequence[tuple[str, bytes]], *, sender: str = "") -> None:
         """Append several in one round trip."""
         ...
 

@@ -4,28 +4,37 @@ The rules are ``broker.thread``'s, applied by a :class:`ThreadStore` (atomically
 clock). This file decides the order of things around them:
 
 1. the signature is verified and the body checked; nothing is written for a message that fails;
-2. a first message claims its place in its group: one buyer a group, at most 64 threads;
+2. a place in the recipient's mailbox is reserved, within the sender's quota there; a first message
+   also claims its places among the threads of its two parties (``ThreadLimits.open_threads``) and
+   in its group (one buyer a group, at most 64 threads). Where there is none, nothing is ruled on
+   and nothing recorded: the sender learns when to try again;
 3. the store rules and records;
 4. on OK: indexes and public events; on OK or its repetition: delivery to the recipient's mailbox.
+   Whatever is not delivered gives its place back.
 
-A crash between 3 and 4 is mended by posting the same bytes again.
+What the parties owe each other under an agreement (``OWED``) needs no place: whoever lets its
+mailbox fill up cannot keep a seller from delivering, and threads bound how much that is.
+
+A crash between 3 and 4 is mended by posting the same bytes again; a place that a crash left
+reserved is forgotten once the mailbox is empty, one among threads at the thread's deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal, Protocol, cast
 
 from typing_extensions import override
 
-from broker.errors import BadQueryError
+from broker.errors import BadQueryError, TooManyThreadsError
 from broker.ports import (
     Directory,
     Feed,
     Mailbox,
+    Room,
     Ruling,
     Threads,
     ThreadState,
@@ -33,10 +42,10 @@ from broker.ports import (
     Verdict,
 )
 from broker.said import Terms, rounds_of, said_of, terms_of_opening, told, told_at_end
-from broker.thread import Ending, Said
+from broker.thread import BINDING, ENDED, Ending, Said
 from rahba.clock import Clock
 from rahba.encoding import sha256_hex
-from rahba.errors import EnvelopeExpiredError
+from rahba.errors import EnvelopeExpiredError, RahbaError
 from rahba.ids import check_digest, check_id
 from rahba.messages import CLOCK_SKEW_MS, Accept, Message, Offer, open_message
 from rahba.money import wire_fals
@@ -44,7 +53,15 @@ from rahba.money import wire_fals
 THREAD_TTL_MS: Final = 7 * 24 * 3_600_000
 MAX_GROUP: Final = 64
 MAX_RECENT: Final = 1_000
+OWED: Final = BINDING
 _TERMS_KEPT: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadLimits:
+    """How many threads one buyer may have open with one seller at a time."""
+
+    open_threads: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +71,16 @@ class Ruled:
     ruling: Ruling
     deliver: bool
     header: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a message has reserved: so many bytes at its recipient, and a new place of a thread."""
+
+    sender: str
+    recipient: str
+    reserved: int
+    met: bool = False
 
 
 class ThreadStore(Protocol):
@@ -69,6 +96,18 @@ class ThreadStore(Protocol):
 
     async def join(self, group: str, buyer: str, thread: str) -> Verdict:
         """Claim a place in a group: OK, NOT_PARTY (another buyer's) or ROUND_LIMIT (full)."""
+        ...
+
+    async def meet(self, buyer: str, seller: str, thread: str, until_ms: int) -> int:
+        """Claim a place among the open threads of two parties, until ``until_ms`` at most.
+
+        Returns 1 if it is new, 0 if it was claimed before, and if there is none -N: one will be
+        free in N ms at the latest.
+        """
+        ...
+
+    async def part(self, buyer: str, seller: str, thread: str) -> None:
+        """Give the place of a thread that is over back."""
         ...
 
     async def note_group(self, group: str, opened_ms: int) -> None:
@@ -126,29 +165,24 @@ class ThreadDesk(Threads):
         message = open_message(raw, me=None, now_ms=now_ms)  # 1
         if message.ts > now_ms + CLOCK_SKEW_MS:
             raise EnvelopeExpiredError("the message is dated in the future", ts=message.ts)
-        opening = terms_of_opening(message)
-        terms = opening or await self._terms_of(message)
+        terms = terms_of_opening(message) or await self._terms_of(message)
         said = said_of(message, sha256_hex(raw), terms=terms)
-        if opening is not None:
-            place, posted = await asyncio.gather(  # 2
-                self._store.join(opening.group, opening.buyer, message.thread),
-                self._posted_offer(message),
-            )
-            if place != "OK":
-                return Ruling(place, "closed", now_ms)
-            if posted is not None:
-                said = said_of(message, said.digest, terms=terms, posted=posted)
-        ruled = await self._store.say(message.thread, said, raw)  # 3
+        claim = await self._claim(said, len(raw), message.thread)  # 2
+        ruled = await self._rule(message, said, raw, terms)  # 3
         if ruled.ruling.verdict == "OK":  # 4
             await self._index(message.thread, said, ruled.header)
             for event in told(message.thread, said, ruled.header):
                 await self._feed.publish(*event)
-            await self._mailbox.send(message.to, raw)
-        elif ruled.deliver:  # what a crash may have left undone the first time
-            if opening is not None or said.type == "accept":
-                (header,) = await self._store.headers([message.thread])
-                await self._index(message.thread, said, header)
-            await self._mailbox.send(message.to, raw)
+        elif ruled.deliver and (said.group or said.type == "accept"):
+            # what a crash may have left undone the first time
+            (header,) = await self._store.headers([message.thread])
+            await self._index(message.thread, said, header)
+        if ruled.deliver:
+            room: Room = "reserved" if claim.reserved else "owed"
+            sending = self._mailbox.send(message.to, raw, sender=message.sender, room=room)
+            await asyncio.gather(sending, self._give_back(claim, message.thread, ruled))
+        else:
+            await self._give_back(claim, message.thread, ruled)
         return ruled.ruling
 
     @override
@@ -180,9 +214,56 @@ class ThreadDesk(Threads):
         thread = await self._store.deal(check_digest(agreement))
         return await self.get(thread) if thread is not None else None
 
+    async def _claim(self, said: Said, size_bytes: int, thread: str) -> _Claim:
+        """Reserve what a message needs, or raise and leave nothing reserved."""
+        if said.type in OWED:
+            return _Claim(said.sender, said.to, 0)
+        claim = _Claim(said.sender, said.to, size_bytes)
+        reserving = self._mailbox.reserve(said.to, size_bytes, sender=said.sender)
+        if not said.group:
+            await reserving
+            return claim
+        until_ms = min(said.deadline, self._clock.now_ms() + THREAD_TTL_MS)
+        place, full = await asyncio.gather(
+            self._store.meet(said.sender, said.to, thread, until_ms),
+            _refused(reserving),
+        )
+        if full is not None:
+            if place == 1:
+                await self._store.part(said.sender, said.to, thread)
+            raise full
+        if place < 0:
+            await self._mailbox.cancel(said.to, size_bytes, sender=said.sender)
+            raise TooManyThreadsError(
+                "as many threads are open as one may have with a seller", retry_after_ms=-place
+            )
+        return replace(claim, met=place == 1)
+
+    async def _rule(self, message: Message, said: Said, raw: bytes, terms: Terms | None) -> Ruled:
+        if said.group:
+            place, posted = await asyncio.gather(
+                self._store.join(said.group, said.sender, message.thread),
+                self._posted_offer(message),
+            )
+            if place != "OK":
+                return Ruled(Ruling(place, "closed", self._clock.now_ms()), False, {})
+            if posted is not None:
+                said = said_of(message, said.digest, terms=terms, posted=posted)
+        return await self._store.say(message.thread, said, raw)
+
+    async def _give_back(self, claim: _Claim, thread: str, ruled: Ruled) -> None:
+        """Give back what a message did not need, and a place among threads when one is over."""
+        if claim.reserved and not ruled.deliver:
+            await self._mailbox.cancel(claim.recipient, claim.reserved, sender=claim.sender)
+        if ruled.ruling.verdict == "OK" and ruled.ruling.state in ENDED:
+            await self._store.part(ruled.header["buyer"], ruled.header["seller"], thread)
+        elif claim.met and not ruled.ruling.ok:
+            await self._store.part(claim.sender, claim.recipient, thread)
+
     async def _end(self, thread: str, ending: Ending) -> Ruling:
         ruled = await self._store.end(check_id(thread), ending)
         if ruled.ruling.verdict == "OK":
+            await self._store.part(ruled.header["buyer"], ruled.header["seller"], thread)
             for event in told_at_end(thread, ruled.header):
                 await self._feed.publish(*event)
         return ruled.ruling
@@ -229,6 +310,15 @@ class ThreadDesk(Threads):
             for thread, header, transcript in zip(threads, headers, transcripts, strict=True)
             if header
         ]
+
+
+async def _refused(reserving: Awaitable[None]) -> RahbaError | None:
+    """Return why a place was not reserved."""
+    try:
+        await reserving
+    except RahbaError as error:
+        return error
+    return None
 
 
 _NAMES: Final = (

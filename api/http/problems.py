@@ -174,6 +174,8 @@ KINDS: Final[dict[str, Kind]] = {
     "bad_redis_url": Kind(500, "The broker's address cannot be read"),
     "redis_too_old": Kind(500, "The broker's server is too old"),
     "mailbox_full": Kind(503, "The recipient has too many messages waiting"),
+    "sender_quota": Kind(429, "The recipient has too much of this sender's unread"),
+    "too_many_threads": Kind(429, "The buyer has too many threads open with this seller"),
     "lease_lost": Kind(409, "Somebody else took the message over"),
     "bad_cursor": Kind(422, "The cursor was not made here"),
     "bad_query": Kind(422, "The query is malformed"),
@@ -277,13 +279,17 @@ class Problem:
         """Return the HTTP response."""
         headers = {"cache-control": "no-store"} | self.headers
         if self.status in {429, 503}:
-            headers.setdefault("retry-after", str(_RETRY_AFTER_S))
+            headers.setdefault("retry-after", str(self._retry_after_s()))
         return Response(
             orjson.dumps(self.document(**members)),
             status_code=self.status,
             headers=headers,
             media_type=PROBLEM_JSON,
         )
+
+    def _retry_after_s(self) -> int:
+        wait_ms = self.facts.get("retry_after_ms")
+        return max(1, -(-wait_ms // 1_000)) if isinstance(wait_ms, int) else _RETRY_AFTER_S
 
 
 def problem_of(error: RahbaError) -> Problem:

@@ -16,12 +16,20 @@ from typing_extensions import override
 
 from broker.bundle import Broker
 from broker.directory import CardDirectory, CardStore, Entry, Put
-from broker.errors import LeaseLostError, MailboxFullError
+from broker.errors import LeaseLostError
 from broker.events import FeedLimits, check_event_id, encode_event
-from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
-from broker.ports import Delivery, Feed, Mailbox, MailboxReader, Ruling, Verdict
+from broker.mailboxes import (
+    MAX_DEAD,
+    MAX_OWNERS,
+    MailboxLimits,
+    check_message,
+    check_owner,
+    check_size,
+    refusal,
+)
+from broker.ports import Delivery, Feed, Mailbox, MailboxReader, Room, Ruling, Verdict
 from broker.thread import Decision, Ending, Said, ThreadRecord, header_of, rule, rule_ending
-from broker.threads import MAX_GROUP, Ruled, ThreadDesk, ThreadStore
+from broker.threads import MAX_GROUP, Ruled, ThreadDesk, ThreadLimits, ThreadStore
 from rahba.clock import Clock
 from rahba.encoding import Json
 from rahba.errors import TooLargeError
@@ -35,14 +43,14 @@ def connect(
     *,
     limits: MailboxLimits | None = None,
     feed_limits: FeedLimits | None = None,
+    thread_limits: ThreadLimits | None = None,
 ) -> Broker:
     """Return a broker of one's own, empty."""
     feed = MemoryFeed(clock, feed_limits or FeedLimits())
     mailbox = MemoryMailbox(clock, limits or MailboxLimits())
     directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock)
-    threads = ThreadDesk(
-        MemoryThreadStore(clock), mailbox=mailbox, directory=directory, feed=feed, clock=clock
-    )
+    store = MemoryThreadStore(clock, thread_limits or ThreadLimits())
+    threads = ThreadDesk(store, mailbox=mailbox, directory=directory, feed=feed, clock=clock)
     return Broker(directory, mailbox, threads, feed, _nothing)
 
 
@@ -127,9 +135,11 @@ class MemoryCardStore(CardStore):
 class MemoryThreadStore(ThreadStore):
     """Threads as the pure rules leave them."""
 
-    def __init__(self, clock: Clock) -> None:
-        """Judge by ``clock``."""
+    def __init__(self, clock: Clock, limits: ThreadLimits) -> None:
+        """Judge by ``clock`` within ``limits``."""
         self._clock = clock
+        self._limits = limits
+        self._open: dict[tuple[str, str], dict[str, int]] = {}
         self._records: dict[str, ThreadRecord] = {}
         self._logs: dict[str, list[bytes]] = {}
         self._groups: dict[str, tuple[str, list[str]]] = {}
@@ -163,6 +173,23 @@ class MemoryThreadStore(ThreadStore):
                 return "ROUND_LIMIT"
             members.append(thread)
         return "OK"
+
+    @override
+    async def meet(self, buyer: str, seller: str, thread: str, until_ms: int) -> int:
+        now_ms = self._clock.now_ms()
+        places = self._open.get((buyer, seller), {})
+        places = {name: until for name, until in places.items() if until > now_ms}
+        self._open[buyer, seller] = places
+        if thread in places:
+            return 0
+        if len(places) >= self._limits.open_threads:
+            return now_ms - min(places.values())
+        places[thread] = until_ms
+        return 1
+
+    @override
+    async def part(self, buyer: str, seller: str, thread: str) -> None:
+        self._open.get((buyer, seller), {}).pop(thread, None)
 
     @override
     async def note_group(self, group: str, opened_ms: int) -> None:
@@ -211,6 +238,7 @@ class MemoryThreadStore(ThreadStore):
 @dataclass(slots=True)
 class _Letter:
     raw: bytes
+    sender: str = ""
     consumer: str | None = None
     token: int = 0
     leased_ms: int = 0
@@ -219,12 +247,18 @@ class _Letter:
 @dataclass(slots=True)
 class _Box:
     letters: dict[str, _Letter] = field(default_factory=dict)
-    dead: list[tuple[bytes, str]] = field(default_factory=list)
+    dead: list[tuple[_Letter, str]] = field(default_factory=list)
+    reserved: list[tuple[str, int]] = field(default_factory=list)
 
     def bury(self, entry: str, reason: str) -> None:
         """Move a letter to the dead ones."""
-        self.dead.append((self.letters.pop(entry).raw, reason))
+        self.dead.append((self.letters.pop(entry), reason))
         del self.dead[:-MAX_DEAD]
+
+    def sizes_of(self, sender: str) -> list[int]:
+        """Return the sizes of what a sender has here, unacknowledged or reserved."""
+        waiting = [len(one.raw) for one in self.letters.values() if one.sender == sender]
+        return waiting + [size for name, size in self.reserved if name == sender]
 
 
 class MemoryMailbox(Mailbox):
@@ -238,18 +272,44 @@ class MemoryMailbox(Mailbox):
         self._count = 0
 
     @override
-    async def send(self, owner: str, raw: bytes) -> None:
-        check_message(raw, self.limits)
-        box = self.boxes.setdefault(check_owner(owner), _Box())
-        if len(box.letters) >= self.limits.depth:
-            raise MailboxFullError("the mailbox is full", owner=owner, depth=self.limits.depth)
-        self._count += 1
-        box.letters[f"{self._count}-0"] = _Letter(raw)
+    async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        check_size(size_bytes, self.limits)
+        self._box_with_room(owner, size_bytes, sender).reserved.append((sender, size_bytes))
 
     @override
-    async def send_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+    async def cancel(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        box = self.boxes.setdefault(check_owner(owner), _Box())
+        if (sender, size_bytes) in box.reserved:
+            box.reserved.remove((sender, size_bytes))
+
+    @override
+    async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
+        check_message(raw, self.limits)
+        if room == "asked":
+            self._box_with_room(owner, len(raw), sender)
+        elif room == "reserved":
+            await self.cancel(owner, len(raw), sender=sender)
+        self._put(self.boxes.setdefault(check_owner(owner), _Box()), raw, sender)
+
+    def _put(self, box: _Box, raw: bytes, sender: str) -> None:
+        self._count += 1
+        box.letters[f"{self._count}-0"] = _Letter(raw, sender)
+
+    def _box_with_room(self, owner: str, size_bytes: int, sender: str) -> _Box:
+        limits, box = self.limits, self.boxes.setdefault(check_owner(owner), _Box())
+        if len(box.letters) >= limits.depth:
+            raise refusal(owner, sender, full=True, limits=limits)
+        sizes = box.sizes_of(sender) if sender else []
+        over = len(sizes) >= limits.sender_messages or sum(sizes) + size_bytes > limits.sender_bytes
+        if sender and over:
+            raise refusal(owner, sender, full=False, limits=limits)
+        return box
+
+    @override
+    async def send_many(self, items: Sequence[tuple[str, bytes]], *, sender: str = "") -> None:
         sent = await asyncio.gather(
-            *(self.send(owner, raw) for owner, raw in items), return_exceptions=True
+            *(self.send(owner, raw, sender=sender) for owner, raw in items),
+            return_exceptions=True,
         )
         for outcome in sent:
             if isinstance(outcome, BaseException):
@@ -266,14 +326,14 @@ class MemoryMailbox(Mailbox):
     @override
     async def dead(self, owner: str, *, limit: int = 100) -> list[tuple[bytes, str]]:
         dead = self.boxes.get(check_owner(owner), _Box()).dead
-        return dead[::-1][: min(limit, MAX_DEAD)]
+        return [(letter.raw, reason) for letter, reason in dead[::-1][: min(limit, MAX_DEAD)]]
 
     @override
     async def revive(self, owner: str, *, limit: int = 100) -> int:
         box = self.boxes.get(check_owner(owner), _Box())
         count = min(limit, self.limits.depth - len(box.letters), len(box.dead))
-        for raw, _ in box.dead[: max(count, 0)]:
-            await self.send(owner, raw)
+        for letter, _ in box.dead[: max(count, 0)]:
+            self._put(box, letter.raw, letter.sender)
         del box.dead[: max(count, 0)]
         return max(count, 0)
 
@@ -351,7 +411,7 @@ class MemoryMailboxReader(MailboxReader):
             letter.consumer, letter.leased_ms = self._consumer, now_ms
             letter.token += 1
             self._in_hand.add((owner, entry))
-            taken.append(Delivery(owner, entry, letter.token, letter.raw))
+            taken.append(Delivery(owner, entry, letter.token, letter.raw, letter.sender))
         return taken
 
     def _finish(

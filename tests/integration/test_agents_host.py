@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,8 @@ from agents.host import Host, HostRunningError, name_for, open_host
 from agents.stores.memory import MemoryRecords
 from agents.template import SelfTestError, Template, TemplateConfig, registry
 from broker.ports import Query
+from broker.transports.redis.wire import Wire
+from rahba.encoding import b64, unb64
 from tests.fixtures.hosting import CLOCK, IDS, Souk, echo_agent, source_of, until
 
 pytestmark = pytest.mark.redis
@@ -152,6 +155,25 @@ async def test_a_host_that_is_cut_off_mid_job_does_it_again_after_its_restart_an
         assert deal.output == 2
         assert await souk.settled(deal.thread) == "settled"
         assert (await souk.types_logged()).count("capture") == 1
+
+
+async def test_neither_input_nor_output_of_a_deal_lies_readable_in_the_broker(
+    souk: Souk, empty_redis: str
+) -> None:
+    wire, secret = Wire(empty_redis), "the-word-is-sesame"
+    async with souk.hosting(echo_agent()) as member:
+        deal = await souk.buy("text.echo", {"text": secret, "times": 2}, mode="bargain")
+        assert deal.output == f"{secret} {secret}"
+        assert await souk.settled(deal.thread) == "settled"
+        dumped = b"".join([await wire.call("DUMP", key) for key in await wire.call("KEYS", "*")])
+        log = b"".join(await wire.call("LRANGE", f"{{t:{deal.thread}}}:log", 0, -1))
+        payloads = b"".join(
+            unb64(part) for part in re.findall(r'"payload":"([^"]+)"', log.decode())
+        )
+    assert member.did.encode() in payloads, "what is public can be read"
+    assert secret.encode() not in dumped + log + payloads
+    assert b64(secret.encode())[:20].encode() not in dumped + log + payloads
+    await wire.close()
 
 
 async def test_a_job_buys_from_others_within_its_purse(souk: Souk) -> None:

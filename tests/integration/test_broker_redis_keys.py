@@ -15,9 +15,9 @@ from broker.ports import Query
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.directory import KEYS
 from broker.transports.redis.feed import KEY as FEED
-from broker.transports.redis.mailbox import MAILBOX_TTL_MS, dead_of, stream_of
+from broker.transports.redis.mailbox import MAILBOX_TTL_MS, charges_of, dead_of, stream_of
 from broker.transports.redis.market import connect
-from broker.transports.redis.threads import GROUPS
+from broker.transports.redis.threads import GROUPS, open_between
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
 from rahba.encoding import sha256_hex
@@ -52,12 +52,13 @@ async def test_every_key_has_exactly_one_hash_tag_and_is_expected(
     assert all(len(TAG.findall(key)) == 1 for key in keys)
     thread = {f"{{t:{talk.thread}}}:{part}" for part in ("s", "log", "ids")}
     group = {f"{{g:{talk.group}}}", f"{{g:{talk.group}}}:buyer"}
-    assert thread | group | {GROUPS, FEED, stream_of(talk.seller.did)} <= keys
+    mail = {stream_of(talk.seller.did), charges_of(talk.seller.did)}
+    pair = {open_between(talk.buyer.did, talk.seller.did)}
     deal = {key for key in keys if key.startswith("{d:")}
     directory = {key for key in keys if key.startswith("{dir}:")}
     assert len(deal) == 1
     assert set(KEYS[:4]) <= directory
-    assert keys == thread | group | deal | directory | {GROUPS, FEED, stream_of(talk.seller.did)}
+    assert keys == thread | group | deal | directory | mail | pair | {GROUPS, FEED}
 
 
 async def test_what_belongs_to_a_thread_expires_after_a_week(broker: Broker, wire: Wire) -> None:
@@ -89,7 +90,7 @@ async def test_an_acknowledged_message_leaves_nothing_behind(broker: Broker, wir
     await reader.close()
 
 
-async def test_a_posted_deal_takes_four_round_trips_and_a_warm_card_no_bytes(
+async def test_a_posted_deal_takes_five_round_trips_and_a_warm_card_no_bytes(
     empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = await connect(empty_redis, SystemClock())
@@ -107,7 +108,7 @@ async def test_a_posted_deal_takes_four_round_trips_and_a_warm_card_no_bytes(
 
     monkeypatch.setattr(Wire, "call", counted)
     await broker.threads.post(talk.say(talk.buyer, talk.take_posted(posted)))
-    assert sent.count("EVALSHA") == 4, "place, card, ruling, delivery"
+    assert sent.count("EVALSHA") == 6, "room and place at the seller; group and card; ruling; mail"
     assert "HMGET" not in sent, "the card was verified before and is not fetched again"
     await broker.close()
 

@@ -25,6 +25,7 @@ import orjson
 import psutil
 import pytest
 
+from tests.fixtures.contracts import check_contracts
 from tests.fixtures.market import RunningMarket, running_market
 
 log = logging.getLogger(__name__)
@@ -206,6 +207,7 @@ async def test_thirty_kills_lose_nothing_and_pay_nothing_twice(tmp_path: Path) -
             await settle_down(gateway, ledger)
             await check_calls(gateway, account)
             await check_ledger(gateway, ledger)
+            assert await check_contracts(market) >= account.settled
             await check_sellers(gateway)
             await check_trade(gateway)
         report = await asyncio.to_thread(market.rahba, "ledger", "verify")

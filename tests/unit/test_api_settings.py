@@ -8,6 +8,8 @@ import pytest
 
 from api.bootstrap import NoPostgresError, ledger_store
 from api.settings import BadSettingError, Settings, next_database
+from broker.mailboxes import MailboxLimits
+from broker.threads import ThreadLimits
 from wallet.stores.postgres import PostgresStore
 from wallet.stores.sqlite import SqliteStore
 
@@ -84,3 +86,20 @@ def test_a_ledger_is_kept_in_a_file_unless_a_database_is_named(
 def test_a_socket_needs_a_broker_of_its_own_for_celery() -> None:
     with pytest.raises(BadSettingError):
         next_database("unix:///tmp/redis.sock")
+
+
+def test_quotas_are_read_as_numbers() -> None:
+    settings = Settings.read({})
+    limits = (settings.sender_messages, settings.sender_bytes, settings.open_threads)
+    assert limits == (
+        MailboxLimits().sender_messages, MailboxLimits().sender_bytes, ThreadLimits().open_threads,
+    )  # fmt: skip
+    names = ("RAHBA_SENDER_MESSAGES", "RAHBA_SENDER_BYTES", "RAHBA_OPEN_THREADS")
+    settings = Settings.read(dict(zip(names, ("5", "600", "7"), strict=True)))
+    assert (settings.sender_messages, settings.sender_bytes, settings.open_threads) == (5, 600, 7)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "9" * 40, "\u0665"])
+def test_a_quota_that_is_no_number_above_nothing_is_refused(text: str) -> None:
+    with pytest.raises(BadSettingError):
+        Settings.read({"RAHBA_OPEN_THREADS": text})

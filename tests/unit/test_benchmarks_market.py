@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from benchmarks import market_deals, market_welfare
+from benchmarks import market_deals, market_mailbox, market_welfare
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -45,3 +45,18 @@ def test_deals_are_reported_as_medians_of_their_blocks() -> None:
     assert (rate.value, rate.met) == (1.0, False)
     assert (cost.value, cost.met) == (250.0, False)
     assert (p50.value, p99.value) == (1_000, 4_000)
+
+
+def test_round_trips_over_mailboxes_are_compared_with_raw_streams_of_the_same_run() -> None:
+    raw, ours = market_mailbox.rows_of("always", [30.0, 90.0, 60.0], [100.0, 80.0, 300.0])
+    assert (raw.value, raw.target) == (100.0, None)
+    assert (ours.value, ours.reference, ours.ratio, ours.met) == (60.0, 100.0, 0.6, True)
+    assert market_mailbox.rows_of("no", [49.0], [100.0])[1].met is False
+
+
+@pytest.mark.redis
+def test_every_round_trip_is_made_both_ways() -> None:
+    size = market_mailbox.Size(warm_up=10, blocks=1, round_trips=50)
+    rows = market_mailbox.run(size)
+    assert [row.unit for row in rows] == ["1/s"] * 4
+    assert all(row.value > 0 for row in rows)

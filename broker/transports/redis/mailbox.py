@@ -15,23 +15,34 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from hiredis import ReplyError
 from typing_extensions import override
 
-from broker.errors import BrokerUnreachableError, LeaseLostError, MailboxFullError
-from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
-from broker.ports import Delivery, Mailbox, MailboxReader
+from broker.errors import BrokerUnreachableError, LeaseLostError
+from broker.mailboxes import (
+    MAX_DEAD,
+    MAX_OWNERS,
+    MailboxLimits,
+    check_message,
+    check_owner,
+    check_size,
+    refusal,
+)
+from broker.ports import Delivery, Mailbox, MailboxReader, Room
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.lua_files import load
-from broker.transports.redis.wire import Line, Reply, Wire
+from broker.transports.redis.wire import Argument, Line, Reply, Wire
 from rahba.errors import TooLargeError
 
 GROUP: Final = "g"
 MAILBOX_TTL_MS: Final = THREAD_TTL_MS + 24 * 3600 * 1000
 MAX_BLOCK_MS: Final = 5_000
 RETRY_SECONDS: Final = 0.2
+MAX_TOGETHER: Final = 128
+MAX_TOGETHER_BYTES: Final = 1024 * 1024
 _LEAVING_SECONDS: Final = 2.0
 _MAX_LEFT: Final = 4 * MAX_OWNERS
 _GONE: Final = ("NOGROUP", "UNBLOCKED")
@@ -53,6 +64,15 @@ def dead_of(owner: str) -> str:
     return f"{{a:{owner}}}:dead"
 
 
+def charges_of(owner: str) -> str:
+    """Return the key of what each sender has unacknowledged in an owner's mailbox."""
+    return f"{{a:{owner}}}:from"
+
+
+def _keys_of(owner: str) -> list[str]:
+    return [stream_of(owner), dead_of(owner), charges_of(owner)]
+
+
 class RedisMailbox(Mailbox):
     """Sends to any mailbox, and makes readers."""
 
@@ -60,18 +80,35 @@ class RedisMailbox(Mailbox):
         """Send over ``wire`` within ``limits``; each reader opens a connection of its own."""
         self._wire = wire
         self._limits = limits or MailboxLimits()
+        self._outbox = _Outbox(wire, self._limits)
 
     @override
-    async def send(self, owner: str, raw: bytes) -> None:
-        key = stream_of(check_owner(owner))
+    async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        check_size(size_bytes, self._limits)
+        await self._send("reserve", owner, sender, size_bytes)
+
+    @override
+    async def cancel(self, owner: str, size_bytes: int, *, sender: str) -> None:
+        await self._send("cancel", owner, sender, size_bytes)
+
+    @override
+    async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
         check_message(raw, self._limits)
-        if not await self._wire.run(_SEND, [key], self._limits.depth, raw, MAILBOX_TTL_MS):
-            raise MailboxFullError("the mailbox is full", owner=owner, depth=self._limits.depth)
+        await self._send(room, owner, sender, len(raw), raw)
+
+    async def _send(
+        self, how: str, owner: str, sender: str, size_bytes: int, raw: bytes = b""
+    ) -> None:
+        told: list[Argument] = [how, sender and check_owner(sender), size_bytes, raw]
+        answer = await self._outbox.put(check_owner(owner), told, len(raw))
+        if answer != b"OK":
+            raise refusal(owner, sender, full=answer == b"FULL", limits=self._limits)
 
     @override
-    async def send_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+    async def send_many(self, items: Sequence[tuple[str, bytes]], *, sender: str = "") -> None:
         sent = await asyncio.gather(
-            *(self.send(owner, raw) for owner, raw in items), return_exceptions=True
+            *(self.send(owner, raw, sender=sender) for owner, raw in items),
+            return_exceptions=True,
         )
         for outcome in sent:
             if isinstance(outcome, BaseException):
@@ -93,9 +130,78 @@ class RedisMailbox(Mailbox):
 
     @override
     async def revive(self, owner: str, *, limit: int = 100) -> int:
-        keys = [stream_of(check_owner(owner)), dead_of(owner)]
+        keys = _keys_of(check_owner(owner))
         most = min(limit, MAX_DEAD)
         return int(await self._wire.run(_REVIVE, keys, most, self._limits.depth, MAILBOX_TTL_MS))
+
+
+class _Outbox:
+    """What is sent within one tick of the loop goes out together, one script call a mailbox."""
+
+    def __init__(self, wire: Wire, limits: MailboxLimits) -> None:
+        self._wire = wire
+        self._limits: list[Argument] = [
+            MAILBOX_TTL_MS,
+            limits.depth,
+            limits.sender_messages,
+            limits.sender_bytes,
+        ]
+        self._waiting: dict[str, _Parcel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, owner: str, told: list[Argument], size_bytes: int) -> asyncio.Future[Reply]:
+        """Send with this tick's others; the future holds the script's answer."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        parcel = self._waiting.get(owner)
+        if parcel is None or not parcel.takes(size_bytes):
+            if parcel is not None:
+                self._dispatch(owner, parcel)
+            parcel = self._waiting[owner] = _Parcel()
+        parcel.told += told
+        parcel.size_bytes += size_bytes
+        answer: asyncio.Future[Reply] = loop.create_future()
+        parcel.answers.append(answer)
+        return answer
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for owner, parcel in waiting.items():
+            self._dispatch(owner, parcel)
+
+    def _dispatch(self, owner: str, parcel: _Parcel) -> None:
+        task = asyncio.create_task(self._carry(owner, parcel))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, owner: str, parcel: _Parcel) -> None:
+        keys = [stream_of(owner), charges_of(owner)]
+        try:
+            answers = await self._wire.run(_SEND, keys, *self._limits, *parcel.told)
+        except (BrokerUnreachableError, ReplyError) as error:
+            for waiting in parcel.answers:
+                if not waiting.done():  # its caller may have gone
+                    waiting.set_exception(error)
+            return
+        for waiting, answer in zip(parcel.answers, answers, strict=True):
+            if not waiting.done():
+                waiting.set_result(answer)
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """Messages to one mailbox, and who waits for what becomes of each."""
+
+    told: list[Argument] = field(default_factory=list)
+    answers: list[asyncio.Future[Reply]] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def takes(self, size_bytes: int) -> bool:
+        """Say whether one more message of this size fits."""
+        return (
+            len(self.answers) < MAX_TOGETHER and self.size_bytes + size_bytes <= MAX_TOGETHER_BYTES
+        )
 
 
 class RedisMailboxReader(MailboxReader):
@@ -120,7 +226,7 @@ class RedisMailboxReader(MailboxReader):
         self._joined: dict[str, None] = {}
         self._in_hand: dict[str, dict[str, int]] = {}
         self._next_sweep = 0.0
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Future[None] | None = None
         self._closed = False
         for owner in owners:
             self.add(owner)
@@ -133,7 +239,7 @@ class RedisMailboxReader(MailboxReader):
             raise TooLargeError("too many mailboxes for one reader", limit=MAX_OWNERS)
         self._owners[owner] = None
         self._fresh[owner] = None
-        self._changed.set()
+        self._wake()
 
     @override
     def discard(self, owner: str) -> None:
@@ -180,7 +286,7 @@ class RedisMailboxReader(MailboxReader):
     @override
     async def close(self) -> None:
         self._closed = True
-        self._changed.set()
+        self._wake()
         if self._line is not None:
             await self._line.aclose()
         joined, self._joined = list(self._joined), {}
@@ -209,11 +315,15 @@ class RedisMailboxReader(MailboxReader):
     async def _finish_one(
         self, action: str, owner: str, deliveries: list[Delivery], reason: str
     ) -> list[str]:
-        pairs = [part for one in deliveries for part in (one.entry, one.token)]
-        keys = [stream_of(owner), dead_of(owner)]
+        if len(deliveries) > MAX_TOGETHER:
+            first = await self._finish_one(action, owner, deliveries[:MAX_TOGETHER], reason)
+            return first + await self._finish_one(action, owner, deliveries[MAX_TOGETHER:], reason)
+        parts = [
+            part for one in deliveries for part in (one.entry, one.token, one.sender, len(one.raw))
+        ]
         try:
             how = (action, GROUP, self._consumer, MAX_DEAD, MAILBOX_TTL_MS, reason)
-            answer = await self._wire.run(_FINISH, keys, *how, *pairs)
+            answer = await self._wire.run(_FINISH, _keys_of(owner), *how, *parts)
         except ReplyError as error:
             if not str(error).startswith("NOGROUP"):
                 raise
@@ -272,7 +382,7 @@ class RedisMailboxReader(MailboxReader):
         try:
             answer = await self._wire.run(
                 _CLAIM,
-                [stream_of(owner), dead_of(owner)],
+                _keys_of(owner),
                 GROUP,
                 self._consumer,
                 limits.lease_ms,
@@ -290,29 +400,33 @@ class RedisMailboxReader(MailboxReader):
             return []
         if which == "own" and len(answer) >= limits.batch:
             self._fresh[owner] = None
-        return [Delivery(owner, str(entry, "ascii"), token, raw) for entry, token, raw in answer]
+        return [
+            Delivery(owner, str(entry, "ascii"), token, raw, str(sender, "ascii"))
+            for entry, token, raw, sender in answer
+        ]
 
     async def _read(self, deadline: float) -> list[Delivery]:
         loop = asyncio.get_running_loop()
-        if self._reading is None:
-            self._changed.clear()
+        if self._reading is None or self._changed is None:
+            self._changed = loop.create_future()
             if not self._owners:
-                return await self._wait_for_owners(deadline - loop.time())
+                await asyncio.wait([self._changed], timeout=max(0.0, deadline - loop.time()))
+                return []
             self._reading = await self._ask(deadline - loop.time())
         # The answer is kept when the caller is cancelled or its time is up: it may hold messages.
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait(
-                [self._reading, changed],
-                timeout=max(0.0, deadline - loop.time()) + 0.05,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if changed.done() and not self._reading.done():
-                self._changed.clear()
-                await self._wire.call("CLIENT", "UNBLOCK", self._line_id)
-        finally:
-            changed.cancel()
+        await asyncio.wait(
+            [self._reading, self._changed],
+            timeout=max(0.0, deadline - loop.time()) + 0.05,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if self._changed.done() and not self._reading.done():
+            self._changed = loop.create_future()
+            await self._wire.call("CLIENT", "UNBLOCK", self._line_id)
         return self._what_was_read()
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
 
     def _what_was_read(self) -> list[Delivery]:
         if self._reading is None or not self._reading.done():
@@ -326,18 +440,10 @@ class RedisMailboxReader(MailboxReader):
             self._start_over()
             return []
         return [
-            Delivery(_owner_of(key), str(entry, "ascii"), 1, fields[1])
+            Delivery(_owner_of(key), str(entry, "ascii"), 1, fields[1], _sender_of(fields))
             for key, entries in streams or ()
             for entry, fields in entries
         ]
-
-    async def _wait_for_owners(self, seconds: float) -> list[Delivery]:
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-        return []
 
     async def _ask(self, seconds: float) -> asyncio.Future[Reply]:
         if self._line is None or self._line.closed:
@@ -350,6 +456,10 @@ class RedisMailboxReader(MailboxReader):
             "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._limits.batch,
             "BLOCK", block_ms, "STREAMS", *keys, *[">"] * len(keys),
         )  # fmt: skip
+
+
+def _sender_of(fields: list[bytes]) -> str:
+    return str(fields[3], "ascii") if len(fields) > 3 else ""
 
 
 def _owner_of(key: bytes) -> str:

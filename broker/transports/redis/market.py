@@ -6,7 +6,7 @@ from broker.bundle import Broker
 from broker.directory import CardDirectory
 from broker.events import FeedLimits
 from broker.mailboxes import MailboxLimits
-from broker.threads import ThreadDesk
+from broker.threads import ThreadDesk, ThreadLimits
 from broker.transports.redis.directory import RedisCardStore
 from broker.transports.redis.feed import RedisFeed
 from broker.transports.redis.mailbox import RedisMailbox
@@ -21,6 +21,7 @@ async def connect(
     *,
     limits: MailboxLimits | None = None,
     feed_limits: FeedLimits | None = None,
+    thread_limits: ThreadLimits | None = None,
     patience_s: float = 3.0,
 ) -> Broker:
     """Return a broker on the server at ``url``; refuses one older than Redis 6.2.
@@ -39,7 +40,6 @@ async def connect(
     feed = RedisFeed(wire, clock, feed_limits)
     mailbox = RedisMailbox(wire, limits)
     directory = CardDirectory(RedisCardStore(wire), feed=feed, clock=clock)
-    threads = ThreadDesk(
-        RedisThreadStore(wire), mailbox=mailbox, directory=directory, feed=feed, clock=clock
-    )
+    store = RedisThreadStore(wire, thread_limits)
+    threads = ThreadDesk(store, mailbox=mailbox, directory=directory, feed=feed, clock=clock)
     return Broker(directory, mailbox, threads, feed, wire.close)

@@ -11,7 +11,14 @@ from typing_extensions import override
 
 from broker.ports import Ruling, ThreadState, Verdict
 from broker.thread import Ending, Said
-from broker.threads import MAX_GROUP, MAX_RECENT, THREAD_TTL_MS, Ruled, ThreadStore
+from broker.threads import (
+    MAX_GROUP,
+    MAX_RECENT,
+    THREAD_TTL_MS,
+    Ruled,
+    ThreadLimits,
+    ThreadStore,
+)
 from broker.transports.redis.lua_files import load
 from broker.transports.redis.wire import Argument, Reply, Wire
 
@@ -19,15 +26,22 @@ GROUPS: Final = "{n}:groups"
 MAX_GROUPS: Final = 100_000
 _THREAD: Final = load("thread")
 _JOIN: Final = load("join")
+_MEET: Final = load("meet")
 _FIELDS: Final = {form: [field.name for field in fields(form)] for form in (Said, Ending)}
+
+
+def open_between(buyer: str, seller: str) -> str:
+    """Return the key of the threads that a buyer has open with a seller."""
+    return f"{{p:{buyer}:{seller}}}"
 
 
 class RedisThreadStore(ThreadStore):
     """Keeps threads for seven days after their last message."""
 
-    def __init__(self, wire: Wire) -> None:
-        """Work over ``wire``."""
+    def __init__(self, wire: Wire, limits: ThreadLimits | None = None) -> None:
+        """Work over ``wire`` within ``limits``."""
         self._wire = wire
+        self._limits = limits or ThreadLimits()
 
     @override
     async def say(self, thread: str, said: Said, raw: bytes) -> Ruled:
@@ -42,6 +56,16 @@ class RedisThreadStore(ThreadStore):
         keys = [f"{{g:{group}}}:buyer", f"{{g:{group}}}"]
         answer = await self._wire.run(_JOIN, keys, buyer, thread, MAX_GROUP, THREAD_TTL_MS)
         return cast("Verdict", str(answer, "ascii"))
+
+    @override
+    async def meet(self, buyer: str, seller: str, thread: str, until_ms: int) -> int:
+        most = self._limits.open_threads
+        keys = [open_between(buyer, seller)]
+        return int(await self._wire.run(_MEET, keys, thread, until_ms, most))
+
+    @override
+    async def part(self, buyer: str, seller: str, thread: str) -> None:
+        await self._wire.call("ZREM", open_between(buyer, seller), thread)
 
     @override
     async def note_group(self, group: str, opened_ms: int) -> None:

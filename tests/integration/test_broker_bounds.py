@@ -1,0 +1,222 @@
+"""What mailboxes and threads keep: all that is owed, nothing without end, exact accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+
+from broker import Broker
+from broker.errors import LeaseLostError, MailboxFullError, SenderQuotaError
+from broker.mailboxes import MAX_DEAD
+from broker.ports import Delivery, Mailbox, MailboxReader
+from broker.thread import MAX_MESSAGES_A_SIDE, MAX_SEEN
+from broker.threads import _TERMS_KEPT, THREAD_TTL_MS, ThreadDesk
+from broker.transports.redis import connect
+from broker.transports.redis.mailbox import charges_of, dead_of, stream_of
+from broker.transports.redis.wire import Wire
+from rahba.clock import SystemClock
+from rahba.messages import NotUnderstood, _verified
+from tests.fixtures.broker import LIMITS
+from tests.fixtures.market_messages import Talk
+
+pytestmark = pytest.mark.redis
+
+SENDERS = ["", "ann", "bob", "carol"]
+
+
+@pytest_asyncio.fixture
+async def wire(empty_redis: str) -> AsyncIterator[Wire]:
+    made = Wire(empty_redis)
+    yield made
+    await made.close()
+
+
+async def lying(wire: Wire, owner: str) -> tuple[Counter[str], Counter[str]]:
+    """Return how many messages, and bytes, of each sender lie in a mailbox."""
+    messages: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    for _, fields in await wire.call("XRANGE", stream_of(owner), "-", "+"):
+        sender = str(fields[3], "ascii")
+        if sender:
+            messages[sender] += 1
+            sizes[sender] += len(fields[1])
+    return messages, sizes
+
+
+async def charged(wire: Wire, owner: str) -> tuple[Counter[str], Counter[str]]:
+    """Return what each sender is charged with."""
+    flat = [str(part, "ascii") for part in await wire.call("HGETALL", charges_of(owner))]
+    pairs = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
+    return (
+        Counter({name[2:]: count for name, count in pairs.items() if name.startswith("n:")}),
+        Counter({name[2:]: count for name, count in pairs.items() if name.startswith("b:")}),
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_accounts_of_senders_are_exact_whatever_becomes_of_their_messages(
+    empty_redis: str, wire: Wire, seed: int
+) -> None:
+    rng = random.Random(seed)
+    limits = replace(LIMITS, lease_ms=1, sender_messages=9, sender_bytes=700, deliveries=4)
+    broker = await connect(empty_redis, SystemClock(), limits=limits)
+    readers = [broker.mailbox.receive(["ann"], consumer=f"c{number}") for number in range(3)]
+    held: list[tuple[MailboxReader, Delivery]] = []
+    refused = 0
+    for _ in range(150):
+        match rng.randrange(6):
+            case 0 | 1:
+                refused += await send_some(broker.mailbox, rng)
+            case 2:
+                reader = rng.choice(readers)
+                held += [(reader, one) for one in await reader.next(wait_ms=3)]
+            case 3 if held:
+                await finish(rng, held)
+            case 4:
+                await broker.mailbox.revive("ann", limit=rng.randint(1, 5))
+            case _:
+                await asyncio.sleep(0.002)
+        assert await charged(wire, "ann") == await lying(wire, "ann")
+    assert refused
+    for reader in readers:
+        await reader.close()
+    await broker.close()
+
+
+async def send_some(mailbox: Mailbox, rng: random.Random) -> int:
+    """Send a few at once, some after a reservation; returns how many were refused."""
+
+    async def one() -> int:
+        sender, raw = rng.choice(SENDERS), b"x" * rng.randint(1, 200)
+        how = rng.randrange(4)
+        try:
+            if how == 0:
+                await mailbox.reserve("ann", len(raw), sender=sender)
+                await mailbox.send("ann", raw, sender=sender, room="reserved")
+            elif how == 1:
+                await mailbox.reserve("ann", len(raw), sender=sender)
+                await mailbox.cancel("ann", len(raw), sender=sender)
+            else:
+                await mailbox.send("ann", raw, sender=sender, room="owed" if how == 2 else "asked")
+        except (SenderQuotaError, MailboxFullError):
+            return 1
+        return 0
+
+    # The mailbox is not empty meanwhile: what was reserved in it is not forgotten.
+    await mailbox.send("ann", b"x", sender="", room="owed")
+    return sum(await asyncio.gather(*(one() for _ in range(rng.randint(1, 6)))))
+
+
+async def finish(rng: random.Random, held: list[tuple[MailboxReader, Delivery]]) -> None:
+    rng.shuffle(held)
+    some = [held.pop() for _ in range(rng.randint(1, len(held)))]
+    reader = some[0][0]
+    mine = [one for by, one in some if by is reader]
+    try:
+        if rng.random() < 0.7:
+            await reader.done([*mine, *mine[:1]])
+        else:
+            await reader.bury(mine[0], "why")
+    except LeaseLostError:
+        pass  # somebody else took it over: the lease is a millisecond
+
+
+async def test_a_place_that_a_dead_process_reserved_is_free_once_the_mailbox_is_empty(
+    empty_redis: str,
+) -> None:
+    limits = replace(LIMITS, sender_messages=2)
+    broker = await connect(empty_redis, SystemClock(), limits=limits)
+    await broker.mailbox.send("ann", b"x", sender="bob")
+    await broker.mailbox.reserve("ann", 1, sender="bob")  # and never sent
+    with pytest.raises(SenderQuotaError):
+        await broker.mailbox.send("ann", b"x", sender="bob")
+    reader = broker.mailbox.receive(["ann"], consumer="host")
+    await reader.done(await reader.next(wait_ms=500))
+    for _ in range(2):
+        await broker.mailbox.send("ann", b"x", sender="bob")
+    await reader.close()
+    await broker.close()
+
+
+async def test_nothing_unacknowledged_is_trimmed_however_much_passes_by(
+    broker: Broker, wire: Wire
+) -> None:
+    """Half a thousand dead letters too many and thousands of others come and go."""
+    kept = broker.mailbox.receive(["ann"], consumer="slow")
+    await broker.mailbox.send("ann", b"first")
+    (first,) = await kept.next(wait_ms=1_000)
+    reader = broker.mailbox.receive(["ann"], consumer="quick")
+    passed = 0
+    while passed < MAX_DEAD + 500:
+        await broker.mailbox.send_many([("ann", b"%d" % n) for n in range(250)], sender="bob")
+        for _ in range(16):
+            taken = await reader.next(wait_ms=100)
+            await asyncio.gather(*(reader.bury(one, "why") for one in taken))
+            passed += len(taken)
+    assert MAX_DEAD <= await wire.call("XLEN", dead_of("ann")) < MAX_DEAD + 200
+    assert await broker.mailbox.depth("ann") >= 1
+    await kept.done([first])
+    for one in (reader, kept):
+        await one.close()
+
+
+async def test_a_message_that_waits_is_not_lost_to_those_that_are_done(
+    broker: Broker, wire: Wire
+) -> None:
+    reader = broker.mailbox.receive(["ann"], consumer="host")
+    await broker.mailbox.send_many([("ann", b"%d" % number) for number in range(300)])
+    taken: list[Delivery] = []
+    while len(taken) < 300:
+        taken += await reader.next(wait_ms=1_000)
+    rng = random.Random(5)
+    waiting = set(rng.sample(taken, 20))
+    rest = [one for one in taken if one not in waiting]
+    rng.shuffle(rest)
+    await reader.done(rest)
+    left = await wire.call("XRANGE", stream_of("ann"), "-", "+")
+    assert {fields[1] for _, fields in left} == {one.raw for one in waiting}
+    await reader.done(list(waiting))
+    assert await broker.mailbox.depth("ann") == 0
+    await reader.close()
+
+
+async def test_the_ids_that_a_thread_remembers_are_bounded_and_end_with_it(
+    broker: Broker, wire: Wire
+) -> None:
+    talk = Talk()
+    await broker.threads.post(talk.say(talk.buyer, talk.opening()))
+    raws = [talk.say(talk.seller, NotUnderstood(code="x"), seq=9) for _ in range(3 * MAX_SEEN)]
+    for start in range(0, len(raws), 64):
+        await asyncio.gather(*(broker.threads.post(raw) for raw in raws[start : start + 64]))
+    keys = {part: f"{{t:{talk.thread}}}:{part}" for part in ("s", "log", "ids")}
+    assert await wire.call("HLEN", keys["ids"]) == MAX_SEEN
+    said = [talk.say(talk.seller, NotUnderstood(code="x")) for _ in range(MAX_MESSAGES_A_SIDE)]
+    verdicts = [(await broker.threads.post(raw)).verdict for raw in said]
+    assert verdicts == ["OK"] * MAX_MESSAGES_A_SIDE
+    assert await wire.call("HLEN", keys["ids"]) == MAX_SEEN + MAX_MESSAGES_A_SIDE
+    for key in keys.values():
+        assert THREAD_TTL_MS - 60_000 < await wire.call("PTTL", key) <= THREAD_TTL_MS
+
+
+async def test_a_process_remembers_a_bounded_number_of_messages_and_threads(
+    broker: Broker,
+) -> None:
+    assert _verified.cache_info().maxsize == 4_096
+    assert isinstance(broker.threads, ThreadDesk)
+    talk = Talk()
+    await broker.threads.post(talk.say(talk.buyer, talk.opening()))
+    await broker.threads.post(talk.say(talk.seller, talk.quote(talk.offer())))
+    terms = broker.threads._terms[talk.thread]
+    broker.threads._terms.update((f"{number:032x}", terms) for number in range(_TERMS_KEPT - 1))
+    assert len(broker.threads._terms) == _TERMS_KEPT
+    for _ in range(3):
+        talk = Talk()
+        await broker.threads.post(talk.say(talk.buyer, talk.opening()))
+        await broker.threads.post(talk.say(talk.seller, talk.quote(talk.offer())))
+        assert len(broker.threads._terms) == _TERMS_KEPT
