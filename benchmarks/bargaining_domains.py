@@ -155,7 +155,10 @@ def _answer(shape: str, tastes: dict[Value, float], rng: random.Random) -> dict[
         return dict(tastes)
     opposition = rng.random() if shape == "mixed" else rng.uniform(0.6, 1.0)
     return _scaled(
-        {v: opposition * (1 - taste) + (1 - opposition) * rng.random() for v, taste in tastes.items()}
+        {
+            v: opposition * (1 - taste) + (1 - opposition) * rng.random()
+            for v, taste in tastes.items()
+        }
     )
 
 

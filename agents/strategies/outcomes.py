@@ -48,6 +48,18 @@ class Preferences:
         """Return what ``outcome`` is worth."""
         return self.utility(outcome)
 
+    def tastes(self) -> tuple[dict[Value, float], ...]:
+        """Return, by issue, what the best outcome is worth with each of the issue's values."""
+        outcomes = [outcome for _, outcome in self.ranked]
+        best = outcomes[0]
+        return tuple(
+            {
+                value: self.utility((*best[:issue], value, *best[issue + 1 :]))
+                for value in set(column)
+            }
+            for issue, column in enumerate(zip(*outcomes, strict=True))
+        )
+
     def acceptable(self, outcome: Outcome) -> bool:
         """Say whether ``outcome`` is at least as good as no deal."""
         return self.utility(outcome) >= self.reserve
