@@ -17,5 +17,6 @@ lock requirements.lock pyproject.toml "$@"
 lock requirements-dev.lock pyproject.toml --all-extras --group dev --constraints requirements.lock "$@"
 lock requirements-build.lock --group build --constraints requirements-dev.lock "$@"
 lock requirements-node.lock --group node "$@"
+lock benchmarks/negmas/requirements.lock benchmarks/negmas/requirements.in "$@"
 python=3.12
 lock requirements-oracles.lock --group oracles --constraints requirements-dev.lock "$@"

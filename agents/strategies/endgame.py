@@ -9,9 +9,11 @@ recorded games; bids that were refused move it (``line``).
 are bids left, and the other side's line sinks meanwhile; so a good plan asks for a lot while it
 can, and for what will be taken when it must. Losing the deal costs ``LOSS`` on top of its value.
 
-    >>> plan(lambda level: 1.0 - level, level=0.8, drop=0.0, turns=3, otherwise=-LOSS).margin < plan(
-    ...     lambda level: 1.0 - level, level=0.8, drop=0.0, turns=1, otherwise=-LOSS
-    ... ).margin
+    >>> def most(level):
+    ...     return 1.0 - level
+    >>> early = plan(most, level=0.8, drop=0.0, turns=3, otherwise=-LOSS)
+    >>> late = plan(most, level=0.8, drop=0.0, turns=1, otherwise=-LOSS)
+    >>> early.margin < late.margin and early.value > late.value
     True
 """
 

@@ -46,7 +46,7 @@ class Liking:
             tuple(
                 _table(column, taste, weight / total)
                 for column, taste, weight in zip(
-                    columns, preferences.tastes(), weights, strict=True
+                    columns, preferences.tastes(bids), weights, strict=True
                 )
             )
         )
@@ -72,7 +72,7 @@ def _table(
     seen: dict[Value, float] = {}
     for number, value in enumerate(column):
         seen.setdefault(value, 1.0 - (1.0 - _LATEST) * number / len(column))
-    known = [(taste[value], liked) for value, liked in seen.items() if value in taste]
+    known = [(taste[value], liked) for value, liked in seen.items()]
     span = max(taste.values()) - min(taste.values()) or 1.0
     table = {value: liked * weight for value, liked in seen.items()}
     for value, own in taste.items():
@@ -83,7 +83,5 @@ def _table(
 
 def _guess(own: float, known: Sequence[tuple[float, float]], span: float) -> float:
     """Return the liking of a value that was never bid, from the nearest that was."""
-    if not known:
-        return _UNSEEN * _LATEST
     distance, liked = min((abs(own - other) / span, -liked) for other, liked in known)
     return -liked * max(1.0 - distance, 0.0) * _UNSEEN

@@ -48,16 +48,20 @@ class Preferences:
         """Return what ``outcome`` is worth."""
         return self.utility(outcome)
 
-    def tastes(self) -> tuple[dict[Value, float], ...]:
-        """Return, by issue, what the best outcome is worth with each of the issue's values."""
-        outcomes = [outcome for _, outcome in self.ranked]
-        best = outcomes[0]
+    def tastes(self, bids: Iterable[Outcome] = ()) -> tuple[dict[Value, float], ...]:
+        """Return, by issue, what the best outcome is worth with each value of the issue.
+
+        The values are those of the list and those in ``bids``.
+        """
+        best = self.ranked[0][1]
+        columns = zip(*(outcome for _, outcome in self.ranked), strict=True)
+        named = zip(*bids, strict=True) if bids else [()] * len(best)
         return tuple(
             {
                 value: self.utility((*best[:issue], value, *best[issue + 1 :]))
-                for value in set(column)
+                for value in {*column, *more}
             }
-            for issue, column in enumerate(zip(*outcomes, strict=True))
+            for issue, (column, more) in enumerate(zip(columns, named, strict=True))
         )
 
     def acceptable(self, outcome: Outcome) -> bool:

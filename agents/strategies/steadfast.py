@@ -7,7 +7,9 @@
 3. The last ``HORIZON`` bids are planned (`endgame`): the most for us that is likely to be taken,
    asking for more while there is time, and never above what a lost deal costs.
 4. Take anything at least as good as the own next bid; before the very last bid, anything worth
-   more than that bid is expected to bring.
+   more than that bid is expected to bring. If the standing bid is worse than no deal, and none of
+   ours has an even chance, the last one is what the other side likes most: no deal is worth no
+   more.
 5. Without a bid left, take whatever is no worse than no deal.
 
 Nothing is drawn and nothing is kept: the same view gets the same decision. A bid says nothing of
@@ -22,13 +24,15 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from agents.strategies.endgame import LOSS, Plan, line, plan
+from agents.strategies.endgame import LOSS, chance, line, plan
 from agents.strategies.liking import Liking
 from agents.strategies.outcomes import Outcome, Preferences
 from agents.strategies.timed import target
 from agents.strategies.view import Bid, Decision, Take, View, last_word, standing
 
 HORIZON: Final = 10
+
+EVEN: Final = 0.5
 
 _RECENT: Final = 6  # bids from which the other side's line and its fall are read
 _TRUSTED: Final = 0.08  # what was once bid by the other side is surer than its level says
@@ -96,25 +100,25 @@ class Steadfast:
         frontier = _frontier(view, likes)
         recent = [likes.level(bid) for bid in view.theirs[-_RECENT:]]
         level = (recent[-1] + min(recent[-2:])) / 2
+        middle = line(_refused(view, likes))
         planned = plan(
             frontier.gain,
             level=level,
             drop=_fall(recent),
             turns=view.bids_left,
             otherwise=-LOSS if view.closing else _hoped(view),
-            middle=line(_refused(view, likes)),
+            middle=middle,
         )
-        worth = standing(view)
-        if view.closing and worth >= view.preferences.reserve:  # 4
-            if _share(view.preferences, worth) >= planned.value:
+        sure = 0.0 if planned.margin is None else chance(planned.margin, middle)
+        if view.closing:
+            brings = _share(view.preferences, standing(view))
+            if brings >= max(planned.value, 0.0):  # 4
                 return Take()
-        return _unless_as_good(view, self._planned(view, likes, frontier, planned, level))
-
-    def _planned(
-        self, view: View, likes: Liking, frontier: Frontier, planned: Plan, level: float
-    ) -> Outcome:
+            if sure < EVEN:
+                return Bid(frontier.outcomes[-1])
         place = None if planned.margin is None else frontier.place(level + planned.margin)
-        return self._open(view, likes) if place is None else frontier.outcomes[place]
+        outcome = self._open(view, likes) if place is None else frontier.outcomes[place]
+        return _unless_as_good(view, outcome)
 
 
 def _unless_as_good(view: View, outcome: Outcome) -> Decision:
@@ -175,4 +179,4 @@ def _hoped(view: View) -> float:
 
 def _share(preferences: Preferences, worth: float) -> float:
     span = preferences.best - preferences.reserve
-    return (worth - preferences.reserve) / span if span > 0.0 else 0.0
+    return (worth - preferences.reserve) / (span or 1.0)
