@@ -153,8 +153,7 @@ def environment(folder: Path = FOLDER) -> Path:
     Raises:
         NoOpponentsError: it cannot be built here.
     """
-    lock, home = folder / "requirements.lock", folder / ".venv"
-    stamp = home / f"installed-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    lock, home, stamp = folder / "requirements.lock", folder / ".venv", stamp_of(folder)
     python = home / "bin" / "python"
     if not stamp.exists():
         print("building the environment of NegMAS (600 MB, once) …", file=sys.stderr)
@@ -163,6 +162,12 @@ def environment(folder: Path = FOLDER) -> Path:
         _run([str(python), *install, "--require-hashes", "--no-deps", "-r", str(lock)])
         stamp.touch()
     return python
+
+
+def stamp_of(folder: Path) -> Path:
+    """Return the file that says which lock an environment was built from."""
+    lock = (folder / "requirements.lock").read_bytes()
+    return folder / ".venv" / f"installed-{hashlib.sha256(lock).hexdigest()[:12]}"
 
 
 def _run(command: Sequence[str]) -> None:
