@@ -44,10 +44,8 @@ class Liking:
         total = sum(weights)
         return cls(
             tuple(
-                _table(column, taste, weight / total)
-                for column, taste, weight in zip(
-                    columns, preferences.tastes(bids), weights, strict=True
-                )
+                _table(column, _tastes(preferences, issue, column), weights[issue] / total)
+                for issue, column in enumerate(columns)
             )
         )
 
@@ -59,6 +57,13 @@ class Liking:
         """Return the levels of outcomes that are in the preferences."""
         tables = self.tables
         return [sum(map(getitem, tables, outcome)) for outcome in outcomes]
+
+
+def _tastes(preferences: Preferences, issue: int, column: Sequence[Value]) -> Mapping[Value, float]:
+    """Return our taste in the values of an issue, those included that only the other side names."""
+    known = preferences.tastes[issue]
+    strange = {value for value in column if value not in known}
+    return {**known, **{value: preferences.taste(issue, value) for value in strange}}
 
 
 def _steadiness(column: Sequence[Value]) -> float:

@@ -139,7 +139,7 @@ def _frontier(view: View, likes: Liking) -> Frontier:
     refused = set(view.mine) - theirs
     if len(refused) >= len(preferences.ranked):
         refused = set()
-    levels = likes.levels(outcome for _, outcome in preferences.ranked)
+    levels = likes.levels(preferences.outcomes)
     best_levels: list[float] = []
     gains: list[float] = []
     outcomes: list[Outcome] = []
