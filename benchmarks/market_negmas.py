@@ -191,10 +191,11 @@ def paired(games: Sequence[Game], *, seed: int = 1) -> Paired:
 
 
 def rows_of(games: Sequence[Game], rounds: int) -> list[Row]:
-    """Return the figures with their targets."""
-    ours = next(line for line in table(games) if line.player == GUEST)
+    """Return the figures with their targets, then everybody's line of the table."""
+    lines = table(games)
+    ours = next(line for line in lines if line.player == GUEST)
     test = paired(games)
-    rival = next(line for line in table(games) if line.player == test.against)
+    rival = next(line for line in lines if line.player == test.against)
     name = f"negotiation with NegMAS, {rounds} rounds"
     beside = f"{name}: advantage beside {rival.player}"
     return [
@@ -206,6 +207,19 @@ def rows_of(games: Sequence[Game], rounds: int) -> list[Row]:
         row(f"{name}: Pareto distance", ours.pareto, "utility", target=PARETO, at_most=True),
         row(f"{name}: Nash distance", ours.nash, "utility", reference=rival.nash),
         row(f"{name}: rounds", ours.rounds, "rounds", reference=rival.rounds),
+        *(item for line in lines if line is not ours for item in _plain(name, line)),
+    ]
+
+
+def _plain(name: str, line: Line) -> list[Row]:
+    """Return a built-in's line as rows that only inform."""
+    start = f"{name}: {line.player}"
+    return [
+        row(f"{start}, advantage", line.advantage, "share"),
+        row(f"{start}, agreement", line.agreement, "share"),
+        row(f"{start}, Pareto distance", line.pareto, "utility"),
+        row(f"{start}, Nash distance", line.nash, "utility"),
+        row(f"{start}, rounds", line.rounds, "rounds"),
     ]
 
 

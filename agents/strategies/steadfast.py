@@ -12,8 +12,8 @@
    more.
 5. Without a bid left, take whatever is no worse than no deal.
 
-Nothing is drawn and nothing is kept: the same view gets the same decision. A bid says nothing of
-the reserve but that it lies at or below it.
+Nothing is drawn and nothing is kept: the same view gets the same decision. Bids are all that
+leaves this room; each shows only that the reserve is no higher, though the last one may be it.
 """
 
 from __future__ import annotations

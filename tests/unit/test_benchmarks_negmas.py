@@ -149,6 +149,8 @@ def test_a_lead_below_its_target_is_reported_as_not_met(ours: float, *, met: boo
     assert rows["lead over boulware"].met is met
     assert rows["agreement"].met is True
     assert rows["advantage beside boulware"].reference == pytest.approx(0.6055)
+    assert rows["linear, advantage"].value == pytest.approx(0.5055)
+    assert rows["linear, advantage"].met is None
 
 
 def test_a_game_without_a_deal_counts_as_nothing_gained_and_as_no_distance() -> None:
