@@ -112,5 +112,5 @@ lock:
 	sh tools/lock.sh
 
 clean:
-	rm -rf $(VENV) api/dashboard/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) benchmarks/negmas/.venv api/dashboard/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache .coverage htmlcov build dist test-results

@@ -18,5 +18,6 @@ lock requirements-dev.lock pyproject.toml --all-extras --group dev --constraints
 lock requirements-build.lock --group build --constraints requirements-dev.lock "$@"
 lock requirements-node.lock --group node "$@"
 lock requirements-servers.lock --no-deps --group servers "$@"
+lock benchmarks/negmas/requirements.lock benchmarks/negmas/requirements.in "$@"
 python=3.12
 lock requirements-oracles.lock --group oracles --constraints requirements-dev.lock "$@"

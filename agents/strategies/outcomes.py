@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Final
 
@@ -28,11 +29,12 @@ MAX_OUTCOMES: Final = 100_000
 MAX_STEPS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Preferences:
     """One side's private view: outcomes by falling utility, and the reserve below which it leaves.
 
-    ``utility`` may be asked about outcomes that are not in the list (the other side's bids).
+    ``utility`` may be asked about outcomes that are not in the list (the other side's bids). What
+    a strategy needs of the list at every turn is worked out once.
     """
 
     ranked: tuple[tuple[float, Outcome], ...]
@@ -47,6 +49,24 @@ class Preferences:
     def worth(self, outcome: Outcome) -> float:
         """Return what ``outcome`` is worth."""
         return self.utility(outcome)
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Return the outcomes alone, best first."""
+        return tuple(outcome for _, outcome in self.ranked)
+
+    @cached_property
+    def tastes(self) -> tuple[Mapping[Value, float], ...]:
+        """Return, by issue, what the best outcome is worth with each value of the issue."""
+        return tuple(
+            {value: self.taste(issue, value) for value in set(column)}
+            for issue, column in enumerate(zip(*self.outcomes, strict=True))
+        )
+
+    def taste(self, issue: int, value: Value) -> float:
+        """Return what the best outcome is worth with another value of one issue."""
+        best = self.ranked[0][1]
+        return self.utility((*best[:issue], value, *best[issue + 1 :]))
 
     def acceptable(self, outcome: Outcome) -> bool:
         """Say whether ``outcome`` is at least as good as no deal."""
