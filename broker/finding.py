@@ -1,0 +1,232 @@
+"""From a query to places: which listings a search looks at, a gate at a time; pure.
+
+A *tier* is the next ``GATE`` candidates in a static order: by relevance with a text, else by what
+the caller cares about most. All of a tier stand before the next one, and are ranked among each
+other (:mod:`broker.ranking`); a tier ends only where the relevance really falls, as long as no more
+than ``MAX_TIES`` are alike. With meaning there is one tier: what is found by words and what is near
+in meaning, fused by reciprocal rank (Cormack, Clarke and Büttcher 2009).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from broker.catalogue import Catalogue, Dimension
+from broker.ports import Query, Standing
+from broker.ranking import Best, Candidate, Place, best_of, meets, rank
+from broker.words import fold_tag, wanted_words
+
+GATE: Final = 100
+MAX_TIES: Final = 2_000
+RELEVANT: Final = 0.3
+RRF_K: Final = 60
+_DIMENSIONS: Final[tuple[Dimension, ...]] = ("price", "latency", "quality", "energy")
+_DIGITS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a tier begins: behind a static value and an agent, ``depth`` candidates down."""
+
+    after: tuple[float, str] | None = None
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What all tiers of one search are measured by: the best terms, and the best BM25 score."""
+
+    best: Best
+    top_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Ranked places, the measures, and where the next tier starts (``None``: there is no more)."""
+
+    places: list[Place]
+    measures: Measures
+    next_start: Start | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """One search over a catalogue; ``near`` are (similarity, agent) by meaning."""
+
+    catalogue: Catalogue
+    query: Query
+    standing: Standing | None = None
+    seed: str = ""
+    near: Sequence[tuple[float, str]] | None = None
+
+    def tier(self, start: Start, measures: Measures | None = None) -> Tier:
+        """Return the tier that begins at ``start``; the first one sets the measures."""
+        if not self.query.text:
+            candidates, following = self._posted(start)
+            return self._ranked(candidates, following, None, measures)
+        if self.near is not None:
+            return self._ranked(self._fused(self.near), None, None, measures)
+        return self._worded(start, measures)
+
+    def _ranked(
+        self,
+        candidates: list[Candidate],
+        following: Start | None,
+        top: float | None,
+        measures: Measures | None,
+    ) -> Tier:
+        measures = measures or Measures(best_of(candidates), top)
+        places = rank(candidates, self.query, measures.best, standing=self.standing, seed=self.seed)
+        return Tier(places, measures, following)
+
+    # Without a text.
+
+    def _posted(self, start: Start) -> tuple[list[Candidate], Start | None]:
+        catalogue, query = self.catalogue, self.query
+        dimension, after = self._dimension(), start.after
+        walk = catalogue.walk(
+            dimension,
+            skill=query.skill,
+            tags=self._tags(),
+            after=None if after is None else (int(after[0]), after[1]),
+        )
+        found: list[Candidate] = []
+        last: tuple[float, str] | None = None
+        for value, row, agent in walk:
+            terms = catalogue.terms(row)
+            if not meets(terms, query) or not self._is_first(dimension, value, row, agent):
+                continue
+            if len(found) == GATE:
+                return found, Start(last, start.depth + GATE)
+            found.append(Candidate(agent, terms))
+            last = (value, agent)
+        return found, None
+
+    def _dimension(self) -> Dimension:
+        sort = self.query.sort
+        if sort != "best" and sort != "relevance":  # noqa: PLR1714  # mypy follows this form only
+            return sort
+        weights = self.query.weights
+        shares = (weights.price, weights.latency, weights.quality, weights.energy)
+        return _DIMENSIONS[shares.index(max(shares))]
+
+    def _tags(self) -> frozenset[str]:
+        return frozenset(map(fold_tag, self.query.tags))
+
+    def _is_first(self, dimension: Dimension, value: int, row: int, agent: str) -> bool:
+        """Say whether a row is the first of its card that counts: a card is one candidate."""
+        place = self.catalogue.place_of(agent)
+        assert place is not None
+        rows = self.catalogue.rows_of(place)
+        if len(rows) == 1 or self.query.skill is not None:
+            return True
+        others = [
+            (self.catalogue.value(dimension, other), other)
+            for other in rows
+            if self._tags() <= self.catalogue.terms(other).tags
+            and meets(self.catalogue.terms(other), self.query)
+        ]
+        return min(others) == (value, row)
+
+    # By words.
+
+    def _worded(self, start: Start, measures: Measures | None) -> Tier:
+        depth = start.depth
+        top = measures.top_score if measures is not None else None
+        found: list[Candidate] = []
+        while True:
+            hits, more = self._hits(depth)
+            if top is None:
+                top = -hits[0][0] if hits else 1.0
+            beyond = hits if start.after is None else [hit for hit in hits if hit > start.after]
+            found = [one for hit in beyond for one in self._relevant(hit, top)]
+            more = more and not self._ends(hits[-1][0], top)
+            if not more or len({one.agent for one in found}) > self.query.limit:
+                break
+            depth = 4 * len(hits)  # the limits of the query leave little: look much further
+        following = Start(hits[-1], len(hits)) if more else None
+        return self._ranked(found, following, top, measures)
+
+    def _hits(self, depth: int) -> tuple[list[tuple[float, str]], bool]:
+        """Return ``GATE`` hits or more beyond a depth as (-score, agent), and if there are more."""
+        words, want = wanted_words(self.query.text or ""), depth + GATE
+        limit = want + 1
+        while True:
+            found = self._search(words, limit) if words else []
+            if len(found) < limit:
+                return sorted(found), False
+            edge = next((at for at in range(want, limit) if found[at][0] > found[at - 1][0]), None)
+            if edge is not None or limit > depth + MAX_TIES:
+                return sorted(found[: edge or limit - 1]), True
+            limit = depth + (limit - depth) * 4
+
+    def _search(self, words: list[str], limit: int) -> list[tuple[float, str]]:
+        hits = self.catalogue.search(words, skill=self.query.skill, tags=self._tags(), limit=limit)
+        return [
+            (-round(score, _DIGITS), agent)
+            for score, place in hits
+            if (agent := self.catalogue.agent_at(place)) is not None
+        ]
+
+    def _relevant(self, hit: tuple[float, str], top: float) -> list[Candidate]:
+        if self._ends(hit[0], top):
+            return []
+        said = (f"relevance {-hit[0]:.2f}",)
+        return self._rows(hit[1], max(-hit[0], 0.0) / (top or 1.0), said)
+
+    def _ends(self, key: float, top: float) -> bool:
+        """Say whether what follows is too far from the best, in an order not by relevance."""
+        return self.query.sort not in {"best", "relevance"} and -key < RELEVANT * top
+
+    def _rows(self, agent: str, relevance: float, said: tuple[str, ...]) -> list[Candidate]:
+        place, query, tags = self.catalogue.place_of(agent), self.query, self._tags()
+        if place is None:
+            return []
+        rows = [self.catalogue.terms(row) for row in self.catalogue.rows_of(place)]
+        return [
+            Candidate(agent, terms, relevance, said)
+            for terms in rows
+            if (query.skill is None or terms.skill == query.skill)
+            and tags <= terms.tags
+            and meets(terms, query)
+        ]
+
+    # By words and meaning.
+
+    def _fused(self, near: Sequence[tuple[float, str]]) -> list[Candidate]:
+        hits, _ = self._hits(0)
+        by_words = _ranks(hits)
+        by_meaning = _ranks([(-round(score, _DIGITS), agent) for score, agent in near])
+        both = (by_words, by_meaning)
+        fused = [
+            (-sum(1 / (RRF_K + ranks[agent]) for ranks in both if agent in ranks), agent)
+            for agent in by_words | by_meaning
+        ]
+        order = _ranks(fused)
+        return [
+            one
+            for agent, place in order.items()
+            for one in self._rows(
+                agent, 1 / math.log2(1 + place), _why(by_words.get(agent), by_meaning.get(agent))
+            )
+        ]
+
+
+def _ranks(keyed: Sequence[tuple[float, str]]) -> dict[str, int]:
+    """Return each agent's rank from 1; equals share one."""
+    ranks: dict[str, int] = {}
+    last, place = None, 0
+    for key, agent in sorted(keyed):
+        if key != last:
+            last, place = key, place + 1
+        ranks[agent] = place
+    return ranks
+
+
+def _why(by_words: int | None, by_meaning: int | None) -> tuple[str, ...]:
+    words = "no word shared" if by_words is None else f"place {by_words} by words"
+    meaning = "none" if by_meaning is None else f"place {by_meaning}"
+    return (f"relevance: {words}, {meaning} by meaning",)
