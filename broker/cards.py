@@ -57,6 +57,10 @@ class CardStore(Protocol):
         """Return who of these is listed now; ``None`` for whose lease does not run."""
         ...
 
+    async def look(self, after: str, agents: Sequence[str]) -> tuple[bool, list[Entry | None]]:
+        """Say whether nothing changed after a position, and who of these is listed, at once."""
+        ...
+
     async def position(self) -> str:
         """Return the newest position in the stream of changes."""
         ...

@@ -14,9 +14,10 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Literal
+
+import msgspec
 
 from broker.textindex import TextIndex
 from broker.words import SKILL_MARK, TAG_MARK, card_words, fold_tag, marks_of, wanted_marks
@@ -26,10 +27,10 @@ Dimension = Literal["price", "latency", "quality", "energy"]
 UNKNOWN: Final = 2**62
 PRIVACY: Final = {"sealed": 0, "logged": 1, "public": 2}
 _EVERYBODY: Final = "*"
+_TERMS_KEPT: Final = 50_000
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """One skill of one card as posted; ``None`` where nothing is said.
 
     Prices in fals, latency in ms, quality in thousandths, energy (its upper end) in uWh;
@@ -110,6 +111,7 @@ class Catalogue:
         self._privacy = bytearray()
         self._negotiable = bytearray()
         self._orders: dict[str, dict[Dimension, _Order]] = {}
+        self._terms: dict[int, Terms] = {}
 
     def __len__(self) -> int:
         """Return how many cards are listed."""
@@ -183,19 +185,17 @@ class Catalogue:
 
     def terms(self, row: int) -> Terms:
         """Return a row as it was posted."""
-        price, latency, quality, energy = (
-            None if column[row] == UNKNOWN else column[row] for column in self._columns.values()
-        )
-        return Terms(
-            self._skills[row],
-            self._tags[row],
-            price,
-            latency,
-            None if quality is None else 1_000 - quality,
-            energy,
-            self._privacy[row],
-            bool(self._negotiable[row]),
-        )
+        found = self._terms.get(row)
+        if found is None:
+            if len(self._terms) >= _TERMS_KEPT:
+                self._terms.clear()
+            found = self._terms[row] = self._read(row)
+        return found
+
+    def terms_at(self, place: int) -> list[Terms]:
+        """Return the rows of a card as they were posted."""
+        rows = self.rows_of(place)
+        return [self.terms(rows.start)] if len(rows) == 1 else [self.terms(row) for row in rows]
 
     def walk(
         self,
@@ -232,6 +232,21 @@ class Catalogue:
     ) -> list[tuple[float, int]]:
         """Return the best (BM25 score, place) of a skill and tags, best first."""
         return self.text.search(words, wanted_marks(skill, sorted(tags)), limit)
+
+    def _read(self, row: int) -> Terms:
+        price, latency, quality, energy = (
+            None if column[row] == UNKNOWN else column[row] for column in self._columns.values()
+        )
+        return Terms(
+            self._skills[row],
+            self._tags[row],
+            price,
+            latency,
+            None if quality is None else 1_000 - quality,
+            energy,
+            self._privacy[row],
+            bool(self._negotiable[row]),
+        )
 
     def _add_row(self, place: int, terms: Terms) -> None:
         row = len(self._owner)

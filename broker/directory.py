@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from typing_extensions import override
 
 from broker.bulk import MAX_AT_ONCE, verify_many
 from broker.cards import CardStore, Entry, Put
+from broker.catalogue import Catalogue
 from broker.cursors import Cursor, cursor_of, fingerprint, read_cursor
 from broker.errors import StaleCardError
 from broker.finding import Finder, Measures, Start, Tier
 from broker.index import LocalIndex, MakeText
 from broker.meaning import Meaning
-from broker.ports import Directory, Feed, Listing, Page, Published, Query, Standing
+from broker.ports import Directory, Embedder, Feed, Listing, Page, Published, Query, Standing
 from broker.queries import check_query
-from broker.ranking import Candidate as Row
-from broker.ranking import Place, best_of, offered, rank, reasons
+from broker.ranking import Best, Candidate, Place, best_of, offered, rank, reasons
 from broker.textindex import PlainIndex
 from broker.words import card_words, wanted_words
 from rahba.clock import Clock
@@ -40,6 +41,40 @@ _TIERS_KEPT: Final = 64
 _log: Final = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search may use besides the cards; nothing of it is needed.
+
+    ``embedder`` finds by meaning; ``standing`` says what agents have earned (without it all count
+    the same, and none is explored); ``seed`` is what exploration is drawn from, asked each search.
+    """
+
+    embedder: Embedder | None = None
+    standing: Standing | None = None
+    seed: Callable[[], str] | None = None
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A page as it is filled."""
+
+    listings: list[Listing] = field(default_factory=list)
+    reasons: list[tuple[str, ...]] = field(default_factory=list)
+    start: Start = field(default_factory=Start)
+    tier: Tier = field(default_factory=lambda: Tier([], Measures(Best(None, None, None)), None))
+    last_key: tuple[float, str] | None = None
+
+    def add(self, start: Start, tier: Tier, place: Place, listing: Listing) -> None:
+        """Show one more listing."""
+        self.start, self.tier, self.last_key = start, tier, place.key
+        self.listings.append(listing)
+        self.reasons.append(reasons(place, tier.measures.best))
+
+    def made(self, next_cursor: str | None) -> Page:
+        """Return the page."""
+        return Page(tuple(self.listings), tuple(self.reasons), next_cursor)
+
+
 class CardDirectory(Directory):
     """The directory over any store. Anybody may publish: a card proves its agent."""
 
@@ -50,9 +85,7 @@ class CardDirectory(Directory):
         feed: Feed,
         clock: Clock,
         make_text: MakeText | None = None,
-        meaning: Meaning | None = None,
-        standing: Standing | None = None,
-        seed: Callable[[], str] | None = None,
+        search: Search | None = None,
     ) -> None:
         """Keep cards in ``store``; tell ``feed`` who comes and goes.
 
@@ -61,23 +94,22 @@ class CardDirectory(Directory):
             feed: who is told.
             clock: judges the age of cards that are published.
             make_text: what searches the words of so many cards; posting lists by default.
-            meaning: what searches by meaning, if anything does.
-            standing: what agents have earned; without it all count the same, none is explored.
-            seed: what exploration is drawn from; asked once a search.
+            search: what searches may use besides.
         """
         self._store = store
         self._feed = feed
         self._clock = clock
-        self._meaning = meaning
-        self._standing = standing
-        self._seed = seed or (lambda: "")
+        search = search or Search()
+        self._meaning = Meaning(search.embedder) if search.embedder is not None else None
+        self._standing = search.standing
+        self._seed = search.seed or (lambda: "")
         self._verified: OrderedDict[str, tuple[Card, bytes]] = OrderedDict()
         self._tiers: OrderedDict[tuple[str, str, Start], Tier] = OrderedDict()
         self._index = LocalIndex(
             store,
             make_text or (lambda _: PlainIndex()),
             self._known,
-            meaning.note if meaning is not None else None,
+            self._meaning.note if self._meaning is not None else None,
         )
 
     @override
@@ -129,17 +161,18 @@ class CardDirectory(Directory):
         cursor = read_cursor(query.cursor, query) if query.cursor is not None else None
         if query.agent is not None:
             return await self._find_one(query, query.agent)
-        catalogue = await self._index.fresh()
-        near, notes = None, []
-        if query.text and self._meaning is None and query.meaning:
-            notes.append("meaning: no embeddings are configured")
-        if query.text and self._meaning is not None and query.meaning is not False:
-            near, said = await self._meaning.near(query.text, catalogue)
-            notes += said
         name = fingerprint(query)
         seed = cursor.seed if cursor is not None else self._seed()[:32]
-        finder = Finder(catalogue, query, self._standing, f"{seed} {name}", near)
-        return await self._page(finder, cursor, name, seed, tuple(notes))
+        catalogue = self._index.catalogue
+        if catalogue is not None:  # as a rule nothing has changed, and one question is enough
+            finder, notes = await self._finder(query, catalogue, f"{seed} {name}")
+            page = await self._page(finder, cursor, (name, seed), unless_changed=True)
+            if page is not None:
+                return replace(page, notes=notes)
+        finder, notes = await self._finder(query, await self._index.fresh(), f"{seed} {name}")
+        page = await self._page(finder, cursor, (name, seed), unless_changed=False)
+        assert page is not None
+        return replace(page, notes=notes)
 
     @override
     async def get(self, agent: str) -> Listing | None:
@@ -174,66 +207,85 @@ class CardDirectory(Directory):
         rows = offered(listing.card, query) if listing is not None else []
         if listing is None or not rows or query.cursor is not None:
             return Page((), (), None)
-        said: tuple[str, ...] = ()
+        shared = None
         if query.text:
-            shared = set(wanted_words(query.text)).intersection(card_words(listing.card))
+            shared = len(set(wanted_words(query.text)).intersection(card_words(listing.card)))
             if not shared:
                 return Page((), (), None)
-            said = (f"relevance: {len(shared)} words shared",)
-        candidates = [Row(agent, terms, None, said) for terms in rows]
+        candidates = [Candidate(agent, terms, shared=shared) for terms in rows]
         best = best_of(candidates)
         place = rank(candidates, query, best, standing=self._standing)[0]
         return Page((listing,), (reasons(place, best),), None)
 
-    async def _page(
-        self, finder: Finder, cursor: Cursor | None, name: str, seed: str, notes: tuple[str, ...]
-    ) -> Page:
-        shown: list[tuple[Start, Tier, Place, Listing]] = []
-        following = None
-        async for found in self._live(finder, cursor, name, seed):
-            if len(shown) == finder.query.limit:
-                start, tier, place, _ = shown[-1]
-                self._keep((name, seed, start), tier)
-                following = cursor_of(name, seed, start, place.key, tier.measures)
-                break
-            shown.append(found)
-        return Page(
-            listings=tuple(listing for _, _, _, listing in shown),
-            reasons=tuple(reasons(place, tier.measures.best) for _, tier, place, _ in shown),
-            next_cursor=following,
-            notes=notes,
-        )
+    async def _finder(
+        self, query: Query, catalogue: Catalogue, seed: str
+    ) -> tuple[Finder, tuple[str, ...]]:
+        near, notes = None, []
+        if query.text and query.meaning and self._meaning is None:
+            notes = ["meaning: no embeddings are configured"]
+        if query.text and query.meaning is not False and self._meaning is not None:
+            near, notes = await self._meaning.near(query.text, catalogue)
+        return Finder(catalogue, query, self._standing, seed, near), tuple(notes)
 
-    async def _live(
-        self, finder: Finder, cursor: Cursor | None, name: str, seed: str
-    ) -> AsyncIterator[tuple[Start, Tier, Place, Listing]]:
-        """Yield what may be shown from the cursor on: who is listed now, by a verified card."""
+    async def _page(
+        self, finder: Finder, cursor: Cursor | None, name: tuple[str, str], *, unless_changed: bool
+    ) -> Page | None:
+        """Return who is listed now, from the cursor on, by verified cards.
+
+        With ``unless_changed`` it is ``None`` if anybody came or went since the catalogue was read.
+        """
+        query, page = finder.query, _Shown()
         start: Start | None = cursor.start if cursor is not None else Start()
-        measures: Measures | None = cursor.measures if cursor is not None else None
+        measures = cursor.measures if cursor is not None else None
         behind = cursor.place if cursor is not None else None
         while start is not None:
-            tier = self._tiers.get((name, seed, start)) if cursor is not None else None
+            tier = self._tiers.get((*name, start)) if cursor is not None else None
             tier = tier or finder.tier(start, measures)
             measures = tier.measures
             places = [place for place in tier.places if behind is None or place.key > behind]
             behind = None
-            step = finder.query.limit + 1  # the one more says whether there is another page
-            for begin in range(0, len(places), step):
+            step = query.limit + 1  # the one more says whether there is another page
+            for begin in range(0, max(len(places), 1), step):
                 some = places[begin : begin + step]
-                for place, listing in zip(some, await self._shown(some, finder.query), strict=True):
-                    if listing is not None:
-                        yield start, tier, place, listing
+                shown = await self._shown(some, query, unless_changed=unless_changed)
+                if shown is None:
+                    return None
+                unless_changed = False
+                for place, listing in shown:
+                    if len(page.listings) == query.limit:
+                        self._keep((*name, page.start), page.tier)
+                        return page.made(
+                            cursor_of(*name, page.start, page.last_key, page.tier.measures)
+                        )
+                    page.add(start, tier, place, listing)
             start = tier.next_start
+        return page.made(None)
 
-    async def _shown(self, places: Sequence[Place], query: Query) -> list[Listing | None]:
-        """Return the listings of places; ``None`` for who has gone or fits no more."""
-        entries = await self._store.present([place.candidate.agent for place in places])
+    async def _shown(
+        self, places: Sequence[Place], query: Query, *, unless_changed: bool
+    ) -> list[tuple[Place, Listing]] | None:
+        """Return the places whose agents are listed and fit; ``None`` if anything has changed."""
+        agents = [place.candidate.agent for place in places]
+        if unless_changed:
+            entries = await self._index.look(agents)
+            if entries is None:
+                return None
+        else:
+            entries = await self._store.present(agents)
         found = {listing.card.agent: listing for listing in await self._listings(entries)}
-        listings = [found.get(place.candidate.agent) for place in places]
+        shown = [(place, found.get(place.candidate.agent)) for place in places]
         return [
-            listing if listing is not None and offered(listing.card, query) else None
-            for listing in listings
+            (place, listing)
+            for place, listing in shown
+            if listing is not None and self._fits(listing, query)
         ]
+
+    def _fits(self, listing: Listing, query: Query) -> bool:
+        """Say whether a verified card is the one that was found, or fits the query all the same."""
+        catalogue = self._index.catalogue
+        if catalogue is not None and catalogue.is_same(listing.card.agent, listing.digest):
+            return True
+        return bool(offered(listing.card, query))
 
     async def _listings(self, entries: Sequence[Entry | None]) -> list[Listing]:
         here = [entry for entry in entries if entry is not None]

@@ -12,19 +12,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
-from broker.catalogue import Catalogue, Dimension
+from broker.catalogue import Catalogue, Dimension, Terms
 from broker.ports import Query, Standing
 from broker.ranking import Best, Candidate, Place, best_of, meets, rank
 from broker.words import fold_tag, wanted_words
 
-GATE: Final = 100
+GATE: Final = 64
 MAX_TIES: Final = 2_000
 RELEVANT: Final = 0.3
-RRF_K: Final = 60
+RRF_K: Final = 10
 _DIMENSIONS: Final[tuple[Dimension, ...]] = ("price", "latency", "quality", "energy")
 _DIGITS: Final = 4
+
+# What a text found, in order: minus the BM25 score, the agent, the place of its card.
+Hit = tuple[float, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Tier:
     next_start: Start | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finder:
     """One search over a catalogue; ``near`` are (similarity, agent) by meaning."""
 
@@ -97,7 +101,9 @@ class Finder:
         last: tuple[float, str] | None = None
         for value, row, agent in walk:
             terms = catalogue.terms(row)
-            if not meets(terms, query) or not self._is_first(dimension, value, row, agent):
+            if not self.unlimited and not meets(terms, query):
+                continue
+            if query.skill is None and not self._is_first(dimension, value, row, agent):
                 continue
             if len(found) == GATE:
                 return found, Start(last, start.depth + GATE)
@@ -121,7 +127,7 @@ class Finder:
         place = self.catalogue.place_of(agent)
         assert place is not None
         rows = self.catalogue.rows_of(place)
-        if len(rows) == 1 or self.query.skill is not None:
+        if len(rows) == 1:
             return True
         others = [
             (self.catalogue.value(dimension, other), other)
@@ -136,83 +142,106 @@ class Finder:
     def _worded(self, start: Start, measures: Measures | None) -> Tier:
         depth = start.depth
         top = measures.top_score if measures is not None else None
-        found: list[Candidate] = []
         while True:
             hits, more = self._hits(depth)
             if top is None:
                 top = -hits[0][0] if hits else 1.0
-            beyond = hits if start.after is None else [hit for hit in hits if hit > start.after]
-            found = [one for hit in beyond for one in self._relevant(hit, top)]
-            more = more and not self._ends(hits[-1][0], top)
+            after = start.after
+            beyond = hits if after is None else [hit for hit in hits if hit[:2] > after]
+            found = self._candidates(beyond, top)
+            more = more and -hits[-1][0] >= self._least(top)
             if not more or len({one.agent for one in found}) > self.query.limit:
                 break
             depth = 4 * len(hits)  # the limits of the query leave little: look much further
-        following = Start(hits[-1], len(hits)) if more else None
+        following = Start(hits[-1][:2], len(hits)) if more else None
         return self._ranked(found, following, top, measures)
 
-    def _hits(self, depth: int) -> tuple[list[tuple[float, str]], bool]:
-        """Return ``GATE`` hits or more beyond a depth as (-score, agent), and if there are more."""
+    def _hits(self, depth: int) -> tuple[list[Hit], bool]:
+        """Return ``GATE`` hits or more beyond a depth in order, and whether there are more.
+
+        They end where the score falls: who is let in does not depend on who came first.
+        """
         words, want = wanted_words(self.query.text or ""), depth + GATE
         limit = want + 1
         while True:
             found = self._search(words, limit) if words else []
             if len(found) < limit:
-                return sorted(found), False
-            edge = next((at for at in range(want, limit) if found[at][0] > found[at - 1][0]), None)
+                return self._in_order(found), False
+            edge = next((at for at in range(want, limit) if found[at][0] < found[at - 1][0]), None)
             if edge is not None or limit > depth + MAX_TIES:
-                return sorted(found[: edge or limit - 1]), True
-            limit = depth + (limit - depth) * 4
+                return self._in_order(found[: edge or limit - 1]), True
+            limit = depth + (limit - depth) * 3
 
-    def _search(self, words: list[str], limit: int) -> list[tuple[float, str]]:
+    def _search(self, words: list[str], limit: int) -> list[tuple[float, int]]:
         hits = self.catalogue.search(words, skill=self.query.skill, tags=self._tags(), limit=limit)
+        return [(round(score, _DIGITS), place) for score, place in hits]
+
+    def _in_order(self, found: Sequence[tuple[float, int]]) -> list[Hit]:
+        agent_at = self.catalogue.agent_at
+        return sorted([(-score, agent_at(place) or "", place) for score, place in found])
+
+    def _candidates(self, hits: Sequence[Hit], top: float) -> list[Candidate]:
+        rows = self.catalogue.terms_at if self.free else self._rows
+        least = self._least(top)
         return [
-            (-round(score, _DIGITS), agent)
-            for score, place in hits
-            if (agent := self.catalogue.agent_at(place)) is not None
+            Candidate(agent, terms, max(-negative, 0.0) / (top or 1.0), -negative)
+            for negative, agent, place in hits
+            if -negative >= least
+            for terms in rows(place)
         ]
 
-    def _relevant(self, hit: tuple[float, str], top: float) -> list[Candidate]:
-        if self._ends(hit[0], top):
-            return []
-        said = (f"relevance {-hit[0]:.2f}",)
-        return self._rows(hit[1], max(-hit[0], 0.0) / (top or 1.0), said)
+    def _least(self, top: float) -> float:
+        """Return the score below which nothing is shown: far from the best, in another order."""
+        return 0.0 if self.query.sort in {"best", "relevance"} else RELEVANT * top
 
-    def _ends(self, key: float, top: float) -> bool:
-        """Say whether what follows is too far from the best, in an order not by relevance."""
-        return self.query.sort not in {"best", "relevance"} and -key < RELEVANT * top
-
-    def _rows(self, agent: str, relevance: float, said: tuple[str, ...]) -> list[Candidate]:
-        place, query, tags = self.catalogue.place_of(agent), self.query, self._tags()
-        if place is None:
-            return []
-        rows = [self.catalogue.terms(row) for row in self.catalogue.rows_of(place)]
+    def _rows(self, place: int) -> list[Terms]:
+        query = self.query
+        rows = self.catalogue.terms_at(place)
+        if self.free:
+            return rows
+        tags = self._tags()
         return [
-            Candidate(agent, terms, relevance, said)
+            terms
             for terms in rows
             if (query.skill is None or terms.skill == query.skill)
             and tags <= terms.tags
             and meets(terms, query)
         ]
 
+    @cached_property
+    def unlimited(self) -> bool:
+        """Say whether the query sets no limits on terms."""
+        query = self.query
+        limits = (query.max_price, query.max_latency_ms, query.min_quality, query.max_energy)
+        return query.data_policy is None and all(limit is None for limit in limits)
+
+    @cached_property
+    def free(self) -> bool:
+        """Say whether a text is all that the query asks for."""
+        return self.unlimited and self.query.skill is None and not self.query.tags
+
     # By words and meaning.
 
     def _fused(self, near: Sequence[tuple[float, str]]) -> list[Candidate]:
         hits, _ = self._hits(0)
-        by_words = _ranks(hits)
+        by_words = _ranks([(negative, agent) for negative, agent, _ in hits])
         by_meaning = _ranks([(-round(score, _DIGITS), agent) for score, agent in near])
         both = (by_words, by_meaning)
         fused = [
             (-sum(1 / (RRF_K + ranks[agent]) for ranks in both if agent in ranks), agent)
             for agent in by_words | by_meaning
         ]
-        order = _ranks(fused)
-        return [
-            one
-            for agent, place in order.items()
-            for one in self._rows(
-                agent, 1 / math.log2(1 + place), _why(by_words.get(agent), by_meaning.get(agent))
-            )
-        ]
+        found = []
+        for agent, rank_ in _ranks(fused).items():
+            place = self.catalogue.place_of(agent)
+            if place is None:
+                continue
+            ranks = (by_words.get(agent), by_meaning.get(agent))
+            relevance = 1 / math.log2(1 + rank_)
+            found += [
+                Candidate(agent, terms, relevance, None, ranks) for terms in self._rows(place)
+            ]
+        return found
 
 
 def _ranks(keyed: Sequence[tuple[float, str]]) -> dict[str, int]:
@@ -224,9 +253,3 @@ def _ranks(keyed: Sequence[tuple[float, str]]) -> dict[str, int]:
             last, place = key, place + 1
         ranks[agent] = place
     return ranks
-
-
-def _why(by_words: int | None, by_meaning: int | None) -> tuple[str, ...]:
-    words = "no word shared" if by_words is None else f"place {by_words} by words"
-    meaning = "none" if by_meaning is None else f"place {by_meaning}"
-    return (f"relevance: {words}, {meaning} by meaning",)

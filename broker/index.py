@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from broker.cards import CardStore
+from broker.cards import CardStore, Entry
 from broker.catalogue import Catalogue
 from broker.textindex import TextIndex
 from rahba.encoding import sha256_hex
@@ -70,6 +70,12 @@ class LocalIndex:
                 self._ended = turn
             assert self._catalogue is not None
             return self._catalogue
+
+    async def look(self, agents: Sequence[str]) -> list[Entry | None] | None:
+        """Return who of these is listed; ``None`` if the catalogue is not fresh any more."""
+        catalogue = self._catalogue
+        fresh, entries = await self._store.look(self._position, agents)
+        return entries if fresh and catalogue is self._catalogue else None
 
     async def follow(self) -> None:
         """Keep up for ever, so that a search finds little left to do."""

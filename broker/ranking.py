@@ -16,13 +16,16 @@ who came first, nor a place on a page on who comes and goes meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
 from hashlib import sha256
+from operator import attrgetter
 from typing import Final
 
+import msgspec
+
 from broker.catalogue import PRIVACY, Terms, terms_of
-from broker.ports import Query, Standing
+from broker.ports import Query, Standing, Weights
 from broker.words import fold_tag
 from rahba.messages import Card
 from rahba.money import format_rhb
@@ -35,18 +38,22 @@ STAKE_FALS: Final = 10_000_000
 _DIGITS: Final = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One skill of one agent that came through the gate; ``relevance`` above 0, the best is 1."""
+class Candidate(msgspec.Struct, frozen=True):
+    """One skill of one agent that came through the gate.
+
+    ``relevance`` is above 0, and 1 for the best. It comes of a ``score`` (BM25), or of ``ranks`` by
+    words and by meaning (``None``: not among the found), or of how many ``shared`` words there are.
+    """
 
     agent: str
     terms: Terms
     relevance: float | None = None
-    why: tuple[str, ...] = ()
+    score: float | None = None
+    ranks: tuple[int | None, int | None] | None = None
+    shared: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Best:
+class Best(msgspec.Struct, frozen=True):
     """The lowest price (fals), latency (ms) and energy (uWh) in the gate; ``None``: unknown."""
 
     price: int | None
@@ -54,13 +61,12 @@ class Best:
     energy_uwh: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A candidate in its place: smaller ``key`` first; ``explored`` in thousandths, if drawn."""
 
     candidate: Candidate
     key: tuple[float, str]
-    bound: int | None
+    bound: int | None = None
     explored: int | None = None
 
 
@@ -108,19 +114,24 @@ def rank(
     seed: str = "",
 ) -> list[Place]:
     """Return one place an agent, the best first; an agent comes in by its best row."""
+    key = _sorted_by_terms(query) if query.sort != "best" else _worth(query, best)
     places: dict[str, Place] = {}
     for candidate in candidates:
-        place = _place(candidate, query, best, standing, seed)
-        before = places.get(candidate.agent)
-        if before is None or place.key < before.key:
-            places[candidate.agent] = place
-    return sorted(places.values(), key=lambda place: place.key)
+        agent = candidate.agent
+        if standing is None:
+            place = Place(candidate, (key(candidate, PRIOR), agent))
+        else:
+            place = _judged(candidate, key, standing, seed)
+        before = places.setdefault(agent, place)
+        if place.key < before.key:
+            places[agent] = place
+    return sorted(places.values(), key=_by_key)
 
 
 def reasons(place: Place, best: Best) -> tuple[str, ...]:
     """Say for people why a listing stands where it does."""
-    terms, said = place.candidate.terms, list(place.candidate.why)
-    said.append(_price_reason(terms.price, best.price))
+    terms = place.candidate.terms
+    said = [*_relevance_reason(place.candidate), _price_reason(terms.price, best.price)]
     if terms.price is not None:
         said += [f"latency {terms.latency_ms} ms", f"quality {terms.quality} of 1000 posted"]
         if terms.energy_uwh is not None:
@@ -132,45 +143,67 @@ def reasons(place: Place, best: Best) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _place(
-    candidate: Candidate, query: Query, best: Best, standing: Standing | None, seed: str
+_by_key: Final = attrgetter("key")
+
+
+def _judged(
+    candidate: Candidate, key: Callable[[Candidate, int], float], standing: Standing, seed: str
 ) -> Place:
-    bound, explored = None, None
-    if standing is not None:
-        bound = standing.lower_bound(candidate.agent)
-        explored = _explored(candidate, standing, seed)
-    trust = next(value for value in (explored, bound, PRIOR) if value is not None) / 1_000
-    key = _key(candidate, query, utility(candidate.terms, query, best) * trust)
-    return Place(candidate, (round(key, _DIGITS), candidate.agent), bound, explored)
+    bound, explored = standing.lower_bound(candidate.agent), _explored(candidate, standing, seed)
+    trust = next(value for value in (explored, bound, PRIOR) if value is not None)
+    return Place(candidate, (key(candidate, trust), candidate.agent), bound, explored)
 
 
-def _key(candidate: Candidate, query: Query, worth: float) -> float:
-    terms, relevance = candidate.terms, candidate.relevance
-    if query.sort == "best":
-        share = 1.0 if relevance is None else VALUE_SHARE
-        return -(1.0 if relevance is None else relevance) * (1 - share + share * worth)
-    values = {
-        "relevance": None if relevance is None else -relevance,
-        "price": terms.price,
-        "latency": terms.latency_ms,
-        "quality": None if terms.quality is None else -terms.quality,
-        "energy": terms.energy_uwh,
-    }
-    value = values[query.sort]
-    return float("inf") if value is None else float(value)
+def _worth(query: Query, best: Best) -> Callable[[Candidate, int], float]:
+    """Return what puts the most useful and relevant first."""
+    worth_of = utility(query.weights, best)
+
+    def key(candidate: Candidate, trust: int) -> float:
+        worth = worth_of(candidate.terms) * trust / 1_000
+        relevance = candidate.relevance
+        if relevance is None:
+            return -round(worth, _DIGITS)
+        return -round(relevance * (1 - VALUE_SHARE + VALUE_SHARE * worth), _DIGITS)
+
+    return key
 
 
-def utility(terms: Terms, query: Query, best: Best) -> float:
+def _sorted_by_terms(query: Query) -> Callable[[Candidate, int], float]:
+    """Return what puts the least of what the query sorts by first, the unknown last."""
+
+    def key(candidate: Candidate, _trust: int) -> float:
+        terms, relevance = candidate.terms, candidate.relevance
+        values = {
+            "relevance": None if relevance is None else -relevance,
+            "price": terms.price,
+            "latency": terms.latency_ms,
+            "quality": None if terms.quality is None else -terms.quality,
+            "energy": terms.energy_uwh,
+        }
+        value = values[query.sort]
+        return math.inf if value is None else float(value)
+
+    return key
+
+
+def utility(weights: Weights, best: Best) -> Callable[[Terms], float]:
     """Return what a row is worth to the caller, from 0 to 1; what is not posted counts nothing."""
-    weights = query.weights
     total = weights.price + weights.latency + weights.quality + weights.energy
-    worth = (
-        weights.price * _near(best.price, terms.price)
-        + weights.latency * _near(best.latency_ms, terms.latency_ms)
-        + weights.quality * (terms.quality or 0) / 1_000
-        + weights.energy * _near(best.energy_uwh, terms.energy_uwh)
-    )
-    return worth / total
+    for_price, for_latency = weights.price / total, weights.latency / total
+    for_quality, for_energy = weights.quality / total / 1_000, weights.energy / total
+    price, latency, energy = best.price, best.latency_ms, best.energy_uwh
+
+    def worth(terms: Terms) -> float:
+        if terms.price is None:
+            return 0.0
+        return (
+            for_price * _near(price, terms.price)
+            + for_latency * _near(latency, terms.latency_ms)
+            + for_quality * (terms.quality or 0)
+            + (for_energy * _near(energy, terms.energy_uwh) if energy is not None else 0.0)
+        )
+
+    return worth
 
 
 def _near(best: int | None, value: int | None) -> float:
@@ -194,6 +227,19 @@ def _keeps(terms: Terms, query: Query) -> bool:
 
 def _above(value: int | None, limit: int | None) -> bool:
     return value is not None and limit is not None and value > limit
+
+
+def _relevance_reason(candidate: Candidate) -> list[str]:
+    if candidate.score is not None:
+        return [f"relevance {candidate.score:.2f}"]
+    if candidate.shared is not None:
+        return [f"relevance: {candidate.shared} words shared"]
+    if candidate.ranks is None:
+        return []
+    by_words, by_meaning = candidate.ranks
+    words = "no word shared" if by_words is None else f"place {by_words} by words"
+    meaning = "none" if by_meaning is None else f"place {by_meaning}"
+    return [f"relevance: {words}, {meaning} by meaning"]
 
 
 def _price_reason(price: int | None, cheapest: int | None) -> str:

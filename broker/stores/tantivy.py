@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from typing_extensions import override
@@ -96,11 +97,10 @@ class TantivyIndex(TextIndex):
         hits = self._searcher.search(self._query(words, marks), wanted, count=False).hits
         docs = self._searcher.fast_field_values(_DOC, [address for _, address in hits])
         dead = self._dead
-        found += [
-            (score, doc) for (score, _), doc in zip(hits, docs, strict=True) if doc not in dead
-        ]
-        found.sort(key=lambda one: (-one[0], one[1]))
-        return found[:limit]
+        best = [(score, doc) for (score, _), doc in zip(hits, docs, strict=True) if doc not in dead]
+        if found:
+            best = sorted(found + best, key=itemgetter(0), reverse=True)
+        return best[:limit]
 
     def _beside(self) -> tuple[int, float, Any]:
         count = self._searcher.num_docs

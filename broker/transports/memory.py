@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from broker.bundle import Broker
 from broker.cards import CardStore, Changes, Entry, Put
-from broker.directory import CardDirectory
+from broker.directory import CardDirectory, Search
 from broker.errors import LeaseLostError, MailboxFullError
 from broker.events import FeedLimits, check_event_id, encode_event
 from broker.mailboxes import MAX_DEAD, MAX_OWNERS, MailboxLimits, check_message, check_owner
@@ -37,19 +37,16 @@ def connect(
     *,
     limits: MailboxLimits | None = None,
     feed_limits: FeedLimits | None = None,
+    search: Search | None = None,
 ) -> Broker:
     """Return a broker of one's own, empty."""
     feed = MemoryFeed(clock, feed_limits or FeedLimits())
     mailbox = MemoryMailbox(clock, limits or MailboxLimits())
-    directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock)
+    directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock, search=search)
     threads = ThreadDesk(
         MemoryThreadStore(clock), mailbox=mailbox, directory=directory, feed=feed, clock=clock
     )
-    return Broker(directory, mailbox, threads, feed, _nothing)
-
-
-async def _nothing() -> None:
-    """Have nothing to close."""
+    return Broker(directory, mailbox, threads, feed, directory.close)
 
 
 @dataclass(slots=True)
@@ -117,6 +114,10 @@ class MemoryCardStore(CardStore):
             else None
             for agent, listed in found
         ]
+
+    @override
+    async def look(self, after: str, agents: Sequence[str]) -> tuple[bool, list[Entry | None]]:
+        return after == await self.position(), await self.present(agents)
 
     @override
     async def position(self) -> str:

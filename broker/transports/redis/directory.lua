@@ -101,6 +101,11 @@ function operations.present(...)
   return found
 end
 
+-- agents ... -> {newest position, as `present`}: both at one time
+function operations.look(...)
+  return { operations.position(), operations.present(...) }
+end
+
 -- position, most -> {1 if changes after it may be lost, {kind, agent, ...}, new position}
 function operations.changes(position, most)
   -- The oldest are trimmed first: whoever has seen an entry that is still there has lost nothing.

@@ -54,11 +54,13 @@ class RedisCardStore(CardStore):
         found: list[Entry | None] = []
         for start in range(0, len(agents), BATCH):
             asked = agents[start : start + BATCH]
-            flat = await self._do("present", *asked)
-            for place, agent in enumerate(asked):
-                digest, until_ms = flat[2 * place : 2 * place + 2]
-                found.append(Entry(agent, _text(digest), until_ms) if until_ms else None)
+            found += _entries(asked, await self._do("present", *asked))
         return found
+
+    @override
+    async def look(self, after: str, agents: Sequence[str]) -> tuple[bool, list[Entry | None]]:
+        newest, flat = await self._do("look", *agents)
+        return _text(newest) == after, _entries(agents, flat)
 
     @override
     async def position(self) -> str:
@@ -92,6 +94,14 @@ class RedisCardStore(CardStore):
 
     async def _do(self, operation: str, *arguments: Argument) -> Reply:
         return await self._wire.run(_DIRECTORY, KEYS, operation, *arguments)
+
+
+def _entries(agents: Sequence[str], flat: list[Reply]) -> list[Entry | None]:
+    pairs = zip(agents, flat[::2], flat[1::2], strict=True)
+    return [
+        Entry(agent, _text(digest), until_ms) if until_ms else None
+        for agent, digest, until_ms in pairs
+    ]
 
 
 def _text(raw: bytes) -> str:
