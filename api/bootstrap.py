@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER_FILE: Final = "ledger.sqlite"
+EXPLORED_FOR_MS: Final = 60_000
 
 
 class NoBrokerError(LocalError):
@@ -108,12 +109,19 @@ async def linked(settings: Settings) -> AsyncIterator[Links]:
     Raises:
         NoBrokerError: ``settings`` name no Redis.
     """
+    from api.embeddings import load_embeddings
+    from broker.directory import Search
     from broker.transports.redis import connect
     from wallet.transports.http import HttpLedger
 
     if settings.redis_url is None or settings.celery_broker_url is None:
         raise NoBrokerError("no Redis is configured")
-    broker = await connect(settings.redis_url, SystemClock())
+    clock = SystemClock()
+    search = Search(
+        embedder=load_embeddings(settings.embeddings),
+        seed=lambda: str(clock.now_ms() // EXPLORED_FOR_MS),
+    )
+    broker = await connect(settings.redis_url, clock, search=search)
     ledger = HttpLedger(settings.ledger_url)
     try:
         yield Links(broker, ledger, settings.redis_url, settings.celery_broker_url)
@@ -310,10 +318,13 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             clerk=_clerk(settings),
             reputation_file=settings.data_dir / "gateway" / "reputation.json",
         )
+        following = asyncio.create_task(links.broker.directory.follow())
         try:
             address = settings.http
             await serve(create_app(parts), host=address.host, port=address.port, stop=stop)
         finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await wire.close()
 
 

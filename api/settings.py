@@ -14,6 +14,7 @@
 | `CELERY_BROKER_URL` | broker of the heavy jobs | `REDIS_URL`, next database |
 | `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
 | `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
+| `RAHBA_EMBEDDINGS` | search by meaning: `words`, or `module:function` | none |
 | `RAHBA_API_KEY` | API key of the command line | the file `api-key` in `RAHBA_DATA` |
 | `RAHBA_PASSPHRASE_FILE` | file with the passphrase of named wallets | the terminal is asked |
 | `RAHBA_CLERK_MODEL` | `provider:name` of a model that writes down wishes | rules do it |
@@ -75,6 +76,7 @@ class Settings:
     passphrase_file: Path | None
     clerk_model: str | None
     clerk_url: str | None
+    embeddings: str | None
 
     @classmethod
     def read(cls, env: Mapping[str, str]) -> Settings:
@@ -106,6 +108,7 @@ class Settings:
             passphrase_file=Path(secret) if secret else None,
             clerk_model=env.get("RAHBA_CLERK_MODEL") or None,
             clerk_url=_url(env, "RAHBA_CLERK_URL", {"http", "https"}),
+            embeddings=env.get("RAHBA_EMBEDDINGS") or None,
         )
 
 

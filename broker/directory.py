@@ -191,8 +191,8 @@ class CardDirectory(Directory):
             await self._feed.publish("agent.left", {"agent": agent})
         return gone
 
+    @override
     async def follow(self) -> None:
-        """Keep the local index up for ever, so that no search waits for it."""
         await self._index.follow()
 
     async def close(self) -> None:

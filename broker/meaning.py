@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import importlib
 import logging
 import math
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from operator import mul
-from typing import Final
+from typing import Any, Final
 
 from broker.catalogue import Catalogue
 from broker.ports import Embedder
@@ -54,6 +55,7 @@ class Meaning:
         self._queries: OrderedDict[str, array[float]] = OrderedDict()
         self._length: int | None = None
         self._trouble = ""
+        self._table: _Table | None = None
         self._reading: asyncio.Task[None] | None = None
 
     def note(self, card: Card) -> None:
@@ -64,7 +66,8 @@ class Meaning:
         if known is not None and known[0] == digest:
             self._waiting.pop(card.agent, None)
             return
-        self._vectors.pop(card.agent, None)
+        if self._vectors.pop(card.agent, None) is not None:
+            self._table = None
         if card.agent in self._waiting or len(self._vectors) + len(self._waiting) < self._max_cards:
             self._waiting[card.agent] = (digest, text)
 
@@ -89,8 +92,9 @@ class Meaning:
             wanted = await self._vector(text)
         except Exception as error:  # noqa: BLE001  # whatever an embedder raises, the search goes on
             return None, [*notes, f"meaning: the embedder failed ({type(error).__name__})"]
-        vectors = [(agent, vector) for agent, (_, vector) in self._vectors.items()]
-        return await asyncio.to_thread(_nearest, wanted, vectors), notes
+        if self._table is None:
+            self._table = _Table([(agent, vector) for agent, (_, vector) in self._vectors.items()])
+        return await asyncio.to_thread(self._table.nearest, wanted), notes
 
     async def learned(self) -> None:
         """Wait until every card noted so far was read, or reading has failed."""
@@ -108,6 +112,7 @@ class Meaning:
         """Let go of who has left, once they are many."""
         if len(self._vectors) + len(self._waiting) <= len(catalogue):
             return
+        self._table = None
         for kept in (self._vectors, self._waiting):
             for agent in [agent for agent in kept if catalogue.place_of(agent) is None]:
                 del kept[agent]
@@ -127,6 +132,7 @@ class Meaning:
                     if self._waiting.get(agent) == said:
                         del self._waiting[agent]
                         self._vectors[agent] = (said[0], vector)
+                self._table = None
             except Exception as error:  # noqa: BLE001  # the next search tries again
                 self._trouble = type(error).__name__
                 _log.warning("the embedder failed: %s", error)
@@ -155,8 +161,27 @@ class Meaning:
         return array("f", [float(number) / norm for number in numbers])
 
 
-def _nearest(
-    wanted: array[float], vectors: Sequence[tuple[str, array[float]]]
-) -> list[tuple[float, str]]:
-    found = [(sum(map(mul, wanted, vector)), agent) for agent, vector in vectors]
-    return heapq.nsmallest(NEAREST, found, key=lambda one: (-one[0], one[1]))
+class _Table:
+    """Vectors side by side, by numpy where it is installed: the same numbers, only sooner."""
+
+    def __init__(self, vectors: Sequence[tuple[str, array[float]]]) -> None:
+        self._vectors = vectors
+        self._matrix: Any = None
+        numpy = _numpy()
+        if numpy is not None:
+            self._matrix = numpy.stack([numpy.frombuffer(one, "f") for _, one in vectors])
+
+    def nearest(self, wanted: array[float]) -> list[tuple[float, str]]:
+        if self._matrix is not None:
+            cosines = (self._matrix @ _numpy().frombuffer(wanted, "f")).tolist()
+        else:
+            cosines = [sum(map(mul, wanted, vector)) for _, vector in self._vectors]
+        found = zip(cosines, (agent for agent, _ in self._vectors), strict=True)
+        return heapq.nsmallest(NEAREST, found, key=lambda one: (-one[0], one[1]))
+
+
+def _numpy() -> Any:
+    try:
+        return importlib.import_module("numpy")
+    except ImportError:
+        return None

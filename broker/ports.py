@@ -142,6 +142,10 @@ class Directory(Protocol):
         """Return how many agents are listed now."""
         ...
 
+    async def follow(self) -> None:
+        """Keep up with who comes and goes, for ever, so that no search waits for it."""
+        ...
+
     async def sweep(self) -> list[str]:
         """Remove the dead and return who they were (each is returned to one caller only)."""
         ...

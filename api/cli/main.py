@@ -16,6 +16,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "deploy": ("api.cli.market", "deploy", "Deploy an agent from a template."),
     "stop": ("api.cli.market", "stop", "Stop a deployment."),
     "ls": ("api.cli.market", "ls", "List agents, deployments, negotiations or deals."),
+    "publish": ("api.cli.cards", "publish", "List agents by their signed cards."),
     "call": ("api.cli.market", "call", "Buy a skill on the market."),
     "transcript": ("api.cli.transcript", "transcript", "What was said in a negotiation, to check."),
     "watch": ("api.cli.market", "watch", "Follow the market's feed."),
