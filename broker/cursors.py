@@ -30,6 +30,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
     query: Annotated[str, msgspec.Meta(max_length=16)]
     seed: Annotated[str, msgspec.Meta(max_length=32)]
+    search: Annotated[str, msgspec.Meta(max_length=32)]
     after_value: int | float | None
     after_agent: Annotated[str, msgspec.Meta(max_length=128)]
     depth: Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]
@@ -65,14 +66,20 @@ def fingerprint(query: Query) -> str:
 
 
 def cursor_of(
-    query: str, seed: str, start: Start, place: tuple[float, str] | None, measures: Measures
+    query: str,
+    seed: str,
+    search: str,
+    *,
+    start: Start,
+    place: tuple[float, str] | None,
+    measures: Measures,
 ) -> str:
     """Write a cursor."""
     key, agent = place if place is not None else (None, "")
     value, after = start.after if start.after is not None else (None, "")
     best = measures.best
     cursor = Cursor(
-        query, seed, value, after, start.depth, None if key == math.inf else key, agent,
+        query, seed, search, value, after, start.depth, None if key == math.inf else key, agent,
         best.price, best.latency_ms, best.energy_uwh, measures.top_score,
     )  # fmt: skip
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode("ascii")

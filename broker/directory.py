@@ -8,6 +8,7 @@ about to be shown, by the server's clock: nothing stale is returned.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -37,7 +38,8 @@ from rahba.messages import MAX_CARD_BYTES, Card, open_card
 
 MAX_HEARTBEATS: Final = 10_000
 _CARDS_KEPT: Final = 20_000
-_TIERS_KEPT: Final = 64
+_SEARCHES_KEPT: Final = 32
+_TIERS_KEPT: Final = 4
 _log: Final = logging.getLogger(__name__)
 
 
@@ -70,9 +72,39 @@ class _Shown:
         self.listings.append(listing)
         self.reasons.append(reasons(place, tier.measures.best))
 
+    def cursor(self, query: str, seed: str, search: str) -> str:
+        """Return where the next page begins."""
+        return cursor_of(
+            query,
+            seed,
+            search,
+            start=self.start,
+            place=self.last_key,
+            measures=self.tier.measures,
+        )
+
     def made(self, next_cursor: str | None) -> Page:
         """Return the page."""
         return Page(tuple(self.listings), tuple(self.reasons), next_cursor)
+
+
+@dataclass(slots=True)
+class _Search:
+    """A search of several pages: its tiers as they were ranked, and whom they hold."""
+
+    tiers: OrderedDict[Start, Tier] = field(default_factory=OrderedDict)
+    seen: set[str] = field(default_factory=set)
+
+    def tier(self, finder: Finder, start: Start, measures: Measures | None) -> Tier:
+        """Return a tier as it was, or rank it now."""
+        tier = self.tiers.get(start)
+        if tier is None:
+            tier = self.tiers[start] = finder.tier(start, measures, self.seen)
+            if finder.query.text:  # only there do scores move; how deep it goes is limited
+                self.seen.update(place.candidate.agent for place in tier.places)
+            elif len(self.tiers) > _TIERS_KEPT:
+                self.tiers.popitem(last=False)
+        return tier
 
 
 class CardDirectory(Directory):
@@ -104,7 +136,8 @@ class CardDirectory(Directory):
         self._standing = search.standing
         self._seed = search.seed or (lambda: "")
         self._verified: OrderedDict[str, tuple[Card, bytes]] = OrderedDict()
-        self._tiers: OrderedDict[tuple[str, str, Start], Tier] = OrderedDict()
+        self._searches: OrderedDict[str, _Search] = OrderedDict()
+        self._count = itertools.count()
         self._index = LocalIndex(
             store,
             make_text or (lambda _: PlainIndex()),
@@ -161,16 +194,15 @@ class CardDirectory(Directory):
         cursor = read_cursor(query.cursor, query) if query.cursor is not None else None
         if query.agent is not None:
             return await self._find_one(query, query.agent)
-        name = fingerprint(query)
         seed = cursor.seed if cursor is not None else self._seed()[:32]
         catalogue = self._index.catalogue
         if catalogue is not None:  # as a rule nothing has changed, and one question is enough
-            finder, notes = await self._finder(query, catalogue, f"{seed} {name}")
-            page = await self._page(finder, cursor, (name, seed), unless_changed=True)
+            finder, notes = await self._finder(query, catalogue, seed)
+            page = await self._page(finder, cursor, seed, unless_changed=True)
             if page is not None:
                 return replace(page, notes=notes)
-        finder, notes = await self._finder(query, await self._index.fresh(), f"{seed} {name}")
-        page = await self._page(finder, cursor, (name, seed), unless_changed=False)
+        finder, notes = await self._finder(query, await self._index.fresh(), seed)
+        page = await self._page(finder, cursor, seed, unless_changed=False)
         assert page is not None
         return replace(page, notes=notes)
 
@@ -194,6 +226,12 @@ class CardDirectory(Directory):
     @override
     async def follow(self) -> None:
         await self._index.follow()
+
+    async def learned(self) -> None:
+        """Wait until the meaning of every listed card is known, if meaning is searched."""
+        await self._index.fresh()
+        if self._meaning is not None:
+            await self._meaning.learned()
 
     async def close(self) -> None:
         """Stop what runs beside the searches."""
@@ -224,23 +262,26 @@ class CardDirectory(Directory):
         if query.text and query.meaning and self._meaning is None:
             notes = ["meaning: no embeddings are configured"]
         if query.text and query.meaning is not False and self._meaning is not None:
-            near, notes = await self._meaning.near(query.text, catalogue)
-        return Finder(catalogue, query, self._standing, seed, near), tuple(notes)
+            self._meaning.forget(catalogue)
+            near, notes = await self._meaning.near(query.text)
+        drawn = f"{seed} {fingerprint(query)}"
+        return Finder(catalogue, query, self._standing, drawn, near), tuple(notes)
 
     async def _page(
-        self, finder: Finder, cursor: Cursor | None, name: tuple[str, str], *, unless_changed: bool
+        self, finder: Finder, cursor: Cursor | None, seed: str, *, unless_changed: bool
     ) -> Page | None:
         """Return who is listed now, from the cursor on, by verified cards.
 
         With ``unless_changed`` it is ``None`` if anybody came or went since the catalogue was read.
         """
         query, page = finder.query, _Shown()
+        search = self._searches.get(cursor.search) if cursor is not None else None
+        search = search or _Search()
         start: Start | None = cursor.start if cursor is not None else Start()
         measures = cursor.measures if cursor is not None else None
         behind = cursor.place if cursor is not None else None
         while start is not None:
-            tier = self._tiers.get((*name, start)) if cursor is not None else None
-            tier = tier or finder.tier(start, measures)
+            tier = search.tier(finder, start, measures)
             measures = tier.measures
             places = [place for place in tier.places if behind is None or place.key > behind]
             behind = None
@@ -253,10 +294,8 @@ class CardDirectory(Directory):
                 unless_changed = False
                 for place, listing in shown:
                     if len(page.listings) == query.limit:
-                        self._keep((*name, page.start), page.tier)
-                        return page.made(
-                            cursor_of(*name, page.start, page.last_key, page.tier.measures)
-                        )
+                        name = self._keep(search, cursor)
+                        return page.made(page.cursor(fingerprint(query), seed, name))
                     page.add(start, tier, place, listing)
             start = tier.next_start
         return page.made(None)
@@ -311,12 +350,17 @@ class CardDirectory(Directory):
         found = self._verified.get(digest)
         return found[0] if found is not None else None
 
-    def _keep(self, name: tuple[str, str, Start], tier: Tier) -> None:
-        """Keep a tier for the next pages: they show the search as it was when it began."""
-        self._tiers[name] = tier
-        self._tiers.move_to_end(name)
-        if len(self._tiers) > _TIERS_KEPT:
-            self._tiers.popitem(last=False)
+    def _keep(self, search: _Search, cursor: Cursor | None) -> str:
+        """Keep a search for its next pages: they show it as it was when it began."""
+        if cursor is not None and cursor.search in self._searches:
+            name = cursor.search
+        else:
+            name = f"{self._clock.now_ms():x}.{next(self._count):x}"
+        self._searches[name] = search
+        self._searches.move_to_end(name)
+        if len(self._searches) > _SEARCHES_KEPT:
+            self._searches.popitem(last=False)
+        return name
 
     def _remember(self, raw: bytes, digest: str, card: Card) -> None:
         self._verified[digest] = (card, raw)

@@ -2,15 +2,17 @@
 
 A *tier* is the next ``GATE`` candidates in a static order: by relevance with a text, else by what
 the caller cares about most. All of a tier stand before the next one, and are ranked among each
-other (:mod:`broker.ranking`); a tier ends only where the relevance really falls, as long as no more
-than ``MAX_TIES`` are alike. With meaning there is one tier: what is found by words and what is near
-in meaning, fused by reciprocal rank (Cormack, Clarke and Büttcher 2009).
+other (:mod:`broker.ranking`). A tier ends only where the relevance really falls, as long as no more
+than ``MAX_TIES`` are alike; a text shows some ``MAX_DEPTH`` places at most. With meaning there is
+one tier: what is found by words and what is near in meaning, fused by reciprocal rank (Cormack,
+Clarke and Büttcher 2009; ``RRF_K`` of 10 did better than the usual 60 on four labelled sets).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -22,10 +24,10 @@ from broker.words import fold_tag, wanted_words
 
 GATE: Final = 64
 MAX_TIES: Final = 2_000
+MAX_DEPTH: Final = 5_000
 RELEVANT: Final = 0.3
 RRF_K: Final = 10
 _DIMENSIONS: Final[tuple[Dimension, ...]] = ("price", "latency", "quality", "energy")
-_DIGITS: Final = 4
 
 # What a text found, in order: minus the BM25 score, the agent, the place of its card.
 Hit = tuple[float, str, int]
@@ -66,14 +68,23 @@ class Finder:
     seed: str = ""
     near: Sequence[tuple[float, str]] | None = None
 
-    def tier(self, start: Start, measures: Measures | None = None) -> Tier:
-        """Return the tier that begins at ``start``; the first one sets the measures."""
+    def tier(
+        self,
+        start: Start,
+        measures: Measures | None = None,
+        seen: AbstractSet[str] | None = None,
+    ) -> Tier:
+        """Return the tier that begins at ``start``; the first one sets the measures.
+
+        Scores move while cards come and go. Who knows whom the tiers before have shown says so by
+        ``seen``: nobody is shown twice then, and nobody missed.
+        """
         if not self.query.text:
             candidates, following = self._posted(start)
             return self._ranked(candidates, following, None, measures)
         if self.near is not None:
             return self._ranked(self._fused(self.near), None, None, measures)
-        return self._worded(start, measures)
+        return self._worded(start, measures, seen)
 
     def _ranked(
         self,
@@ -139,7 +150,9 @@ class Finder:
 
     # By words.
 
-    def _worded(self, start: Start, measures: Measures | None) -> Tier:
+    def _worded(
+        self, start: Start, measures: Measures | None, seen: AbstractSet[str] | None
+    ) -> Tier:
         depth = start.depth
         top = measures.top_score if measures is not None else None
         while True:
@@ -147,13 +160,17 @@ class Finder:
             if top is None:
                 top = -hits[0][0] if hits else 1.0
             after = start.after
-            beyond = hits if after is None else [hit for hit in hits if hit[:2] > after]
+            if seen:
+                beyond = [hit for hit in hits if hit[1] not in seen]
+            else:
+                beyond = hits if after is None else [hit for hit in hits if hit[:2] > after]
             found = self._candidates(beyond, top)
             more = more and -hits[-1][0] >= self._least(top)
             if not more or len({one.agent for one in found}) > self.query.limit:
                 break
             depth = 4 * len(hits)  # the limits of the query leave little: look much further
-        following = Start(hits[-1][:2], len(hits)) if more else None
+        deep = start.depth >= MAX_DEPTH or len(seen or ()) >= MAX_DEPTH
+        following = Start(hits[-1][:2], len(hits)) if more and not deep else None
         return self._ranked(found, following, top, measures)
 
     def _hits(self, depth: int) -> tuple[list[Hit], bool]:
@@ -165,16 +182,19 @@ class Finder:
         limit = want + 1
         while True:
             found = self._search(words, limit) if words else []
+            falls = (at for at in range(want, len(found)) if found[at][0] < found[at - 1][0])
+            edge = next(falls, None)
+            if edge is None and len(found) == limit and limit > depth + MAX_TIES:
+                edge = limit - 1
+            if edge is not None:
+                return self._in_order(found[:edge]), True
             if len(found) < limit:
                 return self._in_order(found), False
-            edge = next((at for at in range(want, limit) if found[at][0] < found[at - 1][0]), None)
-            if edge is not None or limit > depth + MAX_TIES:
-                return self._in_order(found[: edge or limit - 1]), True
             limit = depth + (limit - depth) * 3
 
     def _search(self, words: list[str], limit: int) -> list[tuple[float, int]]:
         hits = self.catalogue.search(words, skill=self.query.skill, tags=self._tags(), limit=limit)
-        return [(round(score, _DIGITS), place) for score, place in hits]
+        return [(_short(score), place) for score, place in hits]
 
     def _in_order(self, found: Sequence[tuple[float, int]]) -> list[Hit]:
         agent_at = self.catalogue.agent_at
@@ -225,7 +245,7 @@ class Finder:
     def _fused(self, near: Sequence[tuple[float, str]]) -> list[Candidate]:
         hits, _ = self._hits(0)
         by_words = _ranks([(negative, agent) for negative, agent, _ in hits])
-        by_meaning = _ranks([(-round(score, _DIGITS), agent) for score, agent in near])
+        by_meaning = _ranks([(-_short(score), agent) for score, agent in near])
         both = (by_words, by_meaning)
         fused = [
             (-sum(1 / (RRF_K + ranks[agent]) for ranks in both if agent in ranks), agent)
@@ -242,6 +262,11 @@ class Finder:
                 Candidate(agent, terms, relevance, None, ranks) for terms in self._rows(place)
             ]
         return found
+
+
+def _short(score: float) -> float:
+    """Keep five digits of a score: cards alike are equal, whichever engine weighed them."""
+    return float(f"{score:.5g}")
 
 
 def _ranks(keyed: Sequence[tuple[float, str]]) -> dict[str, int]:

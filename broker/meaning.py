@@ -56,6 +56,7 @@ class Meaning:
         self._length: int | None = None
         self._trouble = ""
         self._table: _Table | None = None
+        self._left_out = False
         self._reading: asyncio.Task[None] | None = None
 
     def note(self, card: Card) -> None:
@@ -70,21 +71,20 @@ class Meaning:
             self._table = None
         if card.agent in self._waiting or len(self._vectors) + len(self._waiting) < self._max_cards:
             self._waiting[card.agent] = (digest, text)
+        else:
+            self._left_out = True
 
-    async def near(
-        self, text: str, catalogue: Catalogue
-    ) -> tuple[list[tuple[float, str]] | None, list[str]]:
+    async def near(self, text: str) -> tuple[list[tuple[float, str]] | None, list[str]]:
         """Return the (cosine, agent) nearest to a text, best first, and what was amiss.
 
         ``None`` instead of agents: the search goes on by words alone.
         """
-        self._forget(catalogue)
         self._read()
         notes = []
         if self._waiting:
             why = f" ({self._trouble})" if self._trouble else ""
             notes.append(f"meaning: {len(self._waiting)} cards are not read yet{why}")
-        if len(catalogue) > self._max_cards:
+        if self._left_out:
             notes.append(f"meaning: only {self._max_cards} cards are read")
         if not self._vectors:
             return None, notes
@@ -95,6 +95,15 @@ class Meaning:
         if self._table is None:
             self._table = _Table([(agent, vector) for agent, (_, vector) in self._vectors.items()])
         return await asyncio.to_thread(self._table.nearest, wanted), notes
+
+    def forget(self, catalogue: Catalogue) -> None:
+        """Let go of who has left, once they are many."""
+        if len(self._vectors) + len(self._waiting) <= len(catalogue) + AT_ONCE:
+            return
+        self._table, self._left_out = None, False
+        for kept in (self._vectors, self._waiting):
+            for agent in [agent for agent in kept if catalogue.place_of(agent) is None]:
+                del kept[agent]
 
     async def learned(self) -> None:
         """Wait until every card noted so far was read, or reading has failed."""
@@ -107,15 +116,6 @@ class Meaning:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
-
-    def _forget(self, catalogue: Catalogue) -> None:
-        """Let go of who has left, once they are many."""
-        if len(self._vectors) + len(self._waiting) <= len(catalogue):
-            return
-        self._table = None
-        for kept in (self._vectors, self._waiting):
-            for agent in [agent for agent in kept if catalogue.place_of(agent) is None]:
-                del kept[agent]
 
     def _read(self) -> None:
         if self._waiting and (self._reading is None or self._reading.done()):

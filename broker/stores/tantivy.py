@@ -23,6 +23,7 @@ from broker.textindex import TextIndex
 MERGE_AT: Final = 1_000
 HEAP_BYTES: Final = 64_000_000
 _DOC, _WORDS, _MARKS = "d", "w", "m"
+_EVERY: Final = "*"
 
 
 def available() -> bool:
@@ -41,7 +42,7 @@ class TantivyIndex(TextIndex):
         """Begin empty; documents go straight to tantivy until :meth:`settle`."""
         self._lib: Any = importlib.import_module("tantivy")
         builder = self._lib.SchemaBuilder()
-        builder.add_unsigned_field(_DOC, indexed=True, fast=True)
+        builder.add_integer_field(_DOC, indexed=True, fast=True)
         builder.add_text_field(_WORDS, tokenizer_name="whitespace", index_option="freq")
         builder.add_text_field(_MARKS, tokenizer_name="raw", index_option="basic")
         self._schema = builder.build()
@@ -103,7 +104,8 @@ class TantivyIndex(TextIndex):
         return best[:limit]
 
     def _beside(self) -> tuple[int, float, Any]:
-        count = self._searcher.num_docs
+        # Those that are struck out count, too, as in the holders of a word, until they are purged.
+        count = self._searcher.doc_freq(_MARKS, _EVERY)
         average = self._words / self._written if self._written else 0.0
         return count, average, lambda word: self._searcher.doc_freq(_WORDS, word)
 
@@ -121,9 +123,9 @@ class TantivyIndex(TextIndex):
 
     def _write(self, doc: int, words: Sequence[str], marks: Sequence[str]) -> None:
         document = self._lib.Document()
-        document.add_unsigned(_DOC, doc)
+        document.add_integer(_DOC, doc)
         document.add_text(_WORDS, " ".join(words))
-        for mark in marks:
+        for mark in (_EVERY, *marks):
             document.add_text(_MARKS, mark)
         self._writer.add_document(document)
         self._settled += 1
