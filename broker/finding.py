@@ -27,6 +27,7 @@ MAX_TIES: Final = 2_000
 MAX_DEPTH: Final = 5_000
 RELEVANT: Final = 0.3
 RRF_K: Final = 10
+_ALIKE: Final = 1 - 1e-5
 _DIMENSIONS: Final[tuple[Dimension, ...]] = ("price", "latency", "quality", "energy")
 
 # What a text found, in order: minus the BM25 score, the agent, the place of its card.
@@ -179,10 +180,12 @@ class Finder:
         They end where the score falls: who is let in does not depend on who came first.
         """
         words, want = wanted_words(self.query.text or ""), depth + GATE
-        limit = want + 1
+        limit = want + GATE
         while True:
             found = self._search(words, limit) if words else []
-            falls = (at for at in range(want, len(found)) if found[at][0] < found[at - 1][0])
+            falls = (
+                at for at in range(want, len(found)) if found[at][0] < found[at - 1][0] * _ALIKE
+            )
             edge = next(falls, None)
             if edge is None and len(found) == limit and limit > depth + MAX_TIES:
                 edge = limit - 1
@@ -193,12 +196,11 @@ class Finder:
             limit = depth + (limit - depth) * 3
 
     def _search(self, words: list[str], limit: int) -> list[tuple[float, int]]:
-        hits = self.catalogue.search(words, skill=self.query.skill, tags=self._tags(), limit=limit)
-        return [(_short(score), place) for score, place in hits]
+        return self.catalogue.search(words, skill=self.query.skill, tags=self._tags(), limit=limit)
 
     def _in_order(self, found: Sequence[tuple[float, int]]) -> list[Hit]:
         agent_at = self.catalogue.agent_at
-        return sorted([(-score, agent_at(place) or "", place) for score, place in found])
+        return sorted([(-_short(score), agent_at(place) or "", place) for score, place in found])
 
     def _candidates(self, hits: Sequence[Hit], top: float) -> list[Candidate]:
         rows = self.catalogue.terms_at if self.free else self._rows

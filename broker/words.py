@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from rahba.messages import Card
@@ -44,7 +45,7 @@ _ENDINGS: Final = ("ies", "ing", "ers", "es", "ed", "er", "s", "y", "e")
 def words_of(text: str) -> list[str]:
     """Return the words of a text that say something, folded and cut to light stems, in order."""
     found = _WORD.findall(_HUMP.sub(" ", text).casefold())
-    return [_stem(word) for word in found if word not in _EMPTY]
+    return [_stem(word[:_MAX_WORD]) for word in found if word not in _EMPTY]
 
 
 def wanted_words(text: str) -> list[str]:
@@ -87,9 +88,10 @@ def fold_tag(tag: str) -> str:
     return " ".join(tag.casefold().split())
 
 
+@lru_cache(maxsize=65_536)
 def _stem(word: str) -> str:
     """Cut a word to a crude stem so that plurals and tenses meet."""
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)][:_MAX_WORD]
-    return word[:_MAX_WORD]
+            return word[: -len(ending)]
+    return word
