@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from api.embedded_redis import EmbeddedRedis
 from broker import Broker, index
+from broker.cards import Changes
 from broker.directory import CardDirectory
 from broker.errors import BadQueryError, BrokerUnreachableError
 from broker.ports import Query
@@ -108,6 +109,28 @@ async def test_the_index_catches_up_after_changes_were_lost(
     assert await found(broker, Query()) == []
     again = await listed(other, "anew")
     assert await found(broker, Query()) == [again]
+
+
+async def test_a_store_tells_changes_in_order_and_when_some_are_lost(stand: Stand) -> None:
+    directory = stand.broker.directory
+    assert isinstance(directory, CardDirectory)
+    store, now_ms = directory._store, stand.clock.now_ms()
+    position = await store.position()
+    assert await store.changes(position) == Changes([], position)
+    owners = [signer() for _ in range(3)]
+    for owner in owners:
+        await directory.publish(signed_card(owner, now_ms))
+    await directory.publish(signed_card(owners[0], now_ms))
+    await directory.remove(owners[1].did)
+    news = await store.changes(position)
+    expected = [("listed", owner.did) for owner in owners] + [("left", owners[1].did)]
+    assert (news.changes, news.lost) == (expected, False)
+    assert (await store.changes(news.position)).changes == []
+    assert (await store.changes("99-0")).lost
+    fresh, entries = await store.look(news.position, [owner.did for owner in owners])
+    assert fresh
+    assert [entry is not None for entry in entries] == [True, False, True]
+    assert not (await store.look(position, []))[0]
 
 
 async def test_a_process_that_was_killed_finds_everything_again(

@@ -11,6 +11,7 @@ import orjson
 
 import api.http.__main__
 from api.http.app import write_openapi
+from api.http.bodies import cards_body, transactions_body
 from api.http.fields import Document
 from api.http.routes import agents, calls, ledger, market, process, reputation, talks
 
@@ -30,6 +31,17 @@ def test_the_command_writes_the_same_document() -> None:
         cwd=FILE.parents[1],
     )
     assert done.stdout == write_openapi()
+
+
+def test_a_body_of_cards_is_an_array_or_lines_of_envelopes() -> None:
+    content = cards_body()["requestBody"]["content"]
+    assert set(content) == {"application/json", "application/x-ndjson"}
+    items = content["application/json"]["schema"]["items"]
+    assert items["required"] == ["payload", "payloadType", "signatures"]
+    assert (
+        transactions_body()["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]
+        == items
+    )
 
 
 def test_every_reference_leads_somewhere() -> None:
