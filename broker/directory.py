@@ -213,6 +213,10 @@ class CardDirectory(Directory):
         return next(iter(await self._listings(entries)), None)
 
     @override
+    def judge_by(self, standing: Standing) -> None:
+        self._standing = standing
+
+    @override
     async def count(self) -> int:
         return await self._store.count()
 

@@ -138,6 +138,10 @@ class Directory(Protocol):
         """Return one live listing."""
         ...
 
+    def judge_by(self, standing: Standing) -> None:
+        """Rank from now on by what agents have earned, as well."""
+        ...
+
     async def count(self) -> int:
         """Return how many agents are listed now."""
         ...

@@ -8,7 +8,8 @@
 4. With a text, relevance times what of it is left by a low utility; without, the utility alone.
 5. *Exploration*: one place in twenty of those who have too few deals to be judged takes a sample
    of what its success rate may be (Thompson 1933) instead of the lower bound, as long as no more
-   than ``STAKE_FALS`` is at stake. What is drawn depends on a seed, the query and the agent alone.
+   than ``STAKE_FALS`` is at stake, and somebody in the gate is no newcomer. What is drawn depends
+   on a seed, the query and the agent alone.
 
 Ties are broken by agent id, and references come with the gate, so that the order never depends on
 who came first, nor a place on a page on who comes and goes meanwhile.
@@ -116,12 +117,14 @@ def rank(
     """Return one place an agent, the best first; an agent comes in by its best row."""
     key = _sorted_by_terms(query) if query.sort != "best" else _worth(query, best)
     places: dict[str, Place] = {}
+    # Where all are new, there is nobody to try them against.
+    drawn = seed if standing is not None and _any_proven(candidates, standing) else None
     for candidate in candidates:
         agent = candidate.agent
         if standing is None:
             place = Place(candidate, (key(candidate, PRIOR), agent))
         else:
-            place = _judged(candidate, key, standing, seed)
+            place = _judged(candidate, key, standing, drawn)
         before = places.setdefault(agent, place)
         if place.key < before.key:
             places[agent] = place
@@ -147,9 +150,13 @@ _by_key: Final = attrgetter("key")
 
 
 def _judged(
-    candidate: Candidate, key: Callable[[Candidate, int], float], standing: Standing, seed: str
+    candidate: Candidate,
+    key: Callable[[Candidate, int], float],
+    standing: Standing,
+    seed: str | None,
 ) -> Place:
-    bound, explored = standing.lower_bound(candidate.agent), _explored(candidate, standing, seed)
+    bound = standing.lower_bound(candidate.agent)
+    explored = None if seed is None else _explored(candidate, standing, seed)
     trust = next(value for value in (explored, bound, PRIOR) if value is not None)
     return Place(candidate, (key(candidate, trust), candidate.agent), bound, explored)
 
@@ -250,6 +257,10 @@ def _price_reason(price: int | None, cheapest: int | None) -> str:
     if cheapest == 0:
         return f"posted price: {format_rhb(price)} RHB, others ask nothing"
     return f"posted price: {format_rhb(price)} RHB, {price / cheapest:.1f} times the lowest"
+
+
+def _any_proven(candidates: Sequence[Candidate], standing: Standing) -> bool:
+    return any(sum(standing.outcomes(one.agent)) > NEW_DEALS for one in candidates)
 
 
 def _explored(candidate: Candidate, standing: Standing, seed: str) -> int | None:

@@ -146,8 +146,8 @@ async def ls(
         ]
         print_table(["agent", "skills", "RHB", "success % at least", "deals", "id"], rows)
     elif what == "deployments":
-        rows = [(each["name"], each["template"], each["state"], each["id"]) for each in found]
-        print_table(["name", "template", "state", "id"], rows)
+        made = [(each["name"], each["template"], each["state"], each["id"]) for each in found]
+        print_table(["name", "template", "state", "id"], made)
     else:
         lines = [
             (

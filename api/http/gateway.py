@@ -51,6 +51,7 @@ class Gateway:
         self.calls = Calls(parts, self.metrics)
         self.records = RedisRecords(parts.wire)
         self.reputations = Reputations(parts.ledger, file=parts.reputation_file)
+        parts.broker.directory.judge_by(self.reputations)
         self.web: aiohttp.ClientSession | None = None
 
     @contextlib.asynccontextmanager

@@ -128,8 +128,13 @@ def test_a_better_lower_bound_of_success_comes_first_and_is_told() -> None:
     assert "succeeds at least 957 times in 1000" in reasons(places[0], best)
 
 
-def explored(seed: int, standing: Deals, price: int = 100, count: int = 400) -> list[Place]:
+def explored(
+    seed: int, standing: Deals, price: int = 100, count: int = 400, *, proven: bool = True
+) -> list[Place]:
     candidates = [Candidate(f"agent-{number}", terms(price)) for number in range(count)]
+    if proven:
+        standing.counts["proven"] = (NEW_DEALS, 1)
+        candidates.append(Candidate("proven", terms(price)))
     places = rank(candidates, Query(), best_of(candidates), standing=standing, seed=str(seed))
     return [place for place in places if place.explored is not None]
 
@@ -139,6 +144,10 @@ def test_one_in_twenty_newcomers_is_explored_and_only_they() -> None:
     assert share == pytest.approx(EXPLORED_SHARE, rel=0.2)
     known = Deals({f"agent-{number}": (NEW_DEALS, 1) for number in range(400)})
     assert all(explored(seed, known) == [] for seed in range(20))
+
+
+def test_nobody_is_explored_where_all_are_new() -> None:
+    assert all(explored(seed, Deals({}), proven=False) == [] for seed in range(20))
 
 
 def test_no_newcomer_is_explored_above_the_stake() -> None:
