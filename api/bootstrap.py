@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER_FILE: Final = "ledger.sqlite"
+EXPLORED_FOR_MS: Final = 60_000
 
 
 class NoBrokerError(LocalError):
@@ -108,6 +109,8 @@ async def linked(settings: Settings) -> AsyncIterator[Links]:
     Raises:
         NoBrokerError: ``settings`` name no Redis.
     """
+    from api.embeddings import load_embeddings
+    from broker.directory import Search
     from broker.mailboxes import MailboxLimits
     from broker.threads import ThreadLimits
     from broker.transports.redis import connect
@@ -115,13 +118,19 @@ async def linked(settings: Settings) -> AsyncIterator[Links]:
 
     if settings.redis_url is None or settings.celery_broker_url is None:
         raise NoBrokerError("no Redis is configured")
+    clock = SystemClock()
+    search = Search(
+        embedder=load_embeddings(settings.embeddings),
+        seed=lambda: str(clock.now_ms() // EXPLORED_FOR_MS),
+    )
     broker = await connect(
         settings.redis_url,
-        SystemClock(),
+        clock,
         limits=MailboxLimits(
             sender_messages=settings.sender_messages, sender_bytes=settings.sender_bytes
         ),
         thread_limits=ThreadLimits(settings.open_threads),
+        search=search,
     )
     ledger = HttpLedger(settings.ledger_url)
     try:
@@ -321,10 +330,13 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             reputation_file=settings.data_dir / "gateway" / "reputation.json",
             settings=GatewaySettings(allow_private=settings.allow_private),
         )
+        following = asyncio.create_task(links.broker.directory.follow())
         try:
             address = settings.http
             await serve(create_app(parts), host=address.host, port=address.port, stop=stop)
         finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             await wire.close()
 
 

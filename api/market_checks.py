@@ -22,7 +22,6 @@ from api.market import NoMarketError, Whereabouts, find_market
 from api.settings import Settings
 from api.worker import QUEUE
 from broker.errors import BrokerUnreachableError
-from broker.ports import Query
 from broker.transports.redis import connect
 from broker.transports.redis.wire import Wire
 from rahba.clock import Clock
@@ -157,12 +156,12 @@ async def _check_time(wire: Wire, clock: Clock) -> Finding:
 async def _check_agents(where: Whereabouts, clock: Clock) -> Finding:
     broker = await connect(where.redis_url, clock)
     try:
-        page = await broker.directory.find(Query(limit=100))
+        count = await broker.directory.count()
     finally:
         await broker.close()
-    if not page.listings:
+    if not count:
         return Finding("agents", "warning", "none is on the market", "rahba deploy summarise")
-    return Finding("agents", "ok", f"{len(page.listings)} or more on the market")
+    return Finding("agents", "ok", f"{count} on the market")
 
 
 async def _check_queue(wire: Wire, url: str) -> Finding:

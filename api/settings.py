@@ -17,6 +17,7 @@
 | `CELERY_BROKER_URL` | broker of the heavy jobs | `REDIS_URL`, next database |
 | `RAHBA_WORK_KEY` | key that seals heavy jobs, base64 | a file in `RAHBA_DATA` |
 | `RAHBA_URL` | gateway that the command line talks to | `http://` + `RAHBA_HTTP` |
+| `RAHBA_EMBEDDINGS` | search by meaning: `words`, or `module:function` | none |
 | `RAHBA_API_KEY` | API key of the command line | the file `api-key` in `RAHBA_DATA` |
 | `RAHBA_ALLOW_PRIVATE` | 1: agents in private networks and here may be listed by URL | 0 |
 | `RAHBA_PASSPHRASE_FILE` | file with the passphrase of named wallets | the terminal is asked |
@@ -83,6 +84,7 @@ class Settings:
     passphrase_file: Path | None
     clerk_model: str | None
     clerk_url: str | None
+    embeddings: str | None
     allow_private: bool = False
 
     @classmethod
@@ -119,6 +121,7 @@ class Settings:
             clerk_model=env.get("RAHBA_CLERK_MODEL") or None,
             clerk_url=_url(env, "RAHBA_CLERK_URL", {"http", "https"}),
             allow_private=env.get("RAHBA_ALLOW_PRIVATE") == "1",
+            embeddings=env.get("RAHBA_EMBEDDINGS") or None,
         )
 
 

@@ -1,100 +1,163 @@
 """The directory as the market uses it: verified cards under leases, ranked.
 
-A card is verified when it is published, and once more a process when it is read, however often
-it is found; what is cached is the decoded card by digest, never who is listed. Whether a lease
-still runs is asked of the store each time, by the server's clock: nothing stale is returned.
+A card is verified when it is published, and once more a process when it is shown, however often
+it is found; what is cached is the decoded card by digest, never who is listed. Searches run over a
+local index (:mod:`broker.index`); whether a lease still runs is asked of the store for whatever is
+about to be shown, by the server's clock: nothing stale is returned.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
+import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
 
-import msgspec
 from typing_extensions import override
 
-from broker.errors import BadCursorError, BadQueryError, StaleCardError
-from broker.ports import Directory, Feed, Listing, Page, Query
-from broker.ranking import Ranked, rank
+from broker.bulk import MAX_AT_ONCE, verify_many
+from broker.cards import CardStore, Entry, Put
+from broker.catalogue import Catalogue
+from broker.cursors import Cursor, cursor_of, fingerprint, read_cursor
+from broker.errors import StaleCardError
+from broker.finding import Finder, Measures, Start, Tier
+from broker.index import LocalIndex, MakeText
+from broker.meaning import Meaning
+from broker.ports import Directory, Embedder, Feed, Listing, Page, Published, Query, Standing
+from broker.queries import check_query
+from broker.ranking import Best, Candidate, Place, best_of, offered, rank, reasons
+from broker.textindex import PlainIndex
+from broker.words import card_words, wanted_words
 from rahba.clock import Clock
 from rahba.encoding import Json, sha256_hex
 from rahba.errors import BadInputError, RahbaError, TooLargeError
-from rahba.ids import check_skill, key_of
+from rahba.ids import key_of
 from rahba.messages import MAX_CARD_BYTES, Card, open_card
 
-MAX_LIMIT: Final = 100
-MAX_TEXT: Final = 500
 MAX_HEARTBEATS: Final = 10_000
 _CARDS_KEPT: Final = 20_000
-_CURSOR_CHARS: Final = 512
+_SEARCHES_KEPT: Final = 32
+_TIERS_KEPT: Final = 4
 _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """Who is listed, under which card, until when."""
+class Search:
+    """What a search may use besides the cards; nothing of it is needed.
 
-    agent: str
-    digest: str
-    lease_until_ms: int
+    ``embedder`` finds by meaning; ``standing`` says what agents have earned (without it all count
+    the same, and none is explored); ``seed`` is what exploration is drawn from, asked each search.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """What became of a publication; ``returned``: the old lease had run out unnoticed."""
-
-    outcome: Literal["new", "changed", "returned", "same", "stale"]
-    lease_until_ms: int
+    embedder: Embedder | None = None
+    standing: Standing | None = None
+    seed: Callable[[], str] | None = None
 
 
-class CardStore(Protocol):
-    """Where cards and leases are kept; each method is atomic, by the server's clock."""
+@dataclass(slots=True)
+class _Shown:
+    """A page as it is filled."""
 
-    async def put(self, card: Card, raw: bytes, digest: str) -> Put:
-        """List a card for its ``ttl_ms`` unless a newer one is known."""
-        ...
+    listings: list[Listing] = field(default_factory=list)
+    reasons: list[tuple[str, ...]] = field(default_factory=list)
+    start: Start = field(default_factory=Start)
+    tier: Tier = field(default_factory=lambda: Tier([], Measures(Best(None, None, None)), None))
+    last_key: tuple[float, str] | None = None
 
-    async def touch(self, agents: Sequence[str]) -> list[str]:
-        """Renew the leases that still run; return the agents whose don't."""
-        ...
+    def add(self, start: Start, tier: Tier, place: Place, listing: Listing) -> None:
+        """Show one more listing."""
+        self.start, self.tier, self.last_key = start, tier, place.key
+        self.listings.append(listing)
+        self.reasons.append(reasons(place, tier.measures.best))
 
-    async def drop(self, agent: str) -> bool:
-        """Take an agent off; say whether it was listed."""
-        ...
+    def cursor(self, query: str, seed: str, search: str) -> str:
+        """Return where the next page begins."""
+        return cursor_of(
+            query,
+            seed,
+            search,
+            start=self.start,
+            place=self.last_key,
+            measures=self.tier.measures,
+        )
 
-    async def live(self, *, skill: str | None, agent: str | None) -> list[Entry]:
-        """Return who is listed now, narrowed by skill or agent."""
-        ...
+    def made(self, next_cursor: str | None) -> Page:
+        """Return the page."""
+        return Page(tuple(self.listings), tuple(self.reasons), next_cursor)
 
-    async def cards(self, agents: Sequence[str]) -> list[bytes | None]:
-        """Return the signed cards of agents; ``None`` for who has left."""
-        ...
 
-    async def sweep(self) -> list[str]:
-        """Remove the entries whose lease is over and return them, each to one caller only."""
-        ...
+@dataclass(slots=True)
+class _Search:
+    """A search of several pages: its tiers as they were ranked, and whom they hold."""
+
+    tiers: OrderedDict[Start, Tier] = field(default_factory=OrderedDict)
+    seen: set[str] = field(default_factory=set)
+
+    def tier(self, finder: Finder, start: Start, measures: Measures | None) -> Tier:
+        """Return a tier as it was, or rank it now."""
+        tier = self.tiers.get(start)
+        if tier is None:
+            tier = self.tiers[start] = finder.tier(start, measures, self.seen)
+            if finder.query.text:  # only there do scores move; how deep it goes is limited
+                self.seen.update(place.candidate.agent for place in tier.places)
+            elif len(self.tiers) > _TIERS_KEPT:
+                self.tiers.popitem(last=False)
+        return tier
 
 
 class CardDirectory(Directory):
     """The directory over any store. Anybody may publish: a card proves its agent."""
 
-    def __init__(self, store: CardStore, *, feed: Feed, clock: Clock) -> None:
-        """Keep cards in ``store``; tell ``feed`` who comes and goes."""
+    def __init__(
+        self,
+        store: CardStore,
+        *,
+        feed: Feed,
+        clock: Clock,
+        make_text: MakeText | None = None,
+        search: Search | None = None,
+    ) -> None:
+        """Keep cards in ``store``; tell ``feed`` who comes and goes.
+
+        Args:
+            store: where cards and leases are.
+            feed: who is told.
+            clock: judges the age of cards that are published.
+            make_text: what searches the words of so many cards; posting lists by default.
+            search: what searches may use besides.
+        """
         self._store = store
         self._feed = feed
         self._clock = clock
+        search = search or Search()
+        self._meaning = Meaning(search.embedder) if search.embedder is not None else None
+        self._standing = search.standing
+        self._seed = search.seed or (lambda: "")
         self._verified: OrderedDict[str, tuple[Card, bytes]] = OrderedDict()
+        self._searches: OrderedDict[str, _Search] = OrderedDict()
+        self._count = itertools.count()
+        self._index = LocalIndex(
+            store,
+            make_text or (lambda _: PlainIndex()),
+            self._known,
+            self._meaning.note if self._meaning is not None else None,
+        )
 
     @override
     async def publish(self, raw: bytes) -> Listing:
         if len(raw) > MAX_CARD_BYTES:
             raise TooLargeError("card too large", size_bytes=len(raw), limit_bytes=MAX_CARD_BYTES)
-        card = open_card(raw, now_ms=self._clock.now_ms())
+        return await self._list(raw, open_card(raw, now_ms=self._clock.now_ms()))
+
+    @override
+    async def publish_many(self, raws: Sequence[bytes]) -> list[Published]:
+        if len(raws) > MAX_AT_ONCE:
+            raise TooLargeError("too many cards at once", size=len(raws), limit=MAX_AT_ONCE)
+        return await verify_many(raws, self._list, now_ms=self._clock.now_ms())
+
+    async def _list(self, raw: bytes, card: Card) -> Listing:
         names = [entry.skill for entry in card.skills]
         if len(set(names)) != len(names):
             raise BadInputError("a card lists each skill once")
@@ -103,12 +166,15 @@ class CardDirectory(Directory):
         if put.outcome == "stale":
             raise StaleCardError("a newer card is known, or the agent has left", agent=card.agent)
         self._remember(raw, digest, card)
+        await self._announce(card, put, names)
+        return Listing(card, raw, digest, put.lease_until_ms)
+
+    async def _announce(self, card: Card, put: Put, names: list[str]) -> None:
         if put.outcome == "returned":
             await self._feed.publish("agent.left", {"agent": card.agent})
         if put.outcome != "same":
             listed: dict[str, Json] = {"agent": card.agent, "name": card.name, "skills": [*names]}
             await self._feed.publish("agent.listed", listed)
-        return Listing(card, raw, digest, put.lease_until_ms)
 
     @override
     async def heartbeat(self, agents: Sequence[str]) -> list[str]:
@@ -124,22 +190,35 @@ class CardDirectory(Directory):
 
     @override
     async def find(self, query: Query) -> Page:
-        after = _check_query(query)
-        entries = await self._store.live(skill=query.skill, agent=query.agent)
-        ranked = rank(await self._listings(entries), query)
-        rest = [one for one in ranked if after is None or one.key > after]
-        page = rest[: query.limit]
-        return Page(
-            listings=tuple(one.listing for one in page),
-            reasons=tuple(one.reasons for one in page),
-            next_cursor=_cursor(page[-1]) if len(rest) > len(page) else None,
-        )
+        check_query(query)
+        cursor = read_cursor(query.cursor, query) if query.cursor is not None else None
+        if query.agent is not None:
+            return await self._find_one(query, query.agent)
+        seed = cursor.seed if cursor is not None else self._seed()[:32]
+        catalogue = self._index.catalogue
+        if catalogue is not None:  # as a rule nothing has changed, and one question is enough
+            finder, notes = await self._finder(query, catalogue, seed)
+            page = await self._page(finder, cursor, seed, unless_changed=True)
+            if page is not None:
+                return replace(page, notes=notes)
+        finder, notes = await self._finder(query, await self._index.fresh(), seed)
+        page = await self._page(finder, cursor, seed, unless_changed=False)
+        assert page is not None
+        return replace(page, notes=notes)
 
     @override
     async def get(self, agent: str) -> Listing | None:
         key_of(agent)
-        entries = await self._store.live(skill=None, agent=agent)
+        entries = await self._store.present([agent])
         return next(iter(await self._listings(entries)), None)
+
+    @override
+    def judge_by(self, standing: Standing) -> None:
+        self._standing = standing
+
+    @override
+    async def count(self) -> int:
+        return await self._store.count()
 
     @override
     async def sweep(self) -> list[str]:
@@ -148,8 +227,112 @@ class CardDirectory(Directory):
             await self._feed.publish("agent.left", {"agent": agent})
         return gone
 
-    async def _listings(self, entries: Sequence[Entry]) -> list[Listing]:
-        new = [entry.agent for entry in entries if entry.digest not in self._verified]
+    @override
+    async def follow(self) -> None:
+        await self._index.follow()
+
+    async def learned(self) -> None:
+        """Wait until the meaning of every listed card is known, if meaning is searched."""
+        await self._index.fresh()
+        if self._meaning is not None:
+            await self._meaning.learned()
+
+    async def close(self) -> None:
+        """Stop what runs beside the searches."""
+        await self._index.close()
+        if self._meaning is not None:
+            await self._meaning.close()
+
+    async def _find_one(self, query: Query, agent: str) -> Page:
+        """Look at one agent, without the index: who asks for it by name knows what it wants."""
+        listing = await self.get(agent)
+        rows = offered(listing.card, query) if listing is not None else []
+        if listing is None or not rows or query.cursor is not None:
+            return Page((), (), None)
+        shared = None
+        if query.text:
+            shared = len(set(wanted_words(query.text)).intersection(card_words(listing.card)))
+            if not shared:
+                return Page((), (), None)
+        candidates = [Candidate(agent, terms, shared=shared) for terms in rows]
+        best = best_of(candidates)
+        place = rank(candidates, query, best, standing=self._standing)[0]
+        return Page((listing,), (reasons(place, best),), None)
+
+    async def _finder(
+        self, query: Query, catalogue: Catalogue, seed: str
+    ) -> tuple[Finder, tuple[str, ...]]:
+        near, notes = None, []
+        if query.text and query.meaning and self._meaning is None:
+            notes = ["meaning: no embeddings are configured"]
+        if query.text and query.meaning is not False and self._meaning is not None:
+            self._meaning.forget(catalogue)
+            near, notes = await self._meaning.near(query.text)
+        drawn = f"{seed} {fingerprint(query)}"
+        return Finder(catalogue, query, self._standing, drawn, near), tuple(notes)
+
+    async def _page(
+        self, finder: Finder, cursor: Cursor | None, seed: str, *, unless_changed: bool
+    ) -> Page | None:
+        """Return who is listed now, from the cursor on, by verified cards.
+
+        With ``unless_changed`` it is ``None`` if anybody came or went since the catalogue was read.
+        """
+        query, page = finder.query, _Shown()
+        search = self._searches.get(cursor.search) if cursor is not None else None
+        search = search or _Search()
+        start: Start | None = cursor.start if cursor is not None else Start()
+        measures = cursor.measures if cursor is not None else None
+        behind = cursor.place if cursor is not None else None
+        while start is not None:
+            tier = search.tier(finder, start, measures)
+            measures = tier.measures
+            places = [place for place in tier.places if behind is None or place.key > behind]
+            behind = None
+            step = query.limit + 1  # the one more says whether there is another page
+            for begin in range(0, max(len(places), 1), step):
+                some = places[begin : begin + step]
+                shown = await self._shown(some, query, unless_changed=unless_changed)
+                if shown is None:
+                    return None
+                unless_changed = False
+                for place, listing in shown:
+                    if len(page.listings) == query.limit:
+                        name = self._keep(search, cursor)
+                        return page.made(page.cursor(fingerprint(query), seed, name))
+                    page.add(start, tier, place, listing)
+            start = tier.next_start
+        return page.made(None)
+
+    async def _shown(
+        self, places: Sequence[Place], query: Query, *, unless_changed: bool
+    ) -> list[tuple[Place, Listing]] | None:
+        """Return the places whose agents are listed and fit; ``None`` if anything has changed."""
+        agents = [place.candidate.agent for place in places]
+        if unless_changed:
+            entries = await self._index.look(agents)
+            if entries is None:
+                return None
+        else:
+            entries = await self._store.present(agents)
+        found = {listing.card.agent: listing for listing in await self._listings(entries)}
+        shown = [(place, found.get(place.candidate.agent)) for place in places]
+        return [
+            (place, listing)
+            for place, listing in shown
+            if listing is not None and self._fits(listing, query)
+        ]
+
+    def _fits(self, listing: Listing, query: Query) -> bool:
+        """Say whether a verified card is the one that was found, or fits the query all the same."""
+        catalogue = self._index.catalogue
+        if catalogue is not None and catalogue.is_same(listing.card.agent, listing.digest):
+            return True
+        return bool(offered(listing.card, query))
+
+    async def _listings(self, entries: Sequence[Entry | None]) -> list[Listing]:
+        here = [entry for entry in entries if entry is not None]
+        new = [entry.agent for entry in here if entry.digest not in self._verified]
         replaced: dict[str, str] = {}  # a card may change between the two questions
         for agent, raw in zip(new, await self._store.cards(new) if new else (), strict=True):
             if raw is None:
@@ -159,52 +342,31 @@ class CardDirectory(Directory):
                 self._remember(raw, replaced[agent], open_card(raw, now_ms=None))
             except RahbaError as error:  # somebody wrote past the directory: nobody else suffers
                 _log.warning("the listed card of %s does not stand: %s", agent, error)
-        digests = [replaced.get(entry.agent, entry.digest) for entry in entries]
+        digests = [replaced.get(entry.agent, entry.digest) for entry in here]
         known = [self._verified.get(digest) for digest in digests]
         return [
             Listing(*found, digest, entry.lease_until_ms)
-            for entry, digest, found in zip(entries, digests, known, strict=True)
+            for entry, digest, found in zip(here, digests, known, strict=True)
             if found is not None and found[0].agent == entry.agent  # else it left, or never stood
         ]
+
+    def _known(self, digest: str) -> Card | None:
+        found = self._verified.get(digest)
+        return found[0] if found is not None else None
+
+    def _keep(self, search: _Search, cursor: Cursor | None) -> str:
+        """Keep a search for its next pages: they show it as it was when it began."""
+        if cursor is not None and cursor.search in self._searches:
+            name = cursor.search
+        else:
+            name = f"{self._clock.now_ms():x}.{next(self._count):x}"
+        self._searches[name] = search
+        self._searches.move_to_end(name)
+        if len(self._searches) > _SEARCHES_KEPT:
+            self._searches.popitem(last=False)
+        return name
 
     def _remember(self, raw: bytes, digest: str, card: Card) -> None:
         self._verified[digest] = (card, raw)
         if len(self._verified) > _CARDS_KEPT:
             self._verified.popitem(last=False)
-
-
-class _Place(msgspec.Struct, frozen=True, array_like=True):
-    key: float | None
-    agent: str
-
-
-def _check_query(query: Query) -> tuple[float, str] | None:
-    """Check a query and return the place after which its page begins."""
-    if not 1 <= query.limit <= MAX_LIMIT:
-        raise BadQueryError("limit out of range", limit=query.limit, most=MAX_LIMIT)
-    if query.text is not None and len(query.text) > MAX_TEXT:
-        raise BadQueryError("text too long", limit=MAX_TEXT)
-    if query.max_price is not None and query.max_price < 0:
-        raise BadQueryError("max_price is negative")
-    if query.skill is not None:
-        check_skill(query.skill)
-    if query.agent is not None:
-        key_of(query.agent)
-    return _place(query.cursor) if query.cursor is not None else None
-
-
-def _cursor(last: Ranked) -> str:
-    key, agent = last.key
-    place = _Place(None if key == float("inf") else key, agent)
-    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode("ascii")
-
-
-def _place(cursor: str) -> tuple[float, str]:
-    if len(cursor) > _CURSOR_CHARS:
-        raise BadCursorError("not a cursor of this directory")
-    try:
-        raw = base64.b64decode(cursor, altchars=b"-_", validate=True)
-        place = msgspec.json.decode(raw, type=_Place)
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
-        raise BadCursorError("not a cursor of this directory") from error
-    return (float("inf") if place.key is None else place.key, place.agent)

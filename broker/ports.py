@@ -25,8 +25,28 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class Weights:
+    """What a caller cares about, in shares of any size; they are compared with their sum."""
+
+    price: int = 50
+    latency: int = 20
+    quality: int = 20
+    energy: int = 10
+
+
+Sort = Literal["best", "relevance", "price", "latency", "quality", "energy"]
+Privacy = Literal["sealed", "logged", "public"]
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
-    """What a buyer looks for; every given field narrows. ``max_price`` in fals."""
+    """What a buyer looks for; every given field narrows.
+
+    ``max_price`` in fals, ``max_latency_ms`` in ms, ``min_quality`` in thousandths, ``max_energy``
+    in micro-watt-hours; ``data_policy`` is the most open one that will do. Limits hold for what is
+    posted; who posts nothing and bargains may come to meet them and is listed. ``meaning``: True
+    wants it, False does without, None takes it where there is one.
+    """
 
     skill: str | None = None
     text: str | None = None
@@ -34,15 +54,61 @@ class Query:
     max_price: int | None = None
     limit: int = 20
     cursor: str | None = None
+    tags: tuple[str, ...] = ()
+    meaning: bool | None = None
+    max_latency_ms: int | None = None
+    min_quality: int | None = None
+    max_energy: int | None = None
+    data_policy: Privacy | None = None
+    sort: Sort = "best"
+    weights: Weights = Weights()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Ranked listings with the reasons for their places, and the cursor of the next page."""
+    """Ranked listings with the reasons for their places, and the cursor of the next page.
+
+    ``notes`` say what the search had to do without, such as meaning.
+    """
 
     listings: tuple[Listing, ...]
     reasons: tuple[tuple[str, ...], ...]
     next_cursor: str | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of one card of many: listed, or refused with an error's code and words."""
+
+    place: int
+    listing: Listing | None
+    code: str | None = None
+    detail: str | None = None
+
+
+class Standing(Protocol):
+    """What is known of agents from deals that were settled; asked in memory, for many at once."""
+
+    def lower_bound(self, agent: str) -> int | None:
+        """Return the lower bound of the success rate in thousandths; ``None``: nothing known."""
+        ...
+
+    def outcomes(self, agent: str) -> tuple[int, int]:
+        """Return how many deals went well, and how many did not."""
+        ...
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors: the part of LangChain's ``Embeddings`` that is used here."""
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return a vector for each text; vectors of one embedder have one length."""
+        ...
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Return the vector of what is looked for."""
+        ...
 
 
 class Directory(Protocol):
@@ -50,6 +116,10 @@ class Directory(Protocol):
 
     async def publish(self, raw: bytes) -> Listing:
         """Verify and list a card for its ``ttl_ms``; an invalid card raises and lists nothing."""
+        ...
+
+    async def publish_many(self, raws: Sequence[bytes]) -> list[Published]:
+        """Verify and list many cards; one that is refused does not stop the others."""
         ...
 
     async def heartbeat(self, agents: Sequence[str]) -> list[str]:
@@ -66,6 +136,18 @@ class Directory(Protocol):
 
     async def get(self, agent: str) -> Listing | None:
         """Return one live listing."""
+        ...
+
+    def judge_by(self, standing: Standing) -> None:
+        """Rank from now on by what agents have earned, as well."""
+        ...
+
+    async def count(self) -> int:
+        """Return how many agents are listed now."""
+        ...
+
+    async def follow(self) -> None:
+        """Keep up with who comes and goes, for ever, so that no search waits for it."""
         ...
 
     async def sweep(self) -> list[str]:

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from rahba.encoding import MAX_INT, canonical, decode_as, sha256_hex, shape
+from rahba.encoding import MAX_INT, canonical, decode_as, sha256_hex, shape, unb64
 from rahba.envelope import Signer, assemble, open_envelope
 from rahba.errors import (
+    BadInputError,
     BadSignatureError,
     EnvelopeExpiredError,
     RahbaError,
@@ -427,6 +428,30 @@ def open_card(raw: bytes, *, now_ms: int | None) -> Card:
         terms = [*entry.tiers, *([entry.posted.issues] if entry.posted is not None else [])]
         for issues in terms:
             _ = issues.price_fals
+    return card
+
+
+class _Carrier(msgspec.Struct, frozen=True):
+    payload: str
+
+
+_carriers: Final = msgspec.json.Decoder(_Carrier)
+_cards: Final = msgspec.json.Decoder(Card)
+
+
+def peek_card(raw: bytes) -> Card:
+    """Read a signed card **without** verifying it, for lookups whose finds are verified after.
+
+    Raises:
+        BadInputError: the bytes hold no card.
+    """
+    try:
+        card = _cards.decode(unb64(_carriers.decode(raw).payload))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadInputError("the bytes hold no card") from error
+    for entry in card.skills:
+        if entry.posted is not None:
+            _ = entry.posted.issues.price_fals
     return card
 
 

@@ -82,6 +82,12 @@ class Reputations:
         """Return a success rate and the deals that were kept, from what was read so far."""
         return self._book.rate(agent), self._book.dealings.tally(agent)
 
+    def outcomes(self, agent: str) -> tuple[int, int]:
+        """Return how many deals were kept and how many failed, from what was read so far."""
+        dealings = self._book.dealings
+        failed = sum(pair.failures for pair in dealings.paid_to(agent).values())
+        return dealings.tally(agent).deals, failed
+
     async def standing(self, agent: str, caller: str | None = None) -> tuple[Standing, Basis]:
         """Return all that is known of an agent under the newest checkpoint.
 

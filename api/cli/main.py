@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "adopt": ("api.cli.listings", "adopt", "List an A2A agent of the web by its URL."),
     "stop": ("api.cli.market", "stop", "Stop a deployment."),
     "ls": ("api.cli.market", "ls", "List agents, deployments, listings, negotiations or deals."),
+    "publish": ("api.cli.cards", "publish", "List agents by their signed cards."),
     "call": ("api.cli.market", "call", "Buy a skill on the market."),
     "transcript": ("api.cli.transcript", "transcript", "What was said in a negotiation, to check."),
     "watch": ("api.cli.market", "watch", "Follow the market's feed."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -123,12 +124,18 @@ _LIVE = {"pending", "running", "stopping"}
     type=click.Choice(["agents", "deployments", "listings", "negotiations", "deals"]),
 )
 @click.option("--skill", help="Only agents that sell this skill.")
+@click.option("--text", help="Only agents that these words find, the most relevant first.")
+@click.option("--tag", help="Only agents with this tag.")
 @json_option
 @asynchronous
-async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
+async def ls(
+    what: str, skill: str | None, text: str | None, tag: str | None, *, as_json: bool
+) -> None:
     """List WHAT there is, agents by rank, the rest newest first (50 at most)."""
+    given = {"skill": skill, "q": text, "tag": tag}
+    filters = {name: value for name, value in given.items() if value}
     async with visited() as market:
-        found, names = await _listed(market, what, skill)
+        found, names = await _listed(market, what, filters)
     if as_json:
         print_json(found)
         return
@@ -272,18 +279,27 @@ async def watch(tail: int, kinds: str | None, count: int | None, *, as_json: boo
 
 
 async def _listed(
-    market: Market, what: str, skill: str | None
+    market: Market, what: str, filters: dict[str, str]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    names = {agent["id"]: agent["name"] async for agent in market.agents()}
     if what == "agents":
-        filters = {"skill": skill} if skill else {}
-        return await _first(market.agents(**filters)), names
+        return await _first(market.agents(**filters)), {}
     if what == "deployments":
-        return list(reversed(await market.deployments()))[:_LISTED], names
+        return list(reversed(await market.deployments()))[:_LISTED], {}
     if what == "listings":
-        return list(reversed(await market.listings()))[:_LISTED], names
+        return list(reversed(await market.listings()))[:_LISTED], {}
     found = await _first(market.negotiations(), settled_only=what == "deals")
-    return found, names
+    sides = {did for each in found for did in (each["buyer"], each["seller"]) if did}
+    return found, dict(await asyncio.gather(*(_named(market, did) for did in sorted(sides))))
+
+
+async def _named(market: Market, did: str) -> tuple[str, str]:
+    """Return the name of who is listed, else the end of its id."""
+    from rahba.client.market import MarketProblemError
+
+    try:
+        return did, (await market.agent(did))["name"]
+    except MarketProblemError:
+        return did, f"…{short(did)}"
 
 
 async def _first(

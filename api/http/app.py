@@ -28,7 +28,16 @@ from api.http.gateway import Gateway
 from api.http.openapi import openapi_of
 from api.http.parts import GatewayParts
 from api.http.problems import plain_problem, problem_of
-from api.http.routes import calls, ledger, listings, market, process, reputation, talks
+from api.http.routes import (
+    agents,
+    calls,
+    ledger,
+    listings,
+    market,
+    process,
+    reputation,
+    talks,
+)
 from rahba.errors import RahbaError
 
 API_VERSION: Final = "1"
@@ -78,7 +87,7 @@ def routed(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         telemetry={"tracing": False},
     )
     app.router.routes.extend(calls.ROUTES)
-    for module in (market, listings, reputation, talks, ledger, process):
+    for module in (market, agents, listings, reputation, talks, ledger, process):
         app.include_router(module.router)
     app.openapi = _Openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

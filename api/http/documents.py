@@ -130,6 +130,26 @@ class AgentPage(Document):
 
     agents: list[AgentDocument]
     next_cursor: str | None
+    notes: list[str]
+
+
+class PublishedDocument(Document):
+    """One card of many: listed until ``lease_until``, or refused with ``code`` and ``detail``."""
+
+    place: int
+    agent: str | None
+    digest: str | None
+    lease_until: int | None
+    code: str | None
+    detail: str | None
+
+
+class PublicationPage(Document):
+    """What became of each card, in the order in which they came."""
+
+    results: list[PublishedDocument]
+    listed: int
+    refused: int
 
 
 class CallDocument(Document):
@@ -450,30 +470,6 @@ def body_of(form: type[msgspec.Struct], *, secured: bool) -> dict[str, Any]:
         "parameters": [IDEMPOTENCY_KEY],
     }
     return declared | ({"security": [{"key": []}]} if secured else {})
-
-
-def transactions_body() -> dict[str, Any]:
-    """Declare the body of ``POST /v1/transactions``."""
-    envelope = {
-        "type": "object",
-        "description": "a DSSE envelope in canonical JSON",
-        "required": ["payload", "payloadType", "signatures"],
-        "properties": {
-            "payload": {"type": "string"},
-            "payloadType": {"type": "string"},
-            "signatures": {"type": "array", "items": {"type": "object"}},
-        },
-    }
-    several = {"oneOf": [envelope, {"type": "array", "items": envelope, "maxItems": 1000}]}
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": several},
-                "application/x-ndjson": {"schema": {"type": "string"}},
-            },
-        }
-    }
 
 
 IDEMPOTENCY_KEY: Final = {

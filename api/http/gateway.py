@@ -54,6 +54,7 @@ class Gateway:
         self.reputations = Reputations(parts.ledger, file=parts.reputation_file)
         self.reports = RedisRecords(parts.wire, REPORTS_KEY)
         self.visits = Visits(settings.max_visits)
+        parts.broker.directory.judge_by(self.reputations)
         self.web: aiohttp.ClientSession | None = None
 
     @contextlib.asynccontextmanager

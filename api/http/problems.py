@@ -183,6 +183,7 @@ KINDS: Final[dict[str, Kind]] = {
     "bad_message": Kind(422, "The message has no place in the thread"),
     "bad_transcript": Kind(422, "The transcript does not hold"),
     "stale_card": Kind(409, "A newer card of the agent is known"),
+    "no_word_vectors": Kind(500, "The vectors of words are not installed"),
     "thread_refused": Kind(409, "The thread's rules refuse the message"),
     # buying
     "unknown_skill": Kind(404, "Nobody sells this"),

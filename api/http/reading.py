@@ -57,6 +57,27 @@ def form(value: object, shape: type[T]) -> T:
         raise UnknownFieldError(str(error)) from error
 
 
+def read_weights(text: str) -> dict[str, int]:
+    """Read weights as ``price:50,latency:20``; what is not named counts nothing.
+
+    Raises:
+        BadInputError: a name is unknown or comes twice, or a weight is no whole number.
+    """
+    weights = dict.fromkeys(("price", "latency", "quality", "energy"), 0)
+    seen = set()
+    for part in text.split(","):
+        name, colon, number = part.strip().partition(":")
+        if name not in weights or name in seen or not colon or not _is_weight(number):
+            raise BadInputError("weights are written as price:50,latency:20,quality:20,energy:10")
+        seen.add(name)
+        weights[name] = int(number)
+    return weights
+
+
+def _is_weight(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 7
+
+
 def make_cursor(*fields: str | int | list[str]) -> str:
     """Write the place where the next page begins."""
     return urlsafe_b64encode(orjson.dumps(fields)).decode().rstrip("=")

@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 
 from typing_extensions import override
 
 from broker.bundle import Broker
-from broker.directory import CardDirectory, CardStore, Entry, Put
+from broker.cards import CardStore, Changes, Entry, Put
+from broker.directory import CardDirectory, Search
 from broker.errors import LeaseLostError
 from broker.events import FeedLimits, check_event_id, encode_event
 from broker.mailboxes import (
@@ -36,6 +37,7 @@ from rahba.errors import TooLargeError
 from rahba.messages import Card, Event, read_event
 
 POLL_SECONDS: Final = 0.005
+MAX_CHANGES: Final = 10_000
 
 
 def connect(
@@ -44,18 +46,15 @@ def connect(
     limits: MailboxLimits | None = None,
     feed_limits: FeedLimits | None = None,
     thread_limits: ThreadLimits | None = None,
+    search: Search | None = None,
 ) -> Broker:
     """Return a broker of one's own, empty."""
     feed = MemoryFeed(clock, feed_limits or FeedLimits())
     mailbox = MemoryMailbox(clock, limits or MailboxLimits())
-    directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock)
+    directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock, search=search)
     store = MemoryThreadStore(clock, thread_limits or ThreadLimits())
     threads = ThreadDesk(store, mailbox=mailbox, directory=directory, feed=feed, clock=clock)
-    return Broker(directory, mailbox, threads, feed, _nothing)
-
-
-async def _nothing() -> None:
-    """Have nothing to close."""
+    return Broker(directory, mailbox, threads, feed, directory.close)
 
 
 @dataclass(slots=True)
@@ -74,6 +73,8 @@ class MemoryCardStore(CardStore):
         self._clock = clock
         self._listed: dict[str, _Listed] = {}
         self._left: dict[str, int] = {}
+        self._changes: list[tuple[str, str]] = []
+        self._count = 0
 
     @override
     async def put(self, card: Card, raw: bytes, digest: str) -> Put:
@@ -83,11 +84,14 @@ class MemoryCardStore(CardStore):
             return Put("stale", 0)
         lease_until_ms = now_ms + card.ttl_ms
         self._listed[card.agent] = _Listed(card, raw, digest, lease_until_ms)
-        if before is None:
-            return Put("new", lease_until_ms)
-        if before.lease_until_ms <= now_ms:
-            return Put("returned", lease_until_ms)
-        return Put("same" if before.digest == digest else "changed", lease_until_ms)
+        outcome: Literal["new", "changed", "returned", "same"] = "new"
+        if before is not None:
+            outcome = "same" if before.digest == digest else "changed"
+            if before.lease_until_ms <= now_ms:
+                outcome = "returned"
+        if outcome != "same":
+            self._note("listed", card.agent)
+        return Put(outcome, lease_until_ms)
 
     @override
     async def touch(self, agents: Sequence[str]) -> list[str]:
@@ -105,18 +109,43 @@ class MemoryCardStore(CardStore):
         listed = self._listed.pop(agent, None)
         if listed is not None:
             self._left[agent] = listed.card.issued
+            self._note("left", agent)
         return listed is not None
 
     @override
-    async def live(self, *, skill: str | None, agent: str | None) -> list[Entry]:
+    async def present(self, agents: Sequence[str]) -> list[Entry | None]:
         now_ms = self._clock.now_ms()
+        found = [(agent, self._listed.get(agent)) for agent in agents]
         return [
-            Entry(name, listed.digest, listed.lease_until_ms)
-            for name, listed in self._listed.items()
-            if listed.lease_until_ms > now_ms
-            and (agent is None or name == agent)
-            and (skill is None or agent is not None or listed.card.skill(skill) is not None)
+            Entry(agent, listed.digest, listed.lease_until_ms)
+            if listed is not None and listed.lease_until_ms > now_ms
+            else None
+            for agent, listed in found
         ]
+
+    @override
+    async def look(self, after: str, agents: Sequence[str]) -> tuple[bool, list[Entry | None]]:
+        return after == await self.position(), await self.present(agents)
+
+    @override
+    async def position(self) -> str:
+        return f"{self._count}-0"
+
+    @override
+    async def changes(self, after: str) -> Changes:
+        missed = self._count - int(after.removesuffix("-0"))
+        if not 0 <= missed <= len(self._changes):
+            return Changes([], after, lost=True)
+        return Changes(self._changes[len(self._changes) - missed :], f"{self._count}-0")
+
+    @override
+    async def scan(self, cursor: str) -> tuple[str, list[tuple[str, bytes]]]:
+        return "0", [(agent, listed.raw) for agent, listed in self._listed.items()]
+
+    @override
+    async def count(self) -> int:
+        now_ms = self._clock.now_ms()
+        return sum(listed.lease_until_ms > now_ms for listed in self._listed.values())
 
     @override
     async def cards(self, agents: Sequence[str]) -> list[bytes | None]:
@@ -129,7 +158,13 @@ class MemoryCardStore(CardStore):
         gone = [name for name, listed in self._listed.items() if listed.lease_until_ms <= now_ms]
         for agent in gone:
             del self._listed[agent]
+            self._note("left", agent)
         return gone
+
+    def _note(self, kind: str, agent: str) -> None:
+        self._count += 1
+        self._changes.append((kind, agent))
+        del self._changes[:-MAX_CHANGES]
 
 
 class MemoryThreadStore(ThreadStore):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from typing import Any, Final, Self
@@ -223,8 +223,19 @@ class Market:
         return await self._send("DELETE", f"/v1/listings/{listing}", None)
 
     def agents(self, **filters: str) -> AsyncIterator[Document]:
-        """Yield the agents on the market, best first; ``skill``, ``q``, ``max_price`` narrow."""
+        """Yield the agents on the market, best first.
+
+        ``filters`` are the fields of ``GET /v1/agents``, such as ``skill``, ``q``, ``tag``,
+        ``max_price``, ``max_latency_ms``, ``sort``.
+        """
         return self._pages("/v1/agents", "agents", filters)
+
+    async def publish(self, cards: Sequence[bytes]) -> Document:
+        """List up to 1,000 signed cards; returns what became of each. Again renews the leases."""
+        headers = {"content-type": "application/x-ndjson"}
+        request = _Request("POST", "/v1/agents", b"\n".join(cards), headers=headers)
+        document: Document = orjson.loads(await self._answer(request, _READ_WITHIN_S))
+        return document
 
     def negotiations(self) -> AsyncIterator[Document]:
         """Yield the negotiations, newest first."""

@@ -195,7 +195,7 @@ async def test_a_malformed_query_is_refused(stand: Stand) -> None:
     for query in (
         Query(limit=0),
         Query(limit=101),
-        Query(text="x" * 501),
+        Query(text="x" * 2_001),
         Query(max_price=-1),
         Query(skill="Not A Skill"),
         Query(agent="nobody"),

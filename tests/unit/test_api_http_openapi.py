@@ -11,8 +11,9 @@ import orjson
 
 import api.http.__main__
 from api.http.app import write_openapi
+from api.http.bodies import cards_body, transactions_body
 from api.http.fields import Document
-from api.http.routes import calls, ledger, listings, market, process, reputation, talks
+from api.http.routes import agents, calls, ledger, listings, market, process, reputation, talks
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 
@@ -32,6 +33,17 @@ def test_the_command_writes_the_same_document() -> None:
     assert done.stdout == write_openapi()
 
 
+def test_a_body_of_cards_is_an_array_or_lines_of_envelopes() -> None:
+    content = cards_body()["requestBody"]["content"]
+    assert set(content) == {"application/json", "application/x-ndjson"}
+    items = content["application/json"]["schema"]["items"]
+    assert items["required"] == ["payload", "payloadType", "signatures"]
+    assert (
+        transactions_body()["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]
+        == items
+    )
+
+
 def test_every_reference_leads_somewhere() -> None:
     text = FILE.read_text("utf-8")
     schemas = orjson.loads(text)["components"]["schemas"]
@@ -41,7 +53,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_route_of_the_api_is_described() -> None:
     described = set(orjson.loads(FILE.read_bytes())["paths"])
     served = {route.path for route in calls.ROUTES}
-    for module in (ledger, listings, market, process, reputation, talks):
+    for module in (agents, ledger, listings, market, process, reputation, talks):
         served |= {route.path for route in module.router.routes}
     assert len(served) > 25
     assert {path.replace("{tile:path}", "{tile}") for path in served} == described

@@ -14,6 +14,7 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import PlainTextResponse
 
+from api.http.bodies import transactions_body
 from api.http.documents import (
     Account,
     AccountDocument,
@@ -32,7 +33,6 @@ from api.http.documents import (
     also_as,
     answers,
     plain_answers,
-    transactions_body,
 )
 from api.http.errors import (
     MediaTypeError,

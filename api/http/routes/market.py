@@ -1,4 +1,4 @@
-"""``/v1/templates``, ``/v1/deployments`` and ``/v1/agents``: what can be deployed, who is here."""
+"""``/v1/templates`` and ``/v1/deployments``: what can be deployed, and what was."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
-import orjson
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from agents.deployments import Deployment, UnknownDeploymentError
-from agents.errors import UnknownAgentError
 from agents.template import BRIDGES, UnknownTemplateError, registry
 from api.http.auth import Principal
 from api.http.documents import (
-    AgentDocument,
-    AgentPage,
     DeploymentDocument,
     DeploymentPage,
-    Did,
     Id,
     TemplatePage,
     answers,
@@ -29,13 +24,6 @@ from api.http.gateway import Gateway, gateway_of
 from api.http.idempotency import Answer, Reservation, request_hash
 from api.http.reading import form, json_body
 from api.http.replies import Reply
-from api.standings import glance_document
-from broker.ports import Listing
-from broker.ports import Query as Search
-from rahba.encoding import b64
-from rahba.ids import check_skill, key_of
-from rahba.messages import SkillOffer
-from rahba.money import parse_fals
 
 router: Final = APIRouter(prefix="/v1")
 _OWNERS: Final = "{p}:owners"
@@ -126,43 +114,6 @@ async def stop_deployment(request: Request, deployment: Id) -> Response:
     return Reply(msgspec.to_builtins(record), 202, headers)
 
 
-@router.get("/agents", responses=answers(AgentPage, 200, 422), tags=["market"])
-async def list_agents(  # noqa: PLR0917  # one argument a query field
-    request: Request,
-    skill: Annotated[str | None, Query(max_length=64)] = None,
-    q: Annotated[str | None, Query(max_length=200)] = None,
-    max_price: Annotated[str | None, Query(max_length=20)] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(max_length=512)] = None,
-) -> Response:
-    """Return the agents on the market, best first, with the reasons for their places."""
-    gateway = gateway_of(request)
-    page = await gateway.parts.broker.directory.find(
-        Search(
-            skill=None if skill is None else check_skill(skill),
-            text=q,
-            max_price=None if max_price is None else parse_fals(max_price),
-            limit=limit,
-            cursor=cursor,
-        )
-    )
-    agents = [
-        _agent(listing, gateway) | {"reasons": list(reasons)}
-        for listing, reasons in zip(page.listings, page.reasons, strict=True)
-    ]
-    return Reply({"agents": agents, "next_cursor": page.next_cursor})
-
-
-@router.get("/agents/{agent}", responses=answers(AgentDocument, 200, 404, 422), tags=["market"])
-async def read_agent(request: Request, agent: Did) -> Response:
-    """Return one agent on the market with its signed card."""
-    key_of(agent)
-    listing = await gateway_of(request).parts.broker.directory.get(agent)
-    if listing is None:
-        raise UnknownAgentError("no such agent is on the market now", agent=agent)
-    return Reply(_agent(listing, gateway_of(request)) | {"reasons": [], "card": b64(listing.raw)})
-
-
 async def _deploy(
     gateway: Gateway,
     principal: Principal,
@@ -209,41 +160,3 @@ async def _deploy_once(
 def _deployed(record: Deployment, headers: dict[str, str]) -> Response:
     where = {"location": f"/v1/deployments/{record.id}"}
     return Reply(msgspec.to_builtins(record), 202, headers | where)
-
-
-def _agent(listing: Listing, gateway: Gateway) -> dict[str, object]:
-    card = listing.card
-    return {
-        "id": card.agent,
-        "name": card.name,
-        "description": card.description,
-        "version": card.version,
-        "template": card.template,
-        "data_policy": card.data_policy,
-        "skills": [_skill(entry) for entry in card.skills],
-        "lease_until": listing.lease_until_ms,
-        "digest": listing.digest,
-        "success": glance_document(*gateway.reputations.glance(card.agent)),
-    }
-
-
-def _skill(entry: SkillOffer) -> dict[str, object]:
-    posted = entry.posted
-    return {
-        "skill": entry.skill,
-        "description": entry.description,
-        "tags": entry.tags,
-        "negotiable": entry.negotiable,
-        "price_fals": None if posted is None else posted.issues.price,
-        "posted": None if posted is None else msgspec.to_builtins(posted),
-        "input_schema": _schema(entry.input_schema),
-        "output_schema": _schema(entry.output_schema),
-    }
-
-
-def _schema(text: str) -> object:
-    """Return a card's schema as JSON; what a stranger wrote wrongly is shown as nothing."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return None

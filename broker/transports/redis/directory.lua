@@ -5,7 +5,7 @@
 
 local PRESENCE, DIGESTS, CARDS, META = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local LEFT, CHANGES, SKILL = KEYS[5], KEYS[6], KEYS[7]
-local MAX_CHANGES, MAX_TTL_MS, MAX_LIVE = 100000, 3600000, 10000
+local MAX_CHANGES, MAX_TTL_MS = 100000, 3600000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -18,7 +18,9 @@ local function meta_of(agent)
 end
 
 local function change(kind, agent, digest)
-  redis.call('XADD', CHANGES, 'MAXLEN', '~', MAX_CHANGES, '*', 'k', kind, 'a', agent, 'd', digest)
+  return redis.call(
+    'XADD', CHANGES, 'MAXLEN', '~', MAX_CHANGES, '*', 'k', kind, 'a', agent, 'd', digest
+  )
 end
 
 local function unlist(agent, meta)
@@ -87,27 +89,45 @@ function operations.drop(agent)
   return 1
 end
 
--- skill or "", agent or "" -> {agent, digest, end of lease, ...}
-function operations.live(skill, agent)
-  local candidates
-  if agent ~= '' then
-    candidates = { agent }
-  elseif skill ~= '' then
-    candidates = redis.call('SMEMBERS', SKILL .. skill)
-  else
-    candidates = redis.call('ZRANGEBYSCORE', PRESENCE, '(' .. now, '+inf', 'LIMIT', 0, MAX_LIVE)
-  end
+-- agents ... -> {digest, end of lease, ...}; '' and 0 for whose lease does not run
+function operations.present(...)
   local found = {}
-  for _, candidate in ipairs(candidates) do
-    local until_ms = redis.call('ZSCORE', PRESENCE, candidate)
-    if until_ms and tonumber(until_ms) > now then
-      found[#found + 1] = candidate
-      found[#found + 1] = redis.call('HGET', DIGESTS, candidate)
-      found[#found + 1] = tonumber(until_ms)
-      if #found >= 3 * MAX_LIVE then break end
-    end
+  for _, agent in ipairs({ ... }) do
+    local until_ms = tonumber(redis.call('ZSCORE', PRESENCE, agent) or 0)
+    local here = until_ms > now
+    found[#found + 1] = here and redis.call('HGET', DIGESTS, agent) or ''
+    found[#found + 1] = here and until_ms or 0
   end
   return found
+end
+
+-- agents ... -> {newest position, as `present`}: both at one time
+function operations.look(...)
+  return { operations.position(), operations.present(...) }
+end
+
+-- position, most -> {1 if changes after it may be lost, {kind, agent, ...}, new position}
+function operations.changes(position, most)
+  -- The oldest are trimmed first: whoever has seen an entry that is still there has lost nothing.
+  if #redis.call('XRANGE', CHANGES, position, position) == 0 then return { 1, {}, position } end
+  local flat, last = {}, position
+  for _, entry in ipairs(redis.call('XRANGE', CHANGES, '(' .. position, '+', 'COUNT', most)) do
+    last = entry[1]
+    flat[#flat + 1] = entry[2][2]
+    flat[#flat + 1] = entry[2][4]
+  end
+  return { 0, flat, last }
+end
+
+-- -> the newest position; there is one even if nothing has changed yet
+function operations.position()
+  local last = redis.call('XREVRANGE', CHANGES, '+', '-', 'COUNT', 1)[1]
+  return last and last[1] or change('start', '', '')
+end
+
+-- -> how many leases run
+function operations.count()
+  return redis.call('ZCOUNT', PRESENCE, '(' .. now, '+inf')
 end
 
 -- -> agents whose lease is over

@@ -7,7 +7,7 @@ from typing import Final, Literal, cast
 
 from typing_extensions import override
 
-from broker.directory import CardStore, Entry, Put
+from broker.cards import CardStore, Changes, Entry, Put
 from broker.transports.redis.lua_files import load
 from broker.transports.redis.wire import Argument, Reply, Wire
 from rahba.messages import Card
@@ -17,7 +17,7 @@ KEYS: Final = [
     for name in ("presence", "digests", "cards", "meta", "left", "changes", "skill:")
 ]
 CARDS: Final = KEYS[2]
-BATCH: Final = 1_000
+BATCH: Final = 500
 _DIRECTORY: Final = load("directory")
 
 
@@ -50,11 +50,36 @@ class RedisCardStore(CardStore):
         return bool(await self._do("drop", agent))
 
     @override
-    async def live(self, *, skill: str | None, agent: str | None) -> list[Entry]:
-        flat = await self._do("live", skill or "", agent or "")
-        return [
-            Entry(_text(flat[i]), _text(flat[i + 1]), flat[i + 2]) for i in range(0, len(flat), 3)
-        ]
+    async def present(self, agents: Sequence[str]) -> list[Entry | None]:
+        found: list[Entry | None] = []
+        for start in range(0, len(agents), BATCH):
+            asked = agents[start : start + BATCH]
+            found += _entries(asked, await self._do("present", *asked))
+        return found
+
+    @override
+    async def look(self, after: str, agents: Sequence[str]) -> tuple[bool, list[Entry | None]]:
+        newest, flat = await self._do("look", *agents)
+        return _text(newest) == after, _entries(agents, flat)
+
+    @override
+    async def position(self) -> str:
+        return _text(await self._do("position"))
+
+    @override
+    async def changes(self, after: str) -> Changes:
+        lost, flat, position = await self._do("changes", after, BATCH)
+        kinds, agents = map(_text, flat[::2]), map(_text, flat[1::2])
+        return Changes(list(zip(kinds, agents, strict=True)), _text(position), lost=bool(lost))
+
+    @override
+    async def scan(self, cursor: str) -> tuple[str, list[tuple[str, bytes]]]:
+        following, flat = await self._wire.call("HSCAN", CARDS, cursor, "COUNT", BATCH)
+        return _text(following), list(zip(map(_text, flat[::2]), flat[1::2], strict=True))
+
+    @override
+    async def count(self) -> int:
+        return int(await self._do("count"))
 
     @override
     async def cards(self, agents: Sequence[str]) -> list[bytes | None]:
@@ -69,6 +94,14 @@ class RedisCardStore(CardStore):
 
     async def _do(self, operation: str, *arguments: Argument) -> Reply:
         return await self._wire.run(_DIRECTORY, KEYS, operation, *arguments)
+
+
+def _entries(agents: Sequence[str], flat: list[Reply]) -> list[Entry | None]:
+    pairs = zip(agents, flat[::2], flat[1::2], strict=True)
+    return [
+        Entry(agent, _text(digest), until_ms) if until_ms else None
+        for agent, digest, until_ms in pairs
+    ]
 
 
 def _text(raw: bytes) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from broker.bundle import Broker
-from broker.directory import CardDirectory
+from broker.directory import CardDirectory, Search
 from broker.events import FeedLimits
 from broker.mailboxes import MailboxLimits
+from broker.stores.texts import make_text
 from broker.threads import ThreadDesk, ThreadLimits
 from broker.transports.redis.directory import RedisCardStore
 from broker.transports.redis.feed import RedisFeed
@@ -23,6 +24,7 @@ async def connect(
     feed_limits: FeedLimits | None = None,
     thread_limits: ThreadLimits | None = None,
     patience_s: float = 3.0,
+    search: Search | None = None,
 ) -> Broker:
     """Return a broker on the server at ``url``; refuses one older than Redis 6.2.
 
@@ -39,7 +41,18 @@ async def connect(
         raise
     feed = RedisFeed(wire, clock, feed_limits)
     mailbox = RedisMailbox(wire, limits)
-    directory = CardDirectory(RedisCardStore(wire), feed=feed, clock=clock)
+    directory = CardDirectory(
+        RedisCardStore(wire),
+        feed=feed,
+        clock=clock,
+        make_text=make_text,
+        search=search,
+    )
     store = RedisThreadStore(wire, thread_limits)
     threads = ThreadDesk(store, mailbox=mailbox, directory=directory, feed=feed, clock=clock)
-    return Broker(directory, mailbox, threads, feed, wire.close)
+
+    async def close() -> None:
+        await directory.close()
+        await wire.close()
+
+    return Broker(directory, mailbox, threads, feed, close)
