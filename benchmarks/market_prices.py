@@ -20,7 +20,7 @@ from typing import Final
 import orjson
 
 from benchmarks.rows import Row, row
-from broker.knowledge.forecast import forecast, naive, seasonal
+from broker.knowledge.forecast import forecast, seasonal
 
 SERIES: Final = 60
 LENGTH: Final = 24 * 10
@@ -50,7 +50,9 @@ def run(count: int = SERIES) -> list[Row]:
                     ours += abs(found.values[step] - seen)
                     naives += abs(found.naive[step] - seen)
             again = seasonal(history, AHEAD, DAY)
-            seasonals += sum(abs(a - b) for a, b in zip(again, coming, strict=True) if b is not None)
+            seasonals += sum(
+                abs(a - b) for a, b in zip(again, coming, strict=True) if b is not None
+            )
         errors = {"naive": naives, "seasonal naive": seasonals}
         for other, error in errors.items():
             rows.append(

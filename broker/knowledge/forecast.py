@@ -58,8 +58,8 @@ class Forecast:
 class PriceView:
     """What is known of a skill's price, as strategies are offered it (fals).
 
-    ``median`` is that of the newest bucket with deals; ``forecast`` is for the step after now, and
-    it lies from ``low`` to ``high`` in four cases of five. ``width_ms`` is the length of a step.
+    ``median`` is that of the newest bucket with deals; ``forecast`` is for the step under way,
+    and it lies from ``low`` to ``high`` in four cases of five. ``width_ms`` is the length of a step.
     """
 
     skill: str
@@ -172,26 +172,24 @@ def rolling_errors(series: Series, *, period: int, ahead: int) -> dict[Method, f
 
 def price_view(skill: str, history: History, *, now_ms: int) -> PriceView | None:
     """Return what is known of a skill's price; ``None`` before its first deal."""
-    course = course_for(history)
-    found = forecast(course.series(until_ms=now_ms), period=_SEASONS[course.width_ms], ahead=1)
     if not history.deals:
         return None
+    course = course_for(history)
     median = course.buckets()[-1].median
+    found = forecast(course.series(until_ms=now_ms), period=season_of(course), ahead=1)
     if found is None:  # the first bucket is still open
-        value, low, high, method, flat = median, median, median, "naive", median
-    else:
-        value, low, high = round(found.values[0]), round(found.low[0]), round(found.high[0])
-        method, flat = found.method, round(found.naive[0])
+        value = (float(median),)
+        found = Forecast("naive", value, value, value, value, {})
     return PriceView(
         skill=skill,
         deals=history.deals,
         last=history.last,
         median=median,
-        forecast=value,
-        low=low,
-        high=high,
-        naive=flat,
-        method=method,
+        forecast=round(found.values[0]),
+        low=round(found.low[0]),
+        high=round(found.high[0]),
+        naive=round(found.naive[0]),
+        method=found.method,
         width_ms=course.width_ms,
     )
 
@@ -216,9 +214,7 @@ def _best(errors: dict[Method, float]) -> Method:
 def _deviation(series: Series, lag: int) -> float:
     """Return the root of the mean square of what changed over ``lag`` steps."""
     filled = _filled(series)
-    steps = (
-        list(pairwise(filled)) if lag == 1 else list(zip(filled, filled[lag:], strict=False))
-    )
+    steps = list(pairwise(filled)) if lag == 1 else list(zip(filled, filled[lag:], strict=False))
     if not steps:
         return 0.0
     return math.sqrt(sum((after - before) ** 2 for before, after in steps) / len(steps))
@@ -233,5 +229,3 @@ def _filled(series: Series) -> Sequence[float]:
         elif found:
             found.append(found[-1])
     return found
-
-
