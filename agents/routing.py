@@ -6,11 +6,12 @@ from Beta(1 + successes, 1 + failures), and order from whom the draw promises mo
 
     promise = drawn x gain - (1 - drawn) x FAILURE_COST
 
-``gain`` is what a delivery is worth to the buyer beyond its price, in parts of 1; a failure gives
-the money back and costs time, which is ``FAILURE_COST``. Nobody is excluded: a seller nobody knows
-draws from the whole range, and one that failed long ago comes back as its failures are discounted.
+``gain`` is the buyer's own score of the posted terms, price included, in parts of the best
+thinkable; a failure gives the money back and costs time, which is ``FAILURE_COST``. Nobody is
+excluded: a seller nobody knows draws from the whole range, and one that failed long ago comes back
+as its failures are discounted.
 
-``cheapest`` is the baseline, shown beside it: the lowest posted price, whatever became of it before.
+``cheapest`` is the baseline, shown beside it: the lowest posted price, whatever came of it.
 
 The same arms and seed always give the same order; the seed is the buyer's secret until then, so a
 seller cannot tell when it will be drawn.
@@ -37,6 +38,7 @@ Route = Literal["thompson", "cheapest"]
 
 FAILURE_COST: Final = 0.25
 WORTH_OVER_USUAL: Final = 2
+UNKNOWN: Final = Evidence()
 _PRIOR: Final = 1.0
 
 
@@ -47,7 +49,7 @@ class Arm:
     seller: str
     price_fals: int
     gain: float
-    evidence: Evidence = Evidence()
+    evidence: Evidence = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,12 @@ def promise(gain: float, chance: float) -> float:
     return chance * gain - (1 - chance) * FAILURE_COST
 
 
-def gain_of(price_fals: int, *, budget_fals: int, usual_fals: int) -> float:
-    """Return what a delivery at this price is worth beyond it, in parts of its whole worth.
+def worth_of(budget_fals: int, *, usual_fals: int) -> int:
+    """Return what a job is taken to be worth: the budget, or twice what it usually costs if less.
 
-    A job is taken to be worth the budget, or twice what it usually costs if that is less: a budget
-    is often set wide. The usual price is a median, so one lure does not move it.
+    A budget is often set wide. The usual price is a median, so that one lure does not move it.
     """
-    worth = max(min(budget_fals, WORTH_OVER_USUAL * usual_fals), 1)
-    return max((worth - price_fals) / worth, -1.0)
+    return max(min(budget_fals, WORTH_OVER_USUAL * usual_fals), 1)
 
 
 def draw(evidence: Evidence, *, seed: str) -> float:

@@ -59,7 +59,7 @@ class PriceView:
     """What is known of a skill's price, as strategies are offered it (fals).
 
     ``median`` is that of the newest bucket with deals; ``forecast`` is for the step under way,
-    and it lies from ``low`` to ``high`` in four cases of five. ``width_ms`` is the length of a step.
+    and it lies from ``low`` to ``high`` in four cases of five. A step takes ``width_ms``.
     """
 
     skill: str
