@@ -14,7 +14,7 @@ import msgspec
 Kind = Literal["price", "ring"]
 
 FLAG_MS: Final = 24 * 3_600_000
-TELL_EVERY_MS: Final = 600_000
+TELL_EVERY_MS: Final = 3_600_000
 MAX_FLAGS: Final = 1_024
 
 
