@@ -170,21 +170,22 @@ def rolling_errors(series: Series, *, period: int, ahead: int) -> dict[Method, f
     return {method: total / counted for method, total in totals.items()} if counted else {}
 
 
-def price_view(skill: str, history: History, *, now_ms: int) -> PriceView | None:
-    """Return what is known of a skill's price; ``None`` before its first deal."""
-    if not history.deals:
+def price_view(
+    skill: str, history: History, *, now_ms: int, found: Forecast | None = None
+) -> PriceView | None:
+    """Return what is known of a skill's price; ``None`` before its first deal.
+
+    ``found`` is its :func:`outlook`, where that is known already.
+    """
+    found = found or outlook(history, now_ms=now_ms)
+    if found is None:
         return None
     course = course_for(history)
-    median = course.buckets()[-1].median
-    found = forecast(course.series(until_ms=now_ms), period=season_of(course), ahead=1)
-    if found is None:  # the first bucket is still open
-        value = (float(median),)
-        found = Forecast("naive", value, value, value, value, {})
     return PriceView(
         skill=skill,
         deals=history.deals,
         last=history.last,
-        median=median,
+        median=course.buckets()[-1].median,
         forecast=round(found.values[0]),
         low=round(found.low[0]),
         high=round(found.high[0]),
@@ -192,6 +193,22 @@ def price_view(skill: str, history: History, *, now_ms: int) -> PriceView | None
         method=found.method,
         width_ms=course.width_ms,
     )
+
+
+def outlook(history: History, *, now_ms: int) -> Forecast | None:
+    """Forecast the step under way and those after it; ``None`` before the first deal.
+
+    It is the same until the next step begins: only what is over is learnt from. Before the first
+    step is over, the price is taken to stay as it is.
+    """
+    if not history.deals:
+        return None
+    course = course_for(history)
+    found = forecast(course.series(until_ms=now_ms), period=season_of(course))
+    if found is not None:
+        return found
+    flat = (float(course.buckets()[-1].median),) * AHEAD
+    return Forecast("naive", flat, flat, flat, flat, {})
 
 
 def course_for(history: History) -> Course:
