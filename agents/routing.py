@@ -29,9 +29,15 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Final, Literal
 
+from agents.negotiation.mandate import Weights
+from agents.negotiation.score import Yardstick
+from agents.ports import Observations
 from broker.knowledge.outcomes import Evidence
+from broker.ports import Listing
+from rahba.messages import Issues
 from rahba.money import format_rhb
 
 Route = Literal["thompson", "cheapest"]
@@ -50,6 +56,24 @@ class Arm:
     price_fals: int
     gain: float
     evidence: Evidence = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A seller in its place, with the reason."""
+
+    seller: str
+    price_fals: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """In which order sellers were to be tried, and who is the ``cheapest``: the baseline."""
+
+    how: Route
+    order: tuple[Choice, ...]
+    cheapest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +114,45 @@ def route(arms: Sequence[Arm], *, how: Route, seed: int) -> Routed:
     return Routed(tuple(order), reasons, cheapest)
 
 
+def put_in_order(
+    listings: Sequence[Listing],
+    skill: str,
+    *,
+    how: Route,
+    limit_fals: int,
+    weights: Weights,
+    observations: Observations | None,
+    seed: int,
+) -> tuple[list[Listing], Routing | None]:
+    """Put the listings of a skill in the order in which to try them.
+
+    Who posts no price comes last, in the order given; there is no routing if nobody does.
+    """
+    priced = [(each, offer) for each in listings if (offer := _posted(each, skill)) is not None]
+    if not priced:
+        return list(listings), None
+    known = None if observations is None else observations.prices(skill)
+    usual = int(median(offer.price_fals for _, offer in priced)) if known is None else known.median
+    yardstick = Yardstick(weights, worth_of(limit_fals, usual_fals=usual))
+    arms = [
+        Arm(
+            each.card.agent,
+            offer.price_fals,
+            yardstick.score(offer) / yardstick.best,
+            observations.evidence(skill, each.card.agent) if observations else UNKNOWN,
+        )
+        for each, offer in priced
+    ]
+    routed = route(arms, how=how, seed=seed)
+    order = [
+        Choice(arms[place].seller, arms[place].price_fals, routed.reasons[place])
+        for place in routed.order
+    ]
+    routing = Routing(how, tuple(order), arms[routed.cheapest].seller)
+    ordered = [priced[place][0] for place in routed.order]
+    return ordered + [each for each in listings if _posted(each, skill) is None], routing
+
+
 def promise(gain: float, chance: float) -> float:
     """Return what an order promises, if the seller delivers with this chance."""
     return chance * gain - (1 - chance) * FAILURE_COST
@@ -101,6 +164,11 @@ def worth_of(budget_fals: int, *, usual_fals: int) -> int:
     A budget is often set wide. The usual price is a median, so that one lure does not move it.
     """
     return max(min(budget_fals, WORTH_OVER_USUAL * usual_fals), 1)
+
+
+def _posted(listing: Listing, skill: str) -> Issues | None:
+    entry = listing.card.skill(skill)
+    return None if entry is None or entry.posted is None else entry.posted.issues
 
 
 def draw(evidence: Evidence, *, seed: str) -> float:
