@@ -36,6 +36,7 @@ from agents.template import SelfTestError, template_named
 from agents.work import WorkDesk, WorkKey
 from broker import Broker
 from broker.errors import LeaseLostError
+from broker.observer import Observer
 from broker.ports import Delivery
 from rahba.clock import Clock
 from rahba.encoding import sha256_hex
@@ -91,6 +92,7 @@ class World:
     faucet: bool = False
     deployments: Deployments | None = None
     heavy: HeavyWork | None = None
+    observer: Observer | None = None
 
 
 class Host:
@@ -117,6 +119,7 @@ class Host:
             ids=world.ids,
             faucet=world.faucet,
             desk=self._desk,
+            observations=world.observer,
         )
         self._members: dict[str, Member] = {}
         self._taking: set[str] = set()
@@ -145,6 +148,8 @@ class Host:
         if deployments is not None:
             self._reader.add(HOSTS)
             loops.append(_every(WATCH_S, partial(self._watch, deployments)))
+        if self._world.observer is not None:
+            loops.append(self._world.observer.run())
         running = [asyncio.create_task(loop) for loop in loops]
         try:
             for path in files:

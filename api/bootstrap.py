@@ -324,6 +324,8 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
     from agents.host import run_host as run
     from agents.stores.redis import RedisMarks, RedisRecords
     from api.worker import CeleryQueue
+    from broker.observer import Observer
+    from broker.transports.redis.knowledge import RedisKnowledgeStore
     from broker.transports.redis.wire import Wire
 
     settings = located(settings)
@@ -339,6 +341,7 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
             faucet=NETWORK.endswith(":dev"),
             deployments=Deployments(RedisRecords(wire), links.broker.mailbox, clock, ids),
             heavy=HeavyWork(work_key(settings), queue, RedisMarks(wire)),
+            observer=Observer(links.broker.feed, clock, store=RedisKnowledgeStore(wire)),
         )
         try:
             await run(world, stop, files)

@@ -28,7 +28,7 @@ from api.http.gateway import Gateway
 from api.http.openapi import openapi_of
 from api.http.parts import GatewayParts
 from api.http.problems import plain_problem, problem_of
-from api.http.routes import calls, ledger, market, process, reputation, talks
+from api.http.routes import calls, ledger, market, prices, process, reputation, talks
 from rahba.errors import RahbaError
 
 API_VERSION: Final = "1"
@@ -78,8 +78,8 @@ def routed(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         telemetry={"tracing": False},
     )
     app.router.routes.extend(calls.ROUTES)
-    for router in (market.router, reputation.router, talks.router, ledger.router, process.router):
-        app.include_router(router)
+    for module in (market, prices, reputation, talks, ledger, process):
+        app.include_router(module.router)
     app.openapi = _Openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -12,6 +12,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from api.http.fields import Document, Fals, Millis
+from api.http.price_documents import FlagDocument, RoutingDocument
 from api.http.standings import GlanceDocument
 
 # The form of ids is told here and checked by the kernel, whose errors say more.
@@ -122,6 +123,7 @@ class AgentDocument(Document):
     digest: str
     success: GlanceDocument
     reasons: list[str]
+    flags: list[FlagDocument]
     card: str | None = None
 
 
@@ -152,6 +154,7 @@ class CallDocument(Document):
     asked_fals: str | None = None
     agreed_fals: str | None = None
     paid_fals: str | None = None
+    routing: RoutingDocument | None = None
     hold: str | None = None
     capture_tx: str | None = None
     receipt: str | None = Field(None, description="the seller's signed receipt, base64")

@@ -12,7 +12,7 @@ import orjson
 import api.http.__main__
 from api.http.app import write_openapi
 from api.http.fields import Document
-from api.http.routes import calls, ledger, market, process, reputation, talks
+from api.http.routes import calls, ledger, market, prices, process, reputation, talks
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 
@@ -41,7 +41,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_route_of_the_api_is_described() -> None:
     described = set(orjson.loads(FILE.read_bytes())["paths"])
     served = {route.path for route in calls.ROUTES}
-    for module in (ledger, market, process, reputation, talks):
+    for module in (ledger, market, prices, process, reputation, talks):
         served |= {route.path for route in module.router.routes}
     assert len(served) > 25
     assert {path.replace("{tile:path}", "{tile}") for path in served} == described

@@ -29,6 +29,7 @@ from api.http.gateway import Gateway, gateway_of
 from api.http.idempotency import Answer, Reservation, request_hash
 from api.http.reading import form, json_body
 from api.http.replies import Reply
+from api.http.routes.prices import flag_document
 from api.standings import glance_document
 from broker.ports import Listing
 from broker.ports import Query as Search
@@ -157,10 +158,11 @@ async def list_agents(  # noqa: PLR0917  # one argument a query field
 async def read_agent(request: Request, agent: Did) -> Response:
     """Return one agent on the market with its signed card."""
     key_of(agent)
-    listing = await gateway_of(request).parts.broker.directory.get(agent)
+    gateway = gateway_of(request)
+    listing = await gateway.parts.broker.directory.get(agent)
     if listing is None:
         raise UnknownAgentError("no such agent is on the market now", agent=agent)
-    return Reply(_agent(listing, gateway_of(request)) | {"reasons": [], "card": b64(listing.raw)})
+    return Reply(_agent(listing, gateway) | {"reasons": [], "card": b64(listing.raw)})
 
 
 async def _deploy(
@@ -221,6 +223,7 @@ def _agent(listing: Listing, gateway: Gateway) -> dict[str, object]:
         "skills": [_skill(entry) for entry in card.skills],
         "lease_until": listing.lease_until_ms,
         "digest": listing.digest,
+        "flags": [flag_document(flag) for flag in gateway.observer.flags(card.agent)],
         "success": glance_document(*gateway.reputations.glance(card.agent)),
     }
 
