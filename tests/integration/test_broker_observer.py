@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest_asyncio
 
+from benchmarks.market_anomalies import Teller, Told
 from broker import Broker
 from broker.knowledge.fold import Knowledge
 from broker.observer import KnowledgeStore, Observer
 from broker.transports.redis import knowledge
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
-from tests.fixtures.knowledge import Teller, Told
 
 CLOCK = SystemClock()
 

@@ -11,8 +11,8 @@ import pytest
 from api.http.documents import AgentDocument, CallDocument
 from api.http.price_documents import PricesDocument
 from api.http.routes import prices as route
+from benchmarks.market_anomalies import Teller
 from tests.fixtures.gateway import Site
-from tests.fixtures.knowledge import Teller
 
 
 async def until(look: Callable[[], Awaitable[Any]]) -> Any:

@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from benchmarks import market_anomalies
+from benchmarks.market_anomalies import Teller, fold, honest_market
 from broker.errors import BadCursorError
 from broker.knowledge.flags import FLAG_MS, MAX_FLAGS, TELL_EVERY_MS, Board
 from broker.knowledge.fold import MAX_JOBS, MAX_SKILLS, Knowledge, Notice
@@ -13,7 +15,6 @@ from broker.knowledge.outcomes import DISCOUNT, MAX_STREAK, Evidence, Outcomes
 from broker.knowledge.outliers import MIN_DEALS, Window
 from broker.knowledge.rings import BRANCHES, MIN_ROUNDS, WINDOW, Flows
 from rahba.messages import Event
-from tests.fixtures.knowledge import Teller, fold, honest_market
 
 # Named by the market's promises.
 
@@ -293,3 +294,9 @@ def test_the_fold_is_bounded_whatever_is_told() -> None:
     for number in range(MAX_JOBS + 40):
         fold(knowledge, [teller.event("accepted", thread=f"{number:032x}", **about)])
     assert len(knowledge.jobs) == MAX_JOBS
+
+
+def test_the_benchmark_of_flags_meets_its_targets() -> None:
+    rows = market_anomalies.run(markets=2, deals=1_000)
+    assert [row.name for row in rows if row.met is False] == []
+    assert {row.met for row in rows} == {True, None}
