@@ -40,6 +40,11 @@ async def test_prices_are_those_of_settled_deals_with_a_forecast_and_naive_besid
     assert found.forecast is not None
     assert {step.naive_fals for step in found.forecast.steps} == {"2000000"}
     assert found.forecast.method == "naive"
+    brief = PricesDocument.model_validate(
+        (await stall.ask("GET", "/v1/prices/text.echo?buckets=0")).json
+    )
+    assert (brief.minutes, brief.hours, brief.deals) == ([], [], 3)
+    assert (await stall.ask("GET", "/v1/prices/text.echo?buckets=-1")).status == 422
     assert found.forecast.steps[0].start % found.forecast.width_ms == 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api.http.documents import answers
 from api.http.gateway import gateway_of
@@ -13,7 +13,7 @@ from api.http.price_documents import PricesDocument, SkillName
 from api.http.replies import Reply
 from broker.knowledge.flags import Flag
 from broker.knowledge.forecast import INTERVAL, Forecast, course_for
-from broker.knowledge.history import Bucket, History
+from broker.knowledge.history import MAX_HOURS, Bucket, History
 from broker.observer import Observer
 from rahba.ids import check_skill
 from rahba.money import wire_fals
@@ -22,13 +22,21 @@ router: Final = APIRouter(prefix="/v1")
 
 
 @router.get("/prices/{skill}", responses=answers(PricesDocument, 200, 422), tags=["market"])
-async def read_prices(request: Request, skill: SkillName) -> Response:
-    """Return what settled deals of a skill cost, and a forecast; empty if there was none."""
+async def read_prices(
+    request: Request,
+    skill: SkillName,
+    buckets: Annotated[int, Query(ge=0, le=MAX_HOURS)] = MAX_HOURS,
+) -> Response:
+    """Return what settled deals of a skill cost, and a forecast; empty if there was none.
+
+    ``buckets`` is how many of the newest minutes and hours are shown at most.
+    """
     gateway = gateway_of(request)
-    return Reply(prices_of(check_skill(skill), gateway.observer, gateway.parts.clock.now_ms()))
+    now_ms = gateway.parts.clock.now_ms()
+    return Reply(prices_of(check_skill(skill), gateway.observer, now_ms, buckets=buckets))
 
 
-def prices_of(skill: str, observer: Observer, now_ms: int) -> dict[str, object]:
+def prices_of(skill: str, observer: Observer, now_ms: int, *, buckets: int) -> dict[str, object]:
     """Return the document on a skill's prices."""
     history = observer.history(skill)
     known = history or History()
@@ -39,8 +47,8 @@ def prices_of(skill: str, observer: Observer, now_ms: int) -> dict[str, object]:
         "last_fals": None if history is None else wire_fals(history.last),
         "last_at": None if history is None else history.last_ms,
         "forecast": None if found is None else _forecast(known, found, now_ms),
-        "minutes": _buckets(known.minutes.buckets()),
-        "hours": _buckets(known.hours.buckets()),
+        "minutes": _buckets(known.minutes.buckets(), buckets),
+        "hours": _buckets(known.hours.buckets(), buckets),
     }
 
 
@@ -81,7 +89,7 @@ def _forecast(history: History, found: Forecast, now_ms: int) -> dict[str, objec
     }
 
 
-def _buckets(buckets: Sequence[Bucket]) -> list[dict[str, object]]:
+def _buckets(buckets: Sequence[Bucket], most: int) -> list[dict[str, object]]:
     return [
         {
             "start": bucket.start_ms,
@@ -91,5 +99,5 @@ def _buckets(buckets: Sequence[Bucket]) -> list[dict[str, object]]:
             "high_fals": wire_fals(bucket.high),
             "volume_fals": wire_fals(bucket.volume),
         }
-        for bucket in buckets
+        for bucket in buckets[len(buckets) - min(most, len(buckets)) :]
     ]
