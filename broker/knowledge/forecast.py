@@ -4,7 +4,9 @@ Three methods are tried on the same series, and shown beside each other whatever
 
 * ``naive``: as the last price seen;
 * ``seasonal``: as at the same place of the last season (Hyndman & Athanasopoulos 2021, ch. 5.2);
-* ``smoothing``: :mod:`broker.knowledge.smoothing`.
+* ``smoothing``: :mod:`broker.knowledge.smoothing`, of the logarithms where all prices are above 0:
+  prices rise by factors, and seasons grow with them (ch. 3.1; additive in logarithms is the
+  multiplicative model in prices). Intervals are made on the same scale.
 
 The smoothing learns its parameters on the first part of the history alone. Over the rest the origin
 rolls on, and each method is asked for the next ``ahead`` steps (ch. 5.10); what counts is the mean
@@ -35,6 +37,7 @@ MIN_SEEN: Final = 12
 TRAINED_SHARE: Final = 2 / 3
 INTERVAL: Final = 0.8
 _Z: Final = 1.2816  # 80 % of a normal distribution lie within so many deviations
+_MOST: Final = 64.0  # e^64 fals are more than there will ever be
 _SEASONS: Final = {60_000: 60, 3_600_000: 24}
 
 
@@ -87,22 +90,45 @@ def forecast(series: Series, *, period: int, ahead: int = AHEAD) -> Forecast | N
         period = 0
     errors, season = tried(series, period=period, ahead=ahead)
     method = _best(errors)
-    flat = naive(series, ahead)
+    scale = Scale.of(series)
+    scaled = scale.up(series)
     if method == "smoothing":
-        fitted = fit(series, period=season)
+        fitted = fit(scaled, period=season)
         values, deviations = fitted.ahead(ahead), fitted.deviations(ahead)
     elif method == "seasonal":
-        values = seasonal(series, ahead, period)
-        sigma = _deviation(series, period)
+        values = seasonal(scaled, ahead, period)
+        sigma = _deviation(scaled, period)
         deviations = [sigma * math.sqrt(step // period + 1) for step in range(ahead)]
     else:
-        values, sigma = flat, _deviation(series, 1)
+        values, sigma = naive(scaled, ahead), _deviation(scaled, 1)
         deviations = [sigma * math.sqrt(step) for step in range(1, ahead + 1)]
-    floored = [max(value, 0.0) for value in values]
-    pairs = list(zip(floored, deviations, strict=True))
-    low = tuple(max(value - _Z * spread, 0.0) for value, spread in pairs)
-    high = tuple(value + _Z * spread for value, spread in pairs)
-    return Forecast(method, tuple(floored), low, high, tuple(flat), errors)
+    pairs = list(zip(values, deviations, strict=True))
+    low = tuple(scale.down(value - _Z * spread) for value, spread in pairs)
+    high = tuple(scale.down(value + _Z * spread) for value, spread in pairs)
+    middle = tuple(scale.down(value) for value in values)
+    return Forecast(method, middle, low, high, tuple(naive(series, ahead)), errors)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The scale on which prices are smoothed: logarithms, unless something was free."""
+
+    logs: bool
+
+    @classmethod
+    def of(cls, series: Series) -> Scale:
+        """Return the scale for these prices."""
+        return cls(all(value is None or value > 0 for value in series))
+
+    def up(self, series: Series) -> list[float | None]:
+        """Return prices on the scale."""
+        if not self.logs:
+            return list(series)
+        return [None if value is None else math.log(value) for value in series]
+
+    def down(self, value: float) -> float:
+        """Return a price; none is below 0, nor beyond anything that could be paid."""
+        return math.exp(min(value, _MOST)) if self.logs else max(value, 0.0)
 
 
 def naive(series: Series, ahead: int) -> list[float]:
@@ -144,9 +170,11 @@ def rolling_errors(series: Series, *, period: int, ahead: int) -> dict[Method, f
     The smoothing's parameters come from what is before it; its state learns as the origin rolls.
     """
     cut = int(len(series) * TRAINED_SHARE)
-    weights, _ = choose(series[:cut], period=period)
-    state = begin(series[:cut], period)
-    for value in series[:cut]:
+    scale = Scale.of(series)
+    scaled = scale.up(series)
+    weights, _ = choose(scaled[:cut], period=period)
+    state = begin(scaled[:cut], period)
+    for value in scaled[:cut]:
         state.learn(value, weights)
     totals: dict[Method, float] = {"naive": 0.0, "smoothing": 0.0}
     if period > 1:
@@ -157,7 +185,7 @@ def rolling_errors(series: Series, *, period: int, ahead: int) -> dict[Method, f
         past = series[:origin]
         said: dict[Method, list[float]] = {
             "naive": naive(past, len(coming)),
-            "smoothing": state.ahead(len(coming), weights.phi),
+            "smoothing": [scale.down(each) for each in state.ahead(len(coming), weights.phi)],
         }
         if period > 1:
             said["seasonal"] = seasonal(past, len(coming), period)
@@ -166,7 +194,7 @@ def rolling_errors(series: Series, *, period: int, ahead: int) -> dict[Method, f
                 counted += 1
                 for method, values in said.items():
                     totals[method] += abs(values[step] - value)
-        state.learn(series[origin], weights)
+        state.learn(scaled[origin], weights)
     return {method: total / counted for method, total in totals.items()} if counted else {}
 
 
