@@ -7,7 +7,7 @@ above ``last_id`` changes nothing, so a reader may begin again anywhere before w
     accepted   who deals with whom about which skill       (kept until the job has ended)
     held       the job is ordered and paid for             from here on its end counts
     settled    price history, outcome, price and ring flags
-    failed, closed   the outcome, if the job was ordered
+    failed, closed   the outcome, if the job was ordered and it was not the buyer who left
 
 Time is the server's, from the ids of the events. A price is what was noted as paid; that it was is
 for the ledger to prove.
@@ -98,7 +98,7 @@ class Knowledge(msgspec.Struct):
             case "settled":
                 return self._settled(data, at_ms=_place(event_id)[0])
             case _:
-                self._ended(data["thread"], delivered=False)
+                self._ended(data["thread"], delivered=False, by=data.get("from"))
         return []
 
     def dump(self) -> bytes:
@@ -122,9 +122,9 @@ class Knowledge(msgspec.Struct):
             if len(self.jobs) > MAX_JOBS:
                 del self.jobs[next(iter(self.jobs))]
 
-    def _ended(self, thread: str, *, delivered: bool) -> None:
+    def _ended(self, thread: str, *, delivered: bool, by: Json = None) -> None:
         job = self.jobs.pop(thread, None)
-        if job is not None and job.ordered:
+        if job is not None and job.ordered and by != job.buyer:
             self.outcomes.note(job.skill, job.seller, job.buyer, delivered=delivered)
 
     def _settled(self, data: dict[str, Json], *, at_ms: int) -> list[Notice]:

@@ -197,6 +197,10 @@ def test_a_job_counts_once_it_was_ordered_and_only_then() -> None:
     fold(knowledge, [teller.event("accepted", thread="1" * 32, **about)])
     fold(knowledge, [teller.event("closed", thread="1" * 32, code="decommitted")])
     assert knowledge.outcomes.evidence("s", "a") == Evidence()
+    left = teller.job("b", "a", 5, skill="s", end="closed")
+    left[-1][1].data["from"] = "b"
+    fold(knowledge, left)
+    assert knowledge.outcomes.evidence("s", "a") == Evidence(), "the buyer left"
     for end in ("failed", "closed"):
         fold(knowledge, teller.job("b", "a", 5, skill="s", end=end))
     assert knowledge.outcomes.evidence("s", "a").failures > 1.9
