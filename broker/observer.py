@@ -29,6 +29,7 @@ from rahba.clock import Clock
 from rahba.errors import RahbaError
 
 SAVE_EVERY_MS: Final = 60_000
+READ_EVERY_MS: Final = 250
 _PAUSE_S: Final = 1.0
 
 Step = tuple[int, int]
@@ -128,7 +129,8 @@ class Observer:
             await self._store.save(self._known.dump(), self._known.last_id)
 
     async def _follow(self) -> None:
-        async for batch in self._feed.subscribe(after=self._known.last_id, kinds=KINDS):
+        feed = self._feed.subscribe(after=self._known.last_id, kinds=KINDS, every_ms=READ_EVERY_MS)
+        async for batch in feed:
             notices = [notice for event in batch for notice in self._known.note(*event)]
             if self._tells:
                 for notice in notices:
