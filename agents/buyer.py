@@ -195,6 +195,7 @@ class Buyer:
             weights=want.weights,
             observations=self._observations,
             seed=int(sha256_hex(request.nonce.encode())[:12], 16),
+            shown=want.max_sellers,
         )
         if (chosen := request.routing) is not None:
             first = chosen.order[0].seller

@@ -123,10 +123,12 @@ def put_in_order(
     weights: Weights,
     observations: Observations | None,
     seed: int,
+    shown: int,
 ) -> tuple[list[Listing], Routing | None]:
     """Put the listings of a skill in the order in which to try them.
 
-    Who posts no price comes last, in the order given; there is no routing if nobody does.
+    Who posts no price comes last, in the order given; there is no routing if nobody does. The
+    routing shows the first ``shown``, and the cheapest in any case.
     """
     priced = [(each, offer) for each in listings if (offer := _posted(each, skill)) is not None]
     if not priced:
@@ -146,7 +148,8 @@ def put_in_order(
     routed = route(arms, how=how, seed=seed)
     order = [
         Choice(arms[place].seller, arms[place].price_fals, routed.reasons[place])
-        for place in routed.order
+        for rank, place in enumerate(routed.order)
+        if rank < shown or place == routed.cheapest
     ]
     routing = Routing(how, tuple(order), arms[routed.cheapest].seller)
     ordered = [priced[place][0] for place in routed.order]

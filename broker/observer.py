@@ -70,6 +70,7 @@ class Observer:
         self._store, self._tells = store, tells
         self._save_every_ms, self._saved_ms = save_every_ms, clock.now_ms()
         self._known = Knowledge()
+        self._flags: tuple[str, dict[str, list[Flag]]] = ("", {})
         self._outlooks: dict[str, tuple[Step, Forecast | None]] = {}
 
     async def run(self) -> None:
@@ -120,7 +121,10 @@ class Observer:
 
     def flags(self, agent: str) -> list[Flag]:
         """Return the flags on a key that have not expired, newest first."""
-        return self._known.board.of(agent, now_ms=self._clock.now_ms())
+        if self._flags[0] != self._known.last_id:  # a page of agents asks for each of them
+            self._flags = self._known.last_id, self._known.board.by_agent()
+        now_ms = self._clock.now_ms()
+        return [flag for flag in self._flags[1].get(agent, []) if flag.until_ms > now_ms]
 
     async def keep(self) -> None:
         """Keep the state now."""

@@ -78,7 +78,12 @@ class Board(msgspec.Struct):
 
     def of(self, agent: str, *, now_ms: int) -> list[Flag]:
         """Return the flags on one key that have not expired, newest first."""
-        found = [
-            flag for flag in self.flags.values() if agent in flag.agents and flag.until_ms > now_ms
-        ]
-        return found[::-1]
+        return [flag for flag in self.by_agent().get(agent, []) if flag.until_ms > now_ms]
+
+    def by_agent(self) -> dict[str, list[Flag]]:
+        """Return each key's flags, newest first, expired ones included."""
+        found: dict[str, list[Flag]] = {}
+        for flag in reversed(self.flags.values()):
+            for agent in flag.agents:
+                found.setdefault(agent, []).append(flag)
+        return found

@@ -65,7 +65,11 @@ class Skill(msgspec.Struct):
 
 
 class Knowledge(msgspec.Struct):
-    """The state of the fold. At most ``MAX_SKILLS`` skills, the least lately traded go first."""
+    """The state of the fold.
+
+    At most ``MAX_SKILLS`` skills are known; those of the fewest deals go first, so that skills made
+    up for the purpose push out each other and nothing that is traded.
+    """
 
     last_id: str = BEGINNING
     skills: dict[str, Skill] = {}
@@ -134,10 +138,7 @@ class Knowledge(msgspec.Struct):
             price = parse_fals(deal.paid)
         except (msgspec.ValidationError, RahbaError):
             return []
-        known = self.skills.pop(deal.skill, None) or Skill()
-        self.skills[deal.skill] = known
-        if len(self.skills) > MAX_SKILLS:
-            del self.skills[next(iter(self.skills))]
+        known = self.skills.get(deal.skill) or self._new_skill(deal.skill)
         known.history.note(at_ms, price)
         odd = known.window.note(price)
         ring = self.flows.note(deal.buyer, deal.seller, price)
@@ -147,6 +148,16 @@ class Knowledge(msgspec.Struct):
         if ring is not None and (flag := self._circular(deal, ring, at_ms)):
             notices.append(_ring_notice(flag, ring))
         return notices
+
+    def _new_skill(self, name: str) -> Skill:
+        if len(self.skills) >= MAX_SKILLS:
+            rank = {
+                skill: (known.history.deals, known.history.last_ms)
+                for skill, known in self.skills.items()
+            }
+            del self.skills[min(rank, key=lambda skill: rank[skill])]
+        self.skills[name] = Skill()
+        return self.skills[name]
 
     def _odd(self, deal: _Settled, odd: Outlier, at_ms: int) -> Flag | None:
         times = odd.price / odd.median if odd.z > 0 else odd.median / max(odd.price, 1)

@@ -53,6 +53,19 @@ async def test_the_cheapest_is_tried_first_and_the_next_one_if_it_fails(bazaar: 
     assert bought.agreed_fals == 2_000_000
 
 
+async def test_the_cheapest_is_shown_even_if_it_is_not_among_the_first(bazaar: Bazaar) -> None:
+    records = watch(bazaar)
+    for name, price in (("lure", 1_000_000), ("sound", 2_000_000), ("fine", 2_100_000)):
+        await bazaar.open_stall(name, price=price)
+        for number in range(40):
+            did, honest = seller_key(name).did, name != "lure"
+            records.outcomes.note(SKILL, did, f"b{number}", delivered=honest)
+    bought = await bazaar.buy(route="thompson", max_sellers=1)
+    assert bought.routing is not None
+    assert len(bought.routing.order) == 2
+    assert bought.routing.order[-1].seller == bought.routing.cheapest == seller_key("lure").did
+
+
 async def test_a_seller_with_a_bad_record_is_passed_over(bazaar: Bazaar) -> None:
     records = watch(bazaar)
     for number in range(40):

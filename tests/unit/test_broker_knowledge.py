@@ -294,6 +294,11 @@ def test_the_fold_is_bounded_whatever_is_told() -> None:
         fold(knowledge, teller.job("b", "a", 5, skill=f"skill.{number}"))
     assert len(knowledge.skills) == MAX_SKILLS
     assert "skill.0" not in knowledge.skills
+    for _ in range(3):
+        fold(knowledge, teller.job("b", "a", 5, skill="skill.traded"))
+    for number in range(2 * MAX_SKILLS):
+        fold(knowledge, teller.job("b", "a", 5, skill=f"made.up.{number}"))
+    assert knowledge.skills["skill.traded"].history.deals == 3
     about = {"skill": "s", "buyer": "b", "seller": "a"}
     for number in range(MAX_JOBS + 40):
         fold(knowledge, [teller.event("accepted", thread=f"{number:032x}", **about)])
