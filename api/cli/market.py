@@ -126,7 +126,7 @@ async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
         print_json(found)
         return
     if what == "agents":
-        rows = [
+        listed = [
             (
                 each["name"],
                 ", ".join(offer["skill"] for offer in each["skills"]),
@@ -134,10 +134,12 @@ async def ls(what: str, skill: str | None, *, as_json: bool) -> None:
                 f"{each['success']['low'] / 10:.1f}",
                 each["success"]["deals"],
                 short(each["id"]),
+                ", ".join(sorted({flag["kind"] for flag in each["flags"]})),
             )
             for each in found
         ]
-        print_table(["agent", "skills", "RHB", "success % at least", "deals", "id"], rows)
+        heads = ["agent", "skills", "RHB", "success % at least", "deals", "id", "flags"]
+        print_table(heads, listed)
     elif what == "deployments":
         rows = [(each["name"], each["template"], each["state"], each["id"]) for each in found]
         print_table(["name", "template", "state", "id"], rows)

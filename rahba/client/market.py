@@ -131,7 +131,8 @@ class Market:
             "budget": wire_fals(budget_fals),
             "deadline_ms": deadline_ms,
         }
-        body |= {"skill": skill} if skill else {"agent": agent}
+        body |= {"skill": skill} if skill else {}
+        body |= {"agent": agent} if agent else {}
         body |= {"mode": mode} if mode else {}
         body |= {"needs": dict(needs)} if needs else {}
         body |= {"weights": dict(weights)} if weights else {}

@@ -52,6 +52,11 @@ def test_a_routed_call_is_followed_by_its_price_and_a_forecast(market: RunningMa
     _, told = say(market, "call", "text.sentiment", "--arg", TEXT, "--route", "thompson")
     assert "the cheapest" in told
     assert "by the draw" in told
+    dear = max(bought["routing"]["order"], key=lambda each: int(each["price_fals"]))["seller"]
+    chosen = market.rahba("call", "text.sentiment", "--arg", TEXT, "--agent", dear)
+    assert chosen["seller"] == dear
+    for name in ("low", "high"):
+        market.rahba("stop", name)
 
 
 def test_a_skill_that_nobody_bought_is_said_to_be_so(market: RunningMarket) -> None:
