@@ -39,7 +39,9 @@ from agents.negotiation.mandate import Mandate, sign_mandate
 from agents.negotiation.score import Yardstick, best_first
 from agents.negotiation.talk import OVER
 from agents.parley import Desk, Hold, Parley, Payer, Request
+from agents.ports import Observations
 from agents.purchase import Purchase, Want, Watcher
+from agents.routing import put_in_order
 from broker.ports import Directory, Listing, Query, Threads
 from rahba.clock import Clock
 from rahba.encoding import sha256_hex
@@ -50,6 +52,7 @@ from rahba.messages import Mode, open_card
 from rahba.money import wire_fals
 
 MAX_LISTINGS: Final = 20
+MAX_ROUTED: Final = 100
 RUNNERS_UP: Final = 2
 PROMISE_SLACK_MS: Final = 5_000
 
@@ -83,10 +86,15 @@ class Buyer:
         *,
         clock: Clock,
         ids: Ids,
+        observations: Observations | None = None,
     ) -> None:
-        """Speak as ``signer`` and pay from ``wallet``; ``courier`` must be started."""
+        """Speak as ``signer`` and pay from ``wallet``; ``courier`` must be started.
+
+        Without ``observations`` of the market nobody has a record, and no price is usual.
+        """
         self._desk = Desk(signer, wallet, broker.threads, courier, clock, ids)
         self._directory = broker.directory
+        self._observations = observations
 
     async def buy(self, want: Want, on_event: Watcher | None = None) -> Purchase:
         """Buy what is wanted, or raise why not.
@@ -99,11 +107,14 @@ class Buyer:
             SellerFailedError, BadResultError, DeadlineError: the last seller that was tried failed.
         """
         want.check()
+        if want.route is not None and want.mode is None:
+            want = replace(want, mode="posted")
         listings, skill = await self._candidates(want)
         request = self._request(want, skill, on_event)
         fit = [listing for listing in listings if _qualifies(listing, request)]
         if not fit:
             raise NoDealError("every seller's price is fixed above the budget", skill=skill)
+        fit = self._routed(fit, request)
         mode = want.mode or _choose_mode(fit, skill)
         try:
             return await self._trade(request, fit[: want.max_sellers], mode)
@@ -120,7 +131,8 @@ class Buyer:
                 raise UnknownAgentError("no such agent is listed", agent=want.agent)
             return [_verified(listing)], _skill_of(listing, want.skill)
         assert want.skill is not None
-        page = await self._directory.find(Query(skill=want.skill, limit=MAX_LISTINGS))
+        limit = MAX_LISTINGS if want.route is None else MAX_ROUTED
+        page = await self._directory.find(Query(skill=want.skill, limit=limit))
         found = [
             _verified(listing)
             for listing in page.listings
@@ -167,7 +179,28 @@ class Buyer:
             nonce=self._desk.ids.new(),
             watch=watch,
             holds=[],
+            prices=None if self._observations is None else self._observations.prices(skill),
         )
+
+    def _routed(self, fit: list[Listing], request: Request) -> list[Listing]:
+        """Put listings in the order of the wish's route, if it has one."""
+        want = request.want
+        if want.route is None:
+            return fit
+        ordered, request.routing = put_in_order(
+            fit,
+            request.skill,
+            how=want.route,
+            limit_fals=request.mandate.limit_fals,
+            weights=want.weights,
+            observations=self._observations,
+            seed=int(sha256_hex(request.nonce.encode())[:12], 16),
+            shown=want.max_sellers,
+        )
+        if (chosen := request.routing) is not None:
+            first = chosen.order[0].seller
+            request.tell("routed", how=want.route, seller=first, cheapest=chosen.cheapest)
+        return ordered
 
     # From listings to a purchase.
 
@@ -184,6 +217,7 @@ class Buyer:
         fit = [each for each in listings if _qualifies(each, request, held=held)]
         if not fit:
             raise refused
+        fit = self._routed(fit, request)
         return await self._negotiate(request, fit[: request.want.max_sellers], mode)
 
     async def _negotiate(self, request: Request, fit: list[Listing], mode: Mode) -> Purchase:
@@ -193,8 +227,7 @@ class Buyer:
             request.tell("opened", skill=request.skill, mode=mode, sellers=len(parleys))
             standing = await self._offers(parleys, request, mode, yardstick)
             standing = [item for item in standing if not _gift(item)]
-            offers = [item.offer for item in standing]
-            ranked = [standing[i] for i in best_first(offers, yardstick, nonce=request.nonce)]
+            ranked = _ranked(standing, request, mode, yardstick)
             await self._release(parleys, ranked[: 1 + RUNNERS_UP])
             left = [item for item in ranked if item.parley.talk.phase not in OVER]
             try:
@@ -247,7 +280,7 @@ class Buyer:
                 await item.parley.delivery(deadline=deadline)
                 bought = await take_delivery(item.parley, agreement)
                 at_risk = await self._at_risk(request, but=bought.hold)
-                return replace(bought, at_risk_fals=at_risk)
+                return replace(bought, at_risk_fals=at_risk, routing=request.routing)
             except BadResultError:
                 raise
             except (SellerFailedError, DeadlineError, ThreadRefusedError) as error:
@@ -365,6 +398,16 @@ def _compared(bought: Purchase, ranked: list[Standing], yardstick: Yardstick) ->
         best_rejected_fals=second.price_fals,
         advantage_fals=None if matching is None else matching - taken.issues.price_fals,
     )
+
+
+def _ranked(
+    standing: list[Standing], request: Request, mode: Mode, yardstick: Yardstick
+) -> list[Standing]:
+    """Return the offers, best first: by their route at posted prices, else by their score."""
+    if request.routing is not None and mode == "posted":
+        return standing  # in the order in which they were asked
+    offers = [item.offer for item in standing]
+    return [standing[i] for i in best_first(offers, yardstick, nonce=request.nonce)]
 
 
 def _gift(item: Standing) -> bool:

@@ -91,6 +91,7 @@ def _move(
         elsewhere_fals=elsewhere,
         menu=parley.menu,
         yardstick=yardstick,
+        prices=request.prices,
     )
     _tell_offer(parley, "seller", parley.talk.asks[-1])
     move = buyer_move(parley.talk, policy, Moment(desk.clock.now_ms(), desk.ids.new()))

@@ -38,6 +38,7 @@ from agents.templates.crafts.refusals import UnsafeAddressError
 from agents.work import WorkDesk, WorkKey
 from broker import Broker
 from broker.errors import LeaseLostError
+from broker.observer import Observer
 from broker.ports import Delivery
 from rahba.clock import Clock
 from rahba.encoding import sha256_hex
@@ -98,6 +99,7 @@ class World:
     heavy: HeavyWork | None = None
     reports: DeploymentStore | None = None
     allow_private: bool = False
+    observer: Observer | None = None
 
 
 class Host:
@@ -124,6 +126,7 @@ class Host:
             ids=world.ids,
             faucet=world.faucet,
             desk=self._desk,
+            observations=world.observer,
         )
         self._members: dict[str, Member] = {}
         self._pulses: dict[str, asyncio.Task[None]] = {}
@@ -153,6 +156,8 @@ class Host:
         if deployments is not None:
             self._reader.add(HOSTS)
             loops.append(_every(WATCH_S, partial(self._watch, deployments)))
+        if self._world.observer is not None:
+            loops.append(self._world.observer.run())
         running = [asyncio.create_task(loop) for loop in loops]
         try:
             for path in files:

@@ -12,6 +12,7 @@ from agents.agent import Agent
 from agents.buyer import Buyer
 from agents.courier import Courier
 from agents.errands import Errands
+from agents.ports import Observations
 from agents.seller import Seller
 from agents.shelf import CARD_TTL_MS, build_card, lease_ms, posted_until
 from agents.source import Source
@@ -45,6 +46,7 @@ class Surroundings:
     ids: Ids
     faucet: bool = False
     desk: WorkDesk | None = None
+    observations: Observations | None = None
 
 
 class Member:
@@ -64,6 +66,7 @@ class Member:
             around.courier,
             clock=around.clock,
             ids=around.ids,
+            observations=around.observations,
         )
         self.seller = Seller(
             agent,
@@ -75,6 +78,7 @@ class Member:
             ids=around.ids,
             purchaser=Errands(buyer),
             desk=around.desk,
+            observations=around.observations,
         )
         self.sureties = Sureties(
             signer.did,

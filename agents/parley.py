@@ -30,6 +30,8 @@ from agents.negotiation.line import Line
 from agents.negotiation.mandate import Mandate
 from agents.negotiation.talk import OVER, Talk
 from agents.purchase import Want, Watcher
+from agents.routing import Routing
+from broker.knowledge.forecast import PriceView
 from broker.ports import Listing, Ruling, Threads
 from rahba.clock import Clock
 from rahba.envelope import Signer
@@ -116,7 +118,10 @@ class Hold:
 
 @dataclass(slots=True)
 class Request:
-    """One wish being fulfilled: its fixed terms, and the holds made on its way."""
+    """One wish being fulfilled: its fixed terms, and the holds made on its way.
+
+    ``prices`` is what was known of the market before any seller was heard.
+    """
 
     want: Want
     skill: str
@@ -128,6 +133,8 @@ class Request:
     nonce: str
     watch: Watcher | None
     holds: list[Hold]
+    prices: PriceView | None = None
+    routing: Routing | None = None
 
     def tell(self, kind: str, **data: str | int) -> None:
         """Tell the watcher about a step."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from broker.knowledge.forecast import PriceView
+from broker.knowledge.outcomes import Evidence
 from rahba.errors import RahbaError
 from rahba.messages import Mode
 from wallet.ports import HoldView
@@ -117,6 +119,18 @@ class WorkMarks(Protocol):
 
     async def kept(self, agreement: str) -> bytes | None:
         """Return a kept result."""
+        ...
+
+
+class Observations(Protocol):
+    """What is known of the market at this moment, from its own feed; answered at once."""
+
+    def prices(self, skill: str) -> PriceView | None:
+        """Return what a skill costs and is going to; ``None`` if it was never traded."""
+        ...
+
+    def evidence(self, skill: str, seller: str) -> Evidence:
+        """Return how a seller's jobs of a skill ended lately."""
         ...
 
 

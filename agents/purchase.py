@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agents.negotiation.mandate import Privacy, Weights
+from agents.routing import Route, Routing
 from agents.strategies import Strategy
 from rahba.errors import BadInputError
 from rahba.ids import check_id, check_skill
@@ -27,6 +28,8 @@ class Want:
     if not given: a tender when several sellers qualify, else a bargain, else the posted price.
     ``window_ms`` is how long a tender stays sealed, ``turn_ms`` how long one answer may take.
     ``min_penalty`` (thousandths of the price) is what a seller must put up against not showing up.
+    With ``route`` sellers are tried at their posted prices in that order (:mod:`agents.routing`);
+    if another mode is given, too, it decides which of them are asked.
     ``group`` names the request (32 hex digits); a fresh name is made if not given.
     """
 
@@ -35,6 +38,7 @@ class Want:
     agent: str | None = None
     args: dict[str, Any] = field(default_factory=dict)
     mode: Mode | None = None
+    route: Route | None = None
     deadline_ms: int | None = None
     within_ms: int = 60_000
     rounds: int = 6
@@ -117,8 +121,9 @@ class Purchase:
     at_risk_fals: int = 0
     best_rejected_fals: int | None = None
     advantage_fals: int | None = None
+    routing: Routing | None = None
 
 
 #: Told of each step of a purchase: ids and figures only, no free text. Kinds, in their usual order:
-#: opened, offer, chosen, held, ordered, delivered, settled; and failed, released.
+#: routed, opened, offer, chosen, held, ordered, delivered, settled; and failed, released.
 Watcher = Callable[[str, dict[str, object]], None]

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -46,7 +47,7 @@ from agents.negotiation import (
 from agents.order import MAX_DEADLINE_MS, Commission, check_hold, examine
 from agents.patience import UNREAD, patiently
 from agents.perform import BusyError, Done, Workbench
-from agents.ports import Progress, Purchaser, Till
+from agents.ports import Observations, Progress, Purchaser, Till
 from agents.shelf import find_posted, seller_policy
 from agents.source import Source
 from agents.work import WorkDesk
@@ -102,10 +103,12 @@ class Seller:
         ids: Ids,
         purchaser: Purchaser | None = None,
         desk: WorkDesk | None = None,
+        observations: Observations | None = None,
     ) -> None:
         """Work on a bench of the agent's capacity; heavy offers go to ``desk`` if there is one.
 
         ``backing_fals`` is to be told what the account can put up; with nothing, nothing is.
+        ``observations`` tell what the market pays; the floor does not depend on them.
         """
         self.agent = agent
         self.signer = signer
@@ -121,6 +124,7 @@ class Seller:
         self.backing_fals = 0
         self._policies: dict[str, tuple[int, int, SellerPolicy]] = {}
         self._jobs: dict[str, asyncio.Future[Done]] = {}
+        self._observations = observations
         self._told_ms = 0
         self._telling: set[asyncio.Task[None]] = set()
 
@@ -246,7 +250,9 @@ class Seller:
                 backing_fals=backing,
             )
             self._policies[skill] = now_ms, backing, policy
-        return policy
+        if self._observations is None:
+            return policy
+        return replace(policy, prices=self._observations.prices(skill))
 
     # Working.
 

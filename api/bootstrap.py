@@ -347,6 +347,8 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
     from agents.host import run_host as run
     from agents.stores.redis import REPORTS_KEY, RedisMarks, RedisRecords
     from api.worker import CeleryQueue
+    from broker.observer import Observer
+    from broker.transports.redis.knowledge import RedisKnowledgeStore
     from broker.transports.redis.wire import Wire
 
     settings = located(settings)
@@ -364,6 +366,7 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
             heavy=HeavyWork(work_key(settings), queue, RedisMarks(wire)),
             reports=RedisRecords(wire, REPORTS_KEY),
             allow_private=settings.allow_private,
+            observer=Observer(links.broker.feed, clock, store=RedisKnowledgeStore(wire)),
         )
         try:
             await run(world, stop, files)

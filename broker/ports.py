@@ -358,9 +358,12 @@ class Feed(Protocol):
         ...
 
     def subscribe(
-        self, *, after: str | None, kinds: frozenset[str] | None = None
+        self, *, after: str | None, kinds: frozenset[str] | None = None, every_ms: int = 0
     ) -> AsyncIterator[list[tuple[str, Event]]]:
-        """Yield batches of (id, event) after ``after`` (None: from now on), for ever."""
+        """Yield batches of (id, event) after ``after`` (None: from now on), for ever.
+
+        Who need not hear of each at once reads ``every_ms``, and costs the broker less.
+        """
         ...
 
     async def tail(self, limit: int) -> list[tuple[str, Event]]:

@@ -194,7 +194,8 @@ def told(thread: str, said: Said, header: dict[str, str]) -> list[Told]:
         events.append(("failed", {"group": group, "thread": thread, "code": said.code}))
     if said.type in {"reject", "refuse", "decommit"}:
         kind = "refused" if said.type == "refuse" else "closed"
-        events.append((kind, {"group": group, "thread": thread, "code": said.code}))
+        by: dict[str, Json] = {"from": said.sender, "code": said.code}
+        events.append((kind, {"group": group, "thread": thread, **by}))
     return events
 
 

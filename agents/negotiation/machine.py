@@ -28,6 +28,7 @@ from agents.negotiation.menu import Tier, buying, selling, serves, tier_of
 from agents.negotiation.score import Yardstick
 from agents.negotiation.talk import Phase, Side, Talk
 from agents.strategies import Bid, Decision, Outcome, Preferences, Strategy, Take, View
+from broker.knowledge.forecast import PriceView
 from rahba.errors import BadInputError, RahbaError
 from rahba.messages import (
     MAX_TIERS,
@@ -91,6 +92,7 @@ class BuyerPolicy:
 
     ``elsewhere_fals`` is the price here that would only equal the best firm quote elsewhere.
     ``menu`` is what the seller's card says can be had; ``yardstick`` says what that is worth.
+    ``prices`` lowers what is hoped for where an ask is above the market; never the limit.
     """
 
     mandate: Mandate
@@ -99,6 +101,7 @@ class BuyerPolicy:
     elsewhere_fals: int | None = None
     menu: tuple[Issues, ...] = ()
     yardstick: Yardstick | None = None
+    prices: PriceView | None = None
 
     def tiers(self, talk: Talk) -> list[Tier]:
         """Return what can be agreed on: what is on the menu or was offered, if it is allowed.
@@ -120,7 +123,8 @@ class SellerPolicy:
     ``posted`` is its public terms, with the price that it starts from and their ``floor_fals``
     (the mandate's limit if not given), and ``tiers`` are the others
     that it serves; ``penalty`` the thousandths of a price that it puts up, as far as
-    ``backing_fals`` a deal reaches.
+    ``backing_fals`` a deal reaches. ``prices`` raises a sealed quote towards what the market pays,
+    within asking price and floor.
     """
 
     mandate: Mandate
@@ -131,6 +135,7 @@ class SellerPolicy:
     backing_fals: int = 0
     tiers: tuple[Tier, ...] = ()
     floor_fals: int | None = None
+    prices: PriceView | None = None
 
     def serving(self, needs: Needs) -> list[Tier]:
         """Return the tiers that are of use: only what is posted for nothing is given away."""
@@ -190,7 +195,7 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
         tiers = policy.tiers(talk)
         if not tiers:
             return Say(Reject("no_deal"))
-        match _decide(policy.strategy, talk, "buyer", tiers, _wishes(talk, policy, tiers)):
+        match _decide(policy, talk, "buyer", tiers, _wishes(talk, policy, tiers)):
             case Take():
                 authorise(ask, mandate, party=talk.seller, now_ms=now_ms)
                 return Commit(ask)
@@ -217,6 +222,7 @@ def _wishes(talk: Talk, policy: BuyerPolicy, tiers: list[Tier]) -> Preferences:
         limit_fals=policy.mandate.limit_fals,
         here=here or 0,
         elsewhere_fals=None if here is None else policy.elsewhere_fals,
+        market_fals=None if policy.prices is None else policy.prices.low,
     )
 
 
@@ -237,17 +243,24 @@ def _quote(talk: Talk, policy: SellerPolicy, moment: Moment) -> Move:
     if not tiers:
         return Say(Refuse("cannot_serve"))
     if talk.cfp.mode == "tender":
-        price, tier = min((_sealed(tier), place) for place, tier in enumerate(tiers))
+        price, tier = min((_sealed(tier, policy.prices), place) for place, tier in enumerate(tiers))
         return _ask(tiers[tier], price, talk, policy, moment)
     return _bargain(talk, policy, tiers, moment)
 
 
-def _sealed(tier: Tier) -> int:
-    return tier.floor_fals + (tier.ask_fals - tier.floor_fals) // TENDER_MARGIN_PARTS
+def _sealed(tier: Tier, prices: PriceView | None) -> int:
+    """Return a sealed quote: a share of the margin, and half of what the market pays beyond that.
+
+    Half, so that whoever could do it for less still quotes less: if all sellers know the market,
+    the same ones win at nearly the same price (ADR 0023).
+    """
+    usual = tier.floor_fals + (tier.ask_fals - tier.floor_fals) // TENDER_MARGIN_PARTS
+    beyond = 0 if prices is None else max(prices.forecast - usual, 0)
+    return min(usual + beyond // 2, tier.ask_fals)
 
 
 def _bargain(talk: Talk, policy: SellerPolicy, tiers: list[Tier], moment: Moment) -> Move:
-    match _decide(policy.strategy, talk, "seller", tiers, selling(tiers)):
+    match _decide(policy, talk, "seller", tiers, selling(tiers)):
         case Take():
             bid = talk.bids[-1]
             authorise(bid, policy.mandate, party=talk.buyer, now_ms=moment.now_ms)
@@ -298,12 +311,16 @@ def _ask(tier: Tier, price: int, talk: Talk, policy: SellerPolicy, moment: Momen
 
 
 def _decide(
-    strategy: Strategy, talk: Talk, side: Side, tiers: list[Tier], preferences: Preferences
+    policy: BuyerPolicy | SellerPolicy,
+    talk: Talk,
+    side: Side,
+    tiers: list[Tier],
+    preferences: Preferences,
 ) -> Decision:
     assert talk.cfp is not None
     mine, theirs = (talk.bids, talk.asks) if side == "buyer" else (talk.asks, talk.bids)
     rounds = talk.cfp.rounds
-    return strategy.propose(
+    return policy.strategy.propose(
         View(
             preferences=preferences,
             mine=tuple(_outcome(offer, tiers) for offer in mine),
@@ -311,6 +328,7 @@ def _decide(
             time=len(mine) / (rounds - 1) if rounds > 1 else 1.0,
             bids_left=max(rounds - len(mine), 0),
             closing=side == "buyer" and len(mine) == rounds - 1,
+            prices=policy.prices,
         )
     )
 

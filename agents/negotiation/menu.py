@@ -27,6 +27,7 @@ from rahba.messages import Issues, Needs
 STEPS: Final = 64
 MIN_STEPS: Final = 2
 OPENING_BID_PERCENT: Final = 40
+LOWEST_BID_PERCENT: Final = 20
 _OPENNESS: Final = {"sealed": 0, "logged": 1, "public": 2}
 
 
@@ -87,13 +88,15 @@ def buying(
     limit_fals: int,
     here: int,
     elsewhere_fals: int | None = None,
+    market_fals: int | None = None,
     steps: int = STEPS,
 ) -> Preferences:
     """Return a buyer's preferences over a seller's tiers, as surplus in fals.
 
     It pays no more for a tier than is asked for it, nor than its limit; nor does it take less than
     any tier would leave it at its asking price, or than what it has elsewhere: the price at which
-    the service of tier ``here`` would be only as good.
+    the service of tier ``here`` would be only as good. Whoever asks for much more than is paid on
+    the market (``market_fals``) is answered by what is paid.
     """
     base = yardstick.worth_fals(tiers[here].issues)
     worth = [yardstick.worth_fals(tier.issues) - base for tier in tiers]
@@ -101,9 +104,7 @@ def buying(
     floor = max(value - cap for value, cap in zip(worth, caps, strict=True))
     if elsewhere_fals is not None:
         floor = max(floor, -max(elsewhere_fals, 0))
-    hopes = [
-        max(tier.ask_fals * OPENING_BID_PERCENT // 100, min(tier.ask_fals, 1)) for tier in tiers
-    ]
+    hopes = [_hope(tier.ask_fals, market_fals) for tier in tiers]
     best = max(value - hope for value, hope in zip(worth, hopes, strict=True))
 
     def utility(outcome: Outcome) -> float:
@@ -121,6 +122,13 @@ def buying(
         for hope, last in zip(hopes, lasts, strict=True)
     ]
     return _ranked(spans, utility, steps)
+
+
+def _hope(ask: int, market: int | None) -> int:
+    hope = max(ask * OPENING_BID_PERCENT // 100, min(ask, 1))
+    if market is None:
+        return hope
+    return min(hope, max(market, ask * LOWEST_BID_PERCENT // 100, 1))
 
 
 def _ranked(

@@ -26,6 +26,12 @@ class Yardstick:
     price_scale_fals: int
     latency_scale_ms: int = _NO_LATENCY_LIMIT_MS
 
+    @property
+    def best(self) -> int:
+        """Return the score of a perfect service for nothing (1 if nothing matters)."""
+        weights = self.weights
+        return max(FULL * (weights.price + weights.quality + weights.latency + weights.energy), 1)
+
     def score(self, issues: Issues) -> int:
         """Return the score; above 0 is better than paying the whole scale for the worst service."""
         return self._price_part(issues.price_fals) + self._service_part(issues)

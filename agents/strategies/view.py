@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agents.strategies.outcomes import Outcome, Preferences
+from broker.knowledge.forecast import PriceView
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,8 @@ class View:
 
     ``time`` runs from 0 (first own bid) to 1 (last own bid); ``bids_left`` counts the bids it may
     still make, at 0 it can only take or leave. ``closing`` says that the next bid is the very last
-    of both sides: the other can only take or leave it.
+    of both sides: the other can only take or leave it. ``prices`` is what the market's own deals
+    say of the skill's price, if anything: a hint, which preferences and reserve do not depend on.
     """
 
     preferences: Preferences
@@ -23,6 +25,7 @@ class View:
     time: float
     bids_left: int
     closing: bool = False
+    prices: PriceView | None = None
 
 
 @dataclass(frozen=True, slots=True)

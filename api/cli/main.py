@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "ls": ("api.cli.market", "ls", "List agents, deployments, listings, negotiations or deals."),
     "publish": ("api.cli.cards", "publish", "List agents by their signed cards."),
     "call": ("api.cli.market", "call", "Buy a skill on the market."),
+    "prices": ("api.cli.prices", "prices", "What a skill cost, and what it is expected to."),
     "transcript": ("api.cli.transcript", "transcript", "What was said in a negotiation, to check."),
     "watch": ("api.cli.market", "watch", "Follow the market's feed."),
     "mail": ("api.cli.mail", "mail", "Dead letters of an agent, and another try at them."),

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 import orjson
@@ -140,7 +140,7 @@ async def ls(
         print_json(found)
         return
     if what == "agents":
-        rows = [
+        listed = [
             (
                 each["name"],
                 ", ".join(offer["skill"] for offer in each["skills"]),
@@ -148,10 +148,12 @@ async def ls(
                 f"{each['success']['low'] / 10:.1f}",
                 each["success"]["deals"],
                 short(each["id"]),
+                ", ".join(sorted({flag["kind"] for flag in each["flags"]})),
             )
             for each in found
         ]
-        print_table(["agent", "skills", "RHB", "success % at least", "deals", "id"], rows)
+        heads = ["agent", "skills", "RHB", "success % at least", "deals", "id", "flags"]
+        print_table(heads, listed)
     elif what in _PLAIN:
         print_table(_PLAIN[what], [[each[field] for field in _PLAIN[what]] for each in found])
     else:
@@ -181,6 +183,11 @@ async def ls(
 )
 @click.option("--budget", default="0.01", show_default=True, help="RHB it may cost at most.")
 @click.option("--mode", type=click.Choice(["posted", "tender", "bargain"]))
+@click.option(
+    "--route",
+    type=click.Choice(["thompson", "cheapest"]),
+    help="Try sellers at posted prices: by what they delivered, or the cheapest first.",
+)
 @click.option("--agent", help="Buy from this agent (its id) only.")
 @click.option("--deadline", default=60, show_default=True, help="Seconds.")
 @click.option("--key", help="Idempotency key: the same key buys once.")
@@ -207,6 +214,7 @@ async def call(  # noqa: PLR0917  # one parameter an option
     arguments: tuple[str, ...],
     budget: str,
     mode: Mode | None,
+    route: Literal["thompson", "cheapest"] | None,
     agent: str | None,
     deadline: int,
     key: str | None,
@@ -235,6 +243,7 @@ async def call(  # noqa: PLR0917  # one parameter an option
             agent=agent,
             budget_fals=parse_rhb(budget),
             mode=mode,
+            route=route,
             deadline_ms=deadline * 1000,
             key=key,
             needs={name: value for name, value in needs.items() if value is not None},
@@ -245,6 +254,10 @@ async def call(  # noqa: PLR0917  # one parameter an option
     if as_json:
         print_json(done)
         return
+    if routing := done.get("routing"):
+        for choice in routing["order"]:
+            note = ", the cheapest" if choice["seller"] == routing["cheapest"] else ""
+            click.secho(f"…{short(choice['seller'])}{note}: {choice['reason']}", dim=True, err=True)
     output = done["output"]
     click.echo(output if isinstance(output, str) else orjson.dumps(output, option=2).decode())
     click.secho(

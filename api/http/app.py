@@ -34,6 +34,7 @@ from api.http.routes import (
     ledger,
     listings,
     market,
+    prices,
     process,
     reputation,
     talks,
@@ -87,7 +88,7 @@ def routed(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         telemetry={"tracing": False},
     )
     app.router.routes.extend(calls.ROUTES)
-    for module in (market, agents, listings, reputation, talks, ledger, process):
+    for module in (market, agents, prices, listings, reputation, talks, ledger, process):
         app.include_router(module.router)
     app.openapi = _Openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -15,6 +15,7 @@ import orjson
 
 from agents.brains.clerk import MAX_WISH_CHARS
 from agents.negotiation import Weights
+from agents.routing import Route
 from api.http.errors import UnknownCallError
 from api.keys import Box
 from broker.transports.redis.wire import Script, Wire
@@ -43,6 +44,8 @@ class CallRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``needs`` is what a service must be like, ``weights`` what matters how much among those that
     are; ``min_penalty`` (thousandths of the price) is what a seller must put up. A ``wish`` says
     all this in words, and is written down before any seller is heard; it only narrows the rest.
+    With ``route`` sellers are tried one after the other at their posted prices: by what they
+    delivered lately (``thompson``), or the ``cheapest`` first.
     """
 
     input: dict[str, Any]
@@ -50,6 +53,7 @@ class CallRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     skill: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
     agent: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
     mode: Mode | None = None
+    route: Route | None = None
     deadline_ms: Annotated[int, msgspec.Meta(ge=100)] | None = None
     rounds: Annotated[int, msgspec.Meta(ge=1, le=20)] = 6
     needs: Needs = Needs()

@@ -27,7 +27,9 @@ from msgspec import to_builtins
 
 from agents.brains.clerk import explain
 from agents.buyer import Buyer
+from agents.ports import Observations
 from agents.purchase import Purchase, Want
+from agents.routing import Routing
 from api.http.auth import Principal
 from api.http.call_records import DONE, CallRecord, CallRecords, CallRequest, CallState
 from api.http.errors import CallInterruptedError, InProgressError, NotYoursError
@@ -74,10 +76,13 @@ class Running:
 class Calls:
     """The calls of one gateway process."""
 
-    def __init__(self, parts: GatewayParts, metrics: Metrics) -> None:
+    def __init__(
+        self, parts: GatewayParts, metrics: Metrics, observations: Observations | None = None
+    ) -> None:
         """Carry calls out with ``parts``."""
         settings = parts.settings
         self._parts, self._metrics = parts, metrics
+        self._observations = observations
         self._gateway = parts.ids.new()
         self._records = CallRecords(parts.wire, kept_s=settings.call_kept_s)
         self._turnstile = Turnstile(settings.max_calls_per_key)
@@ -204,6 +209,7 @@ class Calls:
             args=request.input,
             budget_fals=request.budget_fals,
             mode=request.mode,
+            route=request.route,
             deadline_ms=now_ms + lasts_ms,
             group=self._parts.ids.new(),
             rounds=request.rounds,
@@ -274,6 +280,7 @@ class Calls:
                 parts.courier,
                 clock=parts.clock,
                 ids=parts.ids,
+                observations=self._observations,
             )
             self._buyers[principal.hash] = buyer
             if len(self._buyers) > _MAX_BUYERS:
@@ -347,6 +354,17 @@ def _fals(amount: int | None) -> str | None:
     return None if amount is None else str(amount)
 
 
+def _routing(routing: Routing) -> dict[str, object]:
+    return {
+        "how": routing.how,
+        "cheapest": routing.cheapest,
+        "order": [
+            {"seller": each.seller, "price_fals": str(each.price_fals), "reason": each.reason}
+            for each in routing.order
+        ],
+    }
+
+
 def _outcome(purchase: Purchase) -> dict[str, object]:
     return {
         "skill": purchase.skill,
@@ -358,6 +376,7 @@ def _outcome(purchase: Purchase) -> dict[str, object]:
         "asked_fals": str(purchase.asked_fals),
         "agreed_fals": str(purchase.agreed_fals),
         "paid_fals": str(purchase.paid_fals),
+        **({} if purchase.routing is None else {"routing": _routing(purchase.routing)}),
         "hold": purchase.hold,
         "capture_tx": purchase.capture_tx,
         "receipt": b64(purchase.receipt),

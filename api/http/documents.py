@@ -12,6 +12,7 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from api.http.fields import Document, Fals, Millis
+from api.http.price_documents import FlagDocument, RoutingDocument
 from api.http.standings import GlanceDocument
 
 # The form of ids is told here and checked by the kernel, whose errors say more.
@@ -104,6 +105,7 @@ class SkillDocument(Document):
     negotiable: bool
     price_fals: str | None
     posted: dict[str, Any] | None
+    tiers: list[dict[str, Any]] = Field(default=[], description="other terms, with what is asked")
     input_schema: Any
     output_schema: Any
 
@@ -122,6 +124,7 @@ class AgentDocument(Document):
     digest: str
     success: GlanceDocument
     reasons: list[str]
+    flags: list[FlagDocument]
     card: str | None = None
 
 
@@ -172,6 +175,7 @@ class CallDocument(Document):
     asked_fals: str | None = None
     agreed_fals: str | None = None
     paid_fals: str | None = None
+    routing: RoutingDocument | None = None
     hold: str | None = None
     capture_tx: str | None = None
     receipt: str | None = Field(None, description="the seller's signed receipt, base64")

@@ -23,6 +23,9 @@ from api.http.parts import GatewayParts
 from api.http.rates import Rates
 from api.http.sse import Hub, Seats
 from api.http.visits import Visits
+from broker.observer import Observer
+from broker.transports.redis.knowledge import RedisKnowledgeStore
+from rahba.errors import RahbaError
 from wallet.reputation import Reputations
 
 
@@ -49,7 +52,10 @@ class Gateway:
             heartbeat_ms=settings.heartbeat_ms,
         )
         self.seats = Seats(settings.max_streams, self.metrics)
-        self.calls = Calls(parts, self.metrics)
+        self.observer = Observer(
+            parts.broker.feed, parts.clock, store=RedisKnowledgeStore(parts.wire), tells=True
+        )
+        self.calls = Calls(parts, self.metrics, self.observer)
         self.records = RedisRecords(parts.wire)
         self.reputations = Reputations(parts.ledger, file=parts.reputation_file)
         self.reports = RedisRecords(parts.wire, REPORTS_KEY)
@@ -59,9 +65,9 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
-        """Run what the gateway owns: mail, feed, calls, reputations, the way to the tiles."""
+        """Run what the gateway owns: mail, feed, calls, what both logs teach, the tiles."""
         await self.parts.courier.start()
-        jobs = (self.hub.run(), self.calls.run(), self.reputations.run())
+        jobs = (self.hub.run(), self.observer.run(), self.calls.run(), self.reputations.run())
         tasks = [asyncio.create_task(job) for job in jobs]
         async with aiohttp.ClientSession() as self.web:
             try:
@@ -73,6 +79,8 @@ class Gateway:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await self.reputations.save()
+                with contextlib.suppress(RahbaError):  # the broker may be gone already
+                    await self.observer.keep()
                 await self.parts.courier.stop()
 
     def drain(self) -> None:

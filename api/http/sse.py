@@ -113,16 +113,19 @@ class Hub:
     ) -> AsyncGenerator[bytes, None]:
         """Yield what one client gets: from after the event ``after``, else the ``tail`` newest."""
         await self._ready.wait()
-        place = self._end - min(tail, len(self._kept))
+        place, ahead = self._end - min(tail, len(self._kept)), False
+        last = (0, 0)
         if after is not None:
             last = parse_event_id(after)
             if last < self._floor:
                 async for reached, chunk in self._caught_up(after, kinds):
                     last = reached
                     yield chunk
-            place = self._place_after(last)
+            ahead = True
         while not self.closed:
             woken = self._woken
+            if ahead:  # it may have been told more elsewhere than is known here yet
+                place, ahead = self._place_after(last), self._newest() < last
             if place < self._end - len(self._kept):
                 return  # too slow: it comes back with its last id
             if chunk := self._chunk(place, kinds):
@@ -143,7 +146,7 @@ class Hub:
             self._kept.extend(past[1:])
             self._end = len(self._kept)
             self._ready.set()
-        head = self._kept[-1].id if self._kept else self._floor
+        head = self._newest()
         async for batch in self._feed.subscribe(after=f"{head[0]}-{head[1]}"):
             fresh = [encode(event_id, event) for event_id, event in batch]
             self._kept.extend(fresh)
@@ -164,6 +167,9 @@ class Hub:
                 yield events[-1].id, _joined(events, kinds)
             if events and events[-1].id >= self._floor:
                 return
+
+    def _newest(self) -> tuple[int, int]:
+        return self._kept[-1].id if self._kept else self._floor
 
     def _place_after(self, last: tuple[int, int]) -> int:
         newer = 0

@@ -497,7 +497,7 @@ class MemoryFeed(Feed):
 
     @override
     async def subscribe(
-        self, *, after: str | None, kinds: frozenset[str] | None = None
+        self, *, after: str | None, kinds: frozenset[str] | None = None, every_ms: int = 0
     ) -> AsyncIterator[list[tuple[str, Event]]]:
         seen = int(check_event_id(after).split("-")[0]) if after is not None else self._count
         while True:
@@ -506,8 +506,8 @@ class MemoryFeed(Feed):
             wanted = [item for item in new if kinds is None or item[1].kind in kinds]
             if wanted:
                 yield wanted
-            else:
-                await asyncio.sleep(POLL_SECONDS)
+            if every_ms or not wanted:
+                await asyncio.sleep(max(every_ms / 1_000, POLL_SECONDS))
 
     @override
     async def tail(self, limit: int) -> list[tuple[str, Event]]:

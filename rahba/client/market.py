@@ -17,7 +17,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import aiohttp
 import orjson
@@ -108,6 +108,7 @@ class Market:
         skill: str | None = None,
         agent: str | None = None,
         mode: Mode | None = None,
+        route: Literal["thompson", "cheapest"] | None = None,
         deadline_ms: int = _DEFAULT_DEADLINE_MS,
         key: str | None = None,
         needs: Mapping[str, Any] | None = None,
@@ -123,19 +124,22 @@ class Market:
         (``min_quality``, ``max_latency_ms``, ``privacy``, ``max_energy_uwh``) is what a service
         must be like; ``weights`` (``price``, ``quality``, ``latency``, ``energy``) what matters how
         much, in thousandths; ``min_penalty`` (thousandths of the price) what a seller must put up;
-        ``wish`` says all that in words.
+        ``wish`` says all that in words. ``route`` tries sellers at their posted prices, by what
+        they delivered or by price alone.
         """
         body: Document = {
             "input": dict(args),
             "budget": wire_fals(budget_fals),
             "deadline_ms": deadline_ms,
         }
-        body |= {"skill": skill} if skill else {"agent": agent}
+        body |= {"skill": skill} if skill else {}
+        body |= {"agent": agent} if agent else {}
         body |= {"mode": mode} if mode else {}
         body |= {"needs": dict(needs)} if needs else {}
         body |= {"weights": dict(weights)} if weights else {}
         body |= {"min_penalty": min_penalty} if min_penalty else {}
         body |= {"wish": wish} if wish else {}
+        body |= {"route": route} if route else {}
         call = await self._send("POST", "/v1/calls", body, key=key, within_ms=deadline_ms + 30_000)
         polls = 0
         while call["state"] not in (_DONE if polls > _SETTLING_POLLS else _OVER):
@@ -252,6 +256,10 @@ class Market:
     async def deal(self, digest: str) -> Document:
         """Return a deal: agreement, signatures, receipt, payment and its proof."""
         return await self._read(f"/v1/deals/{digest}")
+
+    async def prices(self, skill: str) -> Document:
+        """Return what a skill cost and is expected to, with the naive forecast beside it."""
+        return await self._read(f"/v1/prices/{skill}")
 
     async def supply(self) -> Document:
         """Return the supply equation."""

@@ -74,3 +74,20 @@ async def test_a_made_up_event_id_is_refused(stand: Stand) -> None:
 async def test_an_oversized_event_is_refused(stand: Stand) -> None:
     with pytest.raises(TooLargeError):
         await stand.broker.feed.publish("call", {"text": "x" * 20_000})
+
+
+async def test_who_reads_now_and_then_hears_everything_in_fewer_batches(stand: Stand) -> None:
+    feed, batches = stand.broker.feed, []
+    subscription = feed.subscribe(after="0-0", kinds=frozenset({"call"}), every_ms=200)
+    for number in range(30):
+        await feed.publish("call" if number % 3 else "caller", {"n": number})
+        if number % 10 == 0:
+            await asyncio.sleep(0.01)
+        if number == 5:
+            batches.append(await anext(subscription))
+    while sum(map(len, batches)) < 20:
+        batches.append(await asyncio.wait_for(anext(subscription), 2))
+    heard = [event.data["n"] for batch in batches for _, event in batch]
+    assert heard == [number for number in range(30) if number % 3]
+    assert len(batches) <= 4
+    await subscription.aclose()

@@ -96,6 +96,7 @@ def test_the_market_page_is_readable_for_everybody(
         expect(page.locator(".feed li.settled").first).to_be_visible()
         expect(page.locator(".strip .badge.good")).to_be_visible()
         expect(page.locator("rahba-price-chart canvas").first).to_be_visible()
+        expect(page.get_by_text("expected now").first).to_be_visible(timeout=10_000)
         assert fits(page)
         assert violations(page) == []
         shoot(page, f"market-{scheme}-{width}")

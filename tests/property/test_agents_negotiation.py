@@ -21,6 +21,7 @@ from agents.negotiation import (
 )
 from agents.negotiation.talk import STEPS
 from agents.strategies import STRATEGIES, make_strategy
+from broker.knowledge.forecast import PriceView
 from broker.thread import STEPS as BROKER_STEPS
 from rahba.envelope import Signer
 from rahba.messages import Accept, Cfp, Counter, Issues, Offer, Order, Quote
@@ -30,6 +31,34 @@ NOW = 1_700_000_000_000
 SKILL = "text.upper"
 prices = st.integers(0, 5_000_000)
 names = st.sampled_from(sorted(STRATEGIES))
+views = st.none() | st.builds(
+    PriceView,
+    skill=st.just(SKILL),
+    deals=prices,
+    last=prices,
+    median=prices,
+    forecast=prices,
+    low=prices,
+    high=prices,
+    naive=prices,
+    method=st.just("naive"),
+    width_ms=st.just(60_000),
+)
+
+
+@given(prices, prices, views)
+def test_a_sealed_quote_lies_between_floor_and_posted_price_whatever_the_market_pays(
+    one: int, other: int, known: PriceView | None
+) -> None:
+    floor, posted = sorted((one, other))
+    policy = SellerPolicy(
+        mandate("sell", floor), Issues(str(posted)), make_strategy("best"), prices=known
+    )
+    call = Cfp("b" * 32, SKILL, "tender", "c" * 64, 10, NOW + 60_000, 1)
+    move = seller_move(hear(Talk("a" * 32, BUYER, SELLER), "buyer", call), policy, Moment(NOW, "s"))
+    assert isinstance(move, Say)
+    assert isinstance(move.body, Quote)
+    assert floor <= move.body.offer.issues.price_fals <= posted
 
 
 def mandate(side: str, limit: int) -> Mandate:
@@ -45,15 +74,23 @@ class Bargain(RuleBasedStateMachine):
     """One side plays by policy, the other says anything that is in place."""
 
     @initialize(
-        limit=prices, posted=prices, rounds=st.integers(1, 20), name=names, seed=st.integers(0, 99)
+        limit=prices,
+        posted=prices,
+        rounds=st.integers(1, 20),
+        name=names,
+        seed=st.integers(0, 99),
+        known=views,
     )
-    def open_thread(self, limit: int, posted: int, rounds: int, name: str, seed: int) -> None:
+    def open_thread(  # noqa: PLR0917  # one parameter a draw
+        self, limit: int, posted: int, rounds: int, name: str, seed: int, known: PriceView | None
+    ) -> None:
         call = Cfp("b" * 32, SKILL, "bargain", "c" * 64, 10, NOW + 60_000, rounds)
         self.buying = self.selling = hear(Talk("a" * 32, BUYER, SELLER), "buyer", call)
         self.limit, self.floor, self.posted = limit, min(limit, posted), max(limit, posted)
         strategy = make_strategy(name, seed=seed)
-        self.buyer = BuyerPolicy(mandate("buy", limit), strategy)
-        self.seller = SellerPolicy(mandate("sell", self.floor), Issues(str(self.posted)), strategy)
+        self.buyer = BuyerPolicy(mandate("buy", limit), strategy, prices=known)
+        floor, terms = mandate("sell", self.floor), Issues(str(self.posted))
+        self.seller = SellerPolicy(floor, terms, strategy, prices=known)
         self.salt = 0
 
     @rule()

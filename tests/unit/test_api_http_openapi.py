@@ -13,7 +13,17 @@ import api.http.__main__
 from api.http.app import write_openapi
 from api.http.bodies import cards_body, transactions_body
 from api.http.fields import Document
-from api.http.routes import agents, calls, ledger, listings, market, process, reputation, talks
+from api.http.routes import (
+    agents,
+    calls,
+    ledger,
+    listings,
+    market,
+    prices,
+    process,
+    reputation,
+    talks,
+)
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
 
@@ -53,7 +63,7 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_route_of_the_api_is_described() -> None:
     described = set(orjson.loads(FILE.read_bytes())["paths"])
     served = {route.path for route in calls.ROUTES}
-    for module in (agents, ledger, listings, market, process, reputation, talks):
+    for module in (agents, ledger, listings, market, prices, process, reputation, talks):
         served |= {route.path for route in module.router.routes}
     assert len(served) > 25
     assert {path.replace("{tile:path}", "{tile}") for path in served} == described

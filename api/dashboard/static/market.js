@@ -10,6 +10,7 @@ import { clock, rhb, short } from "./format.js";
 import { checkHead, head } from "./ledger.js";
 import { nameOf, online, refreshNames } from "./names.js";
 import { sellersCard } from "./sellers.js";
+import { expected, forecasts, refreshForecasts } from "./prices.js";
 import { SignalElement } from "./signals.js";
 
 /** @typedef {import("./feed.js").MarketEvent} MarketEvent */
@@ -26,6 +27,8 @@ import { SignalElement } from "./signals.js";
 const KEPT_TALKS = 60;
 const KEPT_DEALS = 500;
 const MINUTE_MS = 60_000;
+const LOOK_MS = 5_000;
+const FORECAST_EVERY = 3;
 
 /** @type {import("@preact/signals-core").Signal<Map<string, Talk>>} */
 const talks = signal(new Map());
@@ -105,6 +108,10 @@ function sentence({ kind, data }) {
       return html`<b>${nameOf(data.seller)}</b> was paid ${rhb(data.paid)} RHB for ${link}`;
     case "failed":
       return html`a job failed (${data.code}); the money went back`;
+    case "anomaly.price":
+      return html`<b>${nameOf(data.seller)}</b> sold ${data.skill} at an odd price: ${data.reason}`;
+    case "anomaly.ring":
+      return html`money in a circle: ${data.reason}`;
     default:
       return html`${kind} ${data.code ?? ""}`;
   }
@@ -132,8 +139,17 @@ class PriceChart extends SignalElement {
 
   updated() {
     const mine = deals.value.filter((deal) => deal.skill === this.skill);
+    const last = mine.at(-1)?.at ?? 0;
+    const reach = last + Math.max(last - (mine[0]?.at ?? 0), MINUTE_MS); // no further than it goes back
+    const steps = (forecasts.value.get(this.skill)?.steps ?? []).filter(
+      (step) => step.start > last && step.start <= reach,
+    );
     /** @type {uPlot.AlignedData} */
-    const data = [mine.map((deal) => deal.at / 1000), mine.map((deal) => Number(deal.paid) / 1e9)];
+    const data = [
+      [...mine.map((deal) => deal.at / 1000), ...steps.map((step) => step.start / 1000)],
+      [...mine.map((deal) => Number(deal.paid) / 1e9), ...steps.map(() => null)],
+      [...mine.map(() => null), ...steps.map((step) => Number(step.value_fals) / 1e9)],
+    ];
     const colour = getComputedStyle(this).getPropertyValue("--accent").trim();
     this.#plot ??= new uPlot(
       {
@@ -142,7 +158,11 @@ class PriceChart extends SignalElement {
         cursor: { show: false },
         legend: { show: false },
         axes: [{ show: false }, { show: false }],
-        series: [{}, { stroke: colour, width: 2, points: { show: true, size: 4 } }],
+        series: [
+          {},
+          { stroke: colour, width: 2, points: { show: true, size: 4 } },
+          { stroke: colour, width: 1, dash: [3, 3], points: { show: false } },
+        ],
       },
       data,
       /** @type {HTMLElement} */ (this.querySelector(".plot")),
@@ -164,7 +184,14 @@ class Market extends SignalElement {
   connectedCallback() {
     super.connectedCallback();
     checkHead();
-    this.#timer = setInterval(checkHead, 5000);
+    let looks = 0;
+    this.#timer = setInterval(() => {
+      checkHead();
+      looks += 1;
+      if (looks % FORECAST_EVERY === 1) {
+        refreshForecasts([...new Set(deals.value.map((deal) => deal.skill))]);
+      }
+    }, LOOK_MS);
   }
 
   disconnectedCallback() {
@@ -302,7 +329,8 @@ class Market extends SignalElement {
               <td>${skill}</td><td class="number">${paid.length}</td>
               <td class="number">${rhb(median(paid) ?? 0n)}</td>
               <td><rahba-price-chart .skill=${skill}></rahba-price-chart></td>
-            </tr>`;
+            </tr>
+            ${expected(skill)}`;
           })}
         </tbody>
       </table>

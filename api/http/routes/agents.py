@@ -21,6 +21,7 @@ from api.http.errors import MediaTypeError
 from api.http.gateway import Gateway, gateway_of
 from api.http.reading import media_type, read_weights
 from api.http.replies import Reply
+from api.http.routes.prices import flag_document
 from api.standings import glance_document
 from broker.ports import Listing, Privacy, Published, Sort, Weights
 from broker.ports import Query as Search
@@ -153,6 +154,7 @@ def _agent(listing: Listing, gateway: Gateway) -> dict[str, object]:
         "skills": [_skill(entry) for entry in card.skills],
         "lease_until": listing.lease_until_ms,
         "digest": listing.digest,
+        "flags": [flag_document(flag) for flag in gateway.observer.flags(card.agent)],
         "success": glance_document(*gateway.reputations.glance(card.agent)),
     }
 
@@ -166,6 +168,7 @@ def _skill(entry: SkillOffer) -> dict[str, object]:
         "negotiable": entry.negotiable,
         "price_fals": None if posted is None else posted.issues.price,
         "posted": None if posted is None else msgspec.to_builtins(posted),
+        "tiers": msgspec.to_builtins(entry.tiers),
         "input_schema": _schema(entry.input_schema),
         "output_schema": _schema(entry.output_schema),
     }

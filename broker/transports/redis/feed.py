@@ -17,7 +17,7 @@ from rahba.encoding import Json
 from rahba.messages import Event, read_event
 
 KEY: Final = "{feed}"
-BATCH: Final = 256
+BATCH: Final = 1_024
 BLOCK_MS: Final = 5_000
 TRIM_EVERY_MS: Final = 60_000
 RETRY_SECONDS: Final = 0.2
@@ -50,7 +50,7 @@ class RedisFeed(Feed):
 
     @override
     async def subscribe(
-        self, *, after: str | None, kinds: frozenset[str] | None = None
+        self, *, after: str | None, kinds: frozenset[str] | None = None, every_ms: int = 0
     ) -> AsyncIterator[list[tuple[str, Event]]]:
         position = check_event_id(after) if after is not None else None
         line: Line | None = None
@@ -61,17 +61,18 @@ class RedisFeed(Feed):
                         line = await self._wire.own_line(answer_seconds=BLOCK_MS / 1000 + 5)
                     if position is None:
                         position = await _newest(line)
-                    events = await _read(line, position)
+                    entries = await _read(line, position)
                 except (OSError, ReplyError):
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
-                if not events:
+                if not entries:
                     continue
-                position = events[-1][0]
-                young = self._limits.young(events, self._clock.now_ms())
-                wanted = [item for item in young if kinds is None or item[1].kind in kinds]
-                if wanted:
-                    yield wanted
+                position = str(entries[-1][0], "ascii")
+                young = self._limits.young(_events(entries, kinds), self._clock.now_ms())
+                if young:
+                    yield young
+                if every_ms:
+                    await asyncio.sleep(every_ms / 1_000)
         finally:
             if line is not None:
                 await line.aclose()
@@ -88,10 +89,13 @@ async def _newest(line: Line) -> str:
     return str(entries[0][0], "ascii") if entries else "0-0"
 
 
-async def _read(line: Line, position: str) -> list[tuple[str, Event]]:
+async def _read(line: Line, position: str) -> list[Reply]:
     streams = await line.call("XREAD", "COUNT", BATCH, "BLOCK", BLOCK_MS, "STREAMS", KEY, position)
-    return _events(streams[0][1]) if streams else []
+    return streams[0][1] if streams else []
 
 
-def _events(entries: list[Reply]) -> list[tuple[str, Event]]:
+def _events(entries: list[Reply], kinds: frozenset[str] | None = None) -> list[tuple[str, Event]]:
+    if kinds is not None:  # most need not be decoded to be seen to be of another kind
+        heads = tuple(b'{"kind":"%s"' % kind.encode() for kind in kinds)
+        entries = [entry for entry in entries if entry[1][1].startswith(heads)]
     return [(str(entry[0], "ascii"), read_event(entry[1][1])) for entry in entries]

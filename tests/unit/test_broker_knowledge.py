@@ -1,0 +1,311 @@
+"""What the feed teaches: outcomes, odd prices, rings, flags; bounded, resumable, seldom wrong."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from benchmarks import market_anomalies
+from benchmarks.market_anomalies import Teller, fold, honest_market
+from broker.errors import BadCursorError
+from broker.knowledge.flags import FLAG_MS, MAX_FLAGS, TELL_EVERY_MS, Board
+from broker.knowledge.fold import MAX_JOBS, MAX_SKILLS, Knowledge, Notice
+from broker.knowledge.outcomes import DISCOUNT, MAX_STREAK, Evidence, Outcomes
+from broker.knowledge.outliers import MIN_DEALS, Window
+from broker.knowledge.rings import BRANCHES, MIN_ROUNDS, WINDOW, Flows
+from rahba.messages import Event
+
+# Named by the market's promises.
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_honest_market_raises_at_most_one_false_flag_in_a_hundred_deals(seed: int) -> None:
+    teller, knowledge = Teller(), Knowledge()
+    deals, raised = 3_000, 0
+    for job in honest_market(teller, deals=deals, seed=seed):
+        raised += len(fold(knowledge, job))
+    assert raised <= deals // 100
+    assert sum(flag.times for flag in knowledge.board.flags.values()) <= deals // 100
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_a_wash_trading_ring_is_flagged(size: int) -> None:
+    teller, knowledge = Teller(), Knowledge()
+    ring = [f"washer {number}" for number in range(size)]
+    notices: list[Notice] = []
+    rng = random.Random(size)
+    honest = honest_market(teller, deals=400, seed=9)
+    for number, job in enumerate(honest):
+        fold(knowledge, job)
+        if number % 4 == 0:
+            place = number // 4 % size
+            price = rng.randint(900_000, 1_100_000)
+            washed = teller.job(ring[place], ring[(place + 1) % size], price, skill="skill.a")
+            notices += fold(knowledge, washed)
+    rings = [notice for notice in notices if notice.kind == "anomaly.ring"]
+    assert 1 <= len(rings) <= 4, "told now and then, not at every turn"
+    assert {notice.kind for notice in notices} == {"anomaly.ring"}
+    agents = rings[0].data["agents"]
+    assert isinstance(agents, list)
+    assert sorted(map(str, agents)) == ring
+    (flag,) = knowledge.board.of(ring[0], now_ms=teller.now_ms)
+    assert flag.kind == "ring"
+    assert flag.times > 1
+    assert f"among {size} keys" in flag.reason
+
+
+def test_one_expensive_honest_deal_on_a_thin_history_is_not_flagged() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    for _ in range(MIN_DEALS - 1):
+        fold(knowledge, teller.job("b", "s", 1_000_000))
+    assert fold(knowledge, teller.job("b", "t", 50_000_000)) == []
+
+
+def test_a_price_far_out_of_its_skills_range_is_flagged_with_the_reason() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    for number in range(60):
+        fold(knowledge, teller.job(f"b{number % 7}", "s", 1_000_000 + 10_000 * (number % 9)))
+    (notice,) = fold(knowledge, teller.job("b", "t", 50_000_000))
+    assert notice.kind == "anomaly.price"
+    assert notice.data["paid"] == "50000000"
+    assert "times above the median" in str(notice.data["reason"])
+    (flag,) = knowledge.board.of("t", now_ms=teller.now_ms)
+    assert flag.score > 5
+    assert knowledge.board.of("s", now_ms=teller.now_ms) == []
+    assert knowledge.board.of("t", now_ms=teller.now_ms + FLAG_MS) == []
+
+
+# Odd prices.
+
+
+def test_a_second_tier_of_prices_is_no_outlier() -> None:
+    window = Window()
+    flagged = [window.note(5_000_000 if number % 10 == 0 else 1_000_000) for number in range(200)]
+    assert sum(1 for each in flagged[MIN_DEALS:] if each) == 0
+
+
+def test_what_is_free_is_not_judged() -> None:
+    window = Window()
+    assert [window.note(0) for _ in range(100)] == [None] * 100
+    assert window.prices == []
+
+
+def test_a_price_far_below_is_odd_too() -> None:
+    window = Window()
+    for _ in range(MIN_DEALS):
+        window.note(1_000_000)
+    odd = window.note(1_000)
+    assert odd is not None
+    assert odd.z < 0
+
+
+# Rings.
+
+
+def test_trade_in_both_directions_that_is_a_small_part_is_no_ring() -> None:
+    flows = Flows()
+    for _ in range(20):
+        assert flows.note("a", "b", 100) is None
+        assert flows.note("b", "a", 100) is None
+        assert [flows.note("a", f"c{n}", 100) for n in range(3)] == [None] * 3
+
+
+def test_money_that_does_not_come_back_is_no_ring() -> None:
+    flows = Flows()
+    for _ in range(20):
+        assert flows.note("a", "b", 1_000) is None
+        assert flows.note("b", "a", 100) is None
+
+
+def test_a_few_exchanges_are_no_ring() -> None:
+    flows = Flows()
+    found = [flows.note(*pair, 100) for _ in range(MIN_ROUNDS - 1) for pair in ("ab", "ba")]
+    assert found == [None] * len(found)
+
+
+def test_deals_leave_the_window_and_take_nothing_with_them() -> None:
+    flows = Flows()
+    for number in range(3 * WINDOW):
+        flows.note(f"b{number % 97}", f"s{number % 89}", number + 1)
+    assert len(flows.window) == WINDOW
+    assert sum(flows.paid.values()) == sum(deal.amount for deal in flows.window)
+    assert sum(flows.earned.values()) == sum(flows.paid.values())
+    edges = [edge for payees in flows.edges.values() for edge in payees.values()]
+    assert sum(edge.deals for edge in edges) == WINDOW
+    assert min(edge.deals for edge in edges) > 0
+
+
+def test_a_web_of_payments_costs_few_looks_a_deal() -> None:
+    flows, looked = Flows(), 0
+    names = [f"k{number}" for number in range(24)]
+    for _ in range(MIN_ROUNDS):
+        for one in names:
+            for other in names:
+                flows.note(one, other, 100)
+    count = Flows._steady
+
+    def counted(self: Flows, buyer: str, seller: str) -> bool:
+        nonlocal looked
+        looked += 1
+        return count(self, buyer, seller)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flows, "_steady", counted)
+        flows.note("k0", "k1", 100)
+    assert looked <= 2 + BRANCHES + BRANCHES**2
+
+
+# Outcomes.
+
+
+def test_the_newest_outcomes_count_most() -> None:
+    outcomes = Outcomes()
+    for _ in range(300):
+        outcomes.note("s", "a", "b", delivered=True)
+    before = outcomes.evidence("s", "a")
+    for number in range(50):
+        outcomes.note("s", "a", f"b{number}", delivered=False)
+    after = outcomes.evidence("s", "a")
+    assert before.failures == 0
+    assert after.failures > 35
+    assert after.successes == pytest.approx(before.successes * DISCOUNT**50)
+
+
+def test_what_others_do_makes_old_evidence_fade() -> None:
+    outcomes = Outcomes()
+    outcomes.note("s", "a", "b", delivered=False)
+    for _ in range(500):
+        outcomes.note("s", "other", "b", delivered=True)
+    assert outcomes.evidence("s", "a").failures < 0.01
+    assert outcomes.evidence("s", "nobody") == Evidence()
+
+
+def test_a_buyer_whose_jobs_always_fail_does_little_harm() -> None:
+    outcomes = Outcomes()
+    for _ in range(1_000):
+        outcomes.note("s", "victim", "hostile", delivered=False)
+    assert outcomes.evidence("s", "victim").failures <= MAX_STREAK
+    outcomes.note("s", "victim", "hostile", delivered=True)
+    outcomes.note("s", "victim", "hostile", delivered=False)
+    assert outcomes.evidence("s", "victim").failures > MAX_STREAK - 1
+
+
+def test_a_job_counts_once_it_was_ordered_and_only_then() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    about = {"skill": "s", "buyer": "b", "seller": "a"}
+    fold(knowledge, [teller.event("accepted", thread="1" * 32, **about)])
+    fold(knowledge, [teller.event("closed", thread="1" * 32, code="decommitted")])
+    assert knowledge.outcomes.evidence("s", "a") == Evidence()
+    left = teller.job("b", "a", 5, skill="s", end="closed")
+    left[-1][1].data["from"] = "b"
+    fold(knowledge, left)
+    assert knowledge.outcomes.evidence("s", "a") == Evidence(), "the buyer left"
+    for end in ("failed", "closed"):
+        fold(knowledge, teller.job("b", "a", 5, skill="s", end=end))
+    assert knowledge.outcomes.evidence("s", "a").failures > 1.9
+    fold(knowledge, teller.job("b", "a", 5, skill="s"))
+    assert knowledge.outcomes.evidence("s", "a").successes == 1
+
+
+# Flags.
+
+
+def _raise(board: Board, agent: str, at_ms: int) -> bool:
+    return (
+        board.raise_flag(
+            "price", (agent,), skill="s", agreement="d", reason="odd", score=9, at_ms=at_ms
+        )
+        is not None
+    )
+
+
+def test_a_flag_is_told_when_new_and_then_seldom() -> None:
+    board = Board()
+    told = [_raise(board, "a", at_ms) for at_ms in (0, 1, TELL_EVERY_MS - 1, TELL_EVERY_MS)]
+    assert told == [True, False, False, True]
+    (flag,) = board.of("a", now_ms=TELL_EVERY_MS)
+    assert (flag.times, flag.since_ms, flag.until_ms) == (4, 0, TELL_EVERY_MS + FLAG_MS)
+
+
+def test_flags_expire_and_are_bounded() -> None:
+    board = Board()
+    for number in range(3 * MAX_FLAGS):
+        _raise(board, f"a{number}", number)
+    assert len(board.flags) == MAX_FLAGS
+    assert board.of("a0", now_ms=1) == []
+    _raise(board, "late", 2 * FLAG_MS)
+    assert len(board.flags) == 1
+    assert _raise(board, "a5", 2 * FLAG_MS)
+    assert board.of("a5", now_ms=2 * FLAG_MS)[0].times == 1
+
+
+# The fold.
+
+
+def test_an_event_that_comes_again_changes_nothing() -> None:
+    teller, once, twice = Teller(), Knowledge(), Knowledge()
+    events = [event for job in honest_market(teller, deals=60, seed=1) for event in job]
+    fold(once, events)
+    fold(twice, events[:100])
+    fold(twice, events[50:])
+    fold(twice, events)
+    assert twice.dump() == once.dump()
+
+
+def test_the_fold_goes_on_from_its_bytes_as_if_it_had_never_stopped() -> None:
+    teller, whole, first = Teller(), Knowledge(), Knowledge()
+    events = [event for job in honest_market(teller, deals=200, seed=2) for event in job]
+    fold(whole, events)
+    fold(first, events[:301])
+    second = Knowledge.restore(first.dump())
+    assert second.last_id == events[300][0]
+    fold(second, events[301:])
+    assert second.dump() == whole.dump()
+
+
+def test_bytes_of_another_version_begin_anew() -> None:
+    assert Knowledge.restore(b"\x91\x01") == Knowledge()
+    assert Knowledge.restore(b"") == Knowledge()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"thread": 7},
+        {"thread": "t", "paid": "-1", "skill": "s", "buyer": "b", "seller": "a", "agreement": "d"},
+        {"thread": "t", "paid": 5, "skill": "s", "buyer": "b", "seller": "a", "agreement": "d"},
+        {"thread": "t", "paid": "5", "skill": None, "buyer": "b", "seller": "a", "agreement": "d"},
+    ],
+)
+def test_what_is_malformed_teaches_nothing(data: dict[str, object]) -> None:
+    knowledge = Knowledge()
+    for number, kind in enumerate(("accepted", "held", "settled", "failed", "unheard")):
+        assert knowledge.note(f"{number + 1}-0", Event(kind=kind, ts=1, data=data)) == []
+    assert knowledge.skills == {}
+    with pytest.raises(BadCursorError):
+        knowledge.note("not an id", Event(kind="held", ts=1, data={}))
+
+
+def test_the_fold_is_bounded_whatever_is_told() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    for number in range(MAX_SKILLS + 40):
+        fold(knowledge, teller.job("b", "a", 5, skill=f"skill.{number}"))
+    assert len(knowledge.skills) == MAX_SKILLS
+    assert "skill.0" not in knowledge.skills
+    for _ in range(3):
+        fold(knowledge, teller.job("b", "a", 5, skill="skill.traded"))
+    for number in range(2 * MAX_SKILLS):
+        fold(knowledge, teller.job("b", "a", 5, skill=f"made.up.{number}"))
+    assert knowledge.skills["skill.traded"].history.deals == 3
+    about = {"skill": "s", "buyer": "b", "seller": "a"}
+    for number in range(MAX_JOBS + 40):
+        fold(knowledge, [teller.event("accepted", thread=f"{number:032x}", **about)])
+    assert len(knowledge.jobs) == MAX_JOBS
+
+
+def test_the_benchmark_of_flags_meets_its_targets() -> None:
+    rows = market_anomalies.run(markets=2, deals=1_000)
+    assert [row.name for row in rows if row.met is False] == []
+    assert {row.met for row in rows} == {True, None}
