@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Final
 
-LOSS: Final = 0.15
+LOSS: Final = 0.3
 MARGINS: Final = tuple(-0.08 + 0.025 * step for step in range(14))
 
 _LINE: Final = 0.02  # the margin at which every second bid is taken, before anything was refused

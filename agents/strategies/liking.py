@@ -4,7 +4,8 @@
 * A value that it never bid is liked less than those it did. The closer it is to one of them in
   *our* taste, the more: interests are mostly opposed or shared, so our own order is the best guess
   of its order (it halved what a bid wastes, against "never bid, never liked").
-* An issue that it changes seldom weighs more.
+* An issue that it changes seldom, or by little, weighs more (a change by a quarter of our range
+  counts as a whole one: prices move a little with every bid, and matter all the same).
 
 The level of an outcome runs from 0 to 1 and only means something beside the levels of other
 outcomes under the same bids.
@@ -28,6 +29,7 @@ from agents.strategies.outcomes import Outcome, Preferences, Value
 _LATEST: Final = 0.5  # how much the last value it came to is liked, beside its first
 _UNSEEN: Final = 0.8  # how much a value that it never bid is liked, beside an equal one that it did
 _RESTLESS: Final = 0.8  # how much weight an issue loses that changes with every bid
+_FAR: Final = 4.0  # 1 / the share of our range that counts as a whole change
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,15 @@ class Liking:
     def of(cls, bids: Sequence[Outcome], preferences: Preferences) -> Liking:
         """Learn from ``bids`` (at least one, the oldest first)."""
         columns = list(zip(*bids, strict=True))
-        weights = [_steadiness(column) for column in columns]
+        tastes = [_tastes(preferences, issue, column) for issue, column in enumerate(columns)]
+        weights = [
+            _steadiness(column, taste) for column, taste in zip(columns, tastes, strict=True)
+        ]
         total = sum(weights)
         return cls(
             tuple(
-                _table(column, _tastes(preferences, issue, column), weights[issue] / total)
-                for issue, column in enumerate(columns)
+                _table(column, taste, weight / total)
+                for column, taste, weight in zip(columns, tastes, weights, strict=True)
             )
         )
 
@@ -60,14 +65,28 @@ class Liking:
 
 
 def _tastes(preferences: Preferences, issue: int, column: Sequence[Value]) -> Mapping[Value, float]:
-    """Return our taste in the values of an issue, those included that only the other side names."""
+    """Return our taste in the values of an issue, those included that only the other side names.
+
+    However outlandish those are, they count as at most twice as far away as our own.
+    """
     known = preferences.tastes[issue]
+    low, high = min(known.values()), max(known.values())
+    reach = high - low or 1.0
     strange = {value for value in column if value not in known}
-    return {**known, **{value: preferences.taste(issue, value) for value in strange}}
+    return {
+        **known,
+        **{
+            value: min(max(preferences.taste(issue, value), low - reach), high + reach)
+            for value in strange
+        },
+    }
 
 
-def _steadiness(column: Sequence[Value]) -> float:
-    changes = sum(one != other for one, other in pairwise(column))
+def _steadiness(column: Sequence[Value], taste: Mapping[Value, float]) -> float:
+    reach = max(taste.values()) - min(taste.values()) or 1.0
+    changes = sum(
+        min(_FAR * abs(taste[one] - taste[other]) / reach, 1.0) for one, other in pairwise(column)
+    )
     return 1.0 - _RESTLESS * changes / max(len(column) - 1, 1)
 
 
