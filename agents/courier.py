@@ -21,6 +21,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from broker.errors import LeaseLostError
@@ -275,14 +276,15 @@ class Courier:
             raise
 
     async def _let_go(self, batch: list[Delivery], graves: list[tuple[Delivery, str]]) -> None:
-        async def quietly(call: Awaitable[None]) -> None:
+        async def quietly(call: Callable[[], Awaitable[None]]) -> None:
             try:
-                await call
+                await call()
             except LeaseLostError:
                 _log.info("somebody else took letters over before they were acknowledged")
 
-        burying = [quietly(self._reader.bury(one, reason)) for one, reason in graves]
-        await asyncio.gather(quietly(self._reader.done(batch)), *burying)
+        bury, done = self._reader.bury, self._reader.done
+        burying = [quietly(partial(bury, one, reason)) for one, reason in graves]
+        await asyncio.gather(quietly(partial(done, batch)), *burying)
 
     async def _keep_leases(self) -> None:
         await asyncio.sleep(self._lease_s / 3)

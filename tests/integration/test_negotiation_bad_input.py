@@ -84,7 +84,11 @@ class Deal:
             "feed": await broker.feed.tail(1_000),
             "supply": await ledger.supply(),
             "accounts": [await ledger.account(who) for who in both],
-            "entries": len(await ledger.entries(0, 1_000)),
+            "entries": [
+                entry.payload
+                for entry in await ledger.entries(0, 1_000)
+                if entry.payload["type"] != "state"  # the ledger's own, as time passes
+            ],
         }
 
     @asynccontextmanager
