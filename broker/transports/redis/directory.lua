@@ -91,12 +91,14 @@ end
 
 -- agents ... -> {digest, end of lease, ...}; '' and 0 for whose lease does not run
 function operations.present(...)
+  if select('#', ...) == 0 then return {} end
+  local leases, digests = redis.call('ZMSCORE', PRESENCE, ...), redis.call('HMGET', DIGESTS, ...)
   local found = {}
-  for _, agent in ipairs({ ... }) do
-    local until_ms = tonumber(redis.call('ZSCORE', PRESENCE, agent) or 0)
-    local here = until_ms > now
-    found[#found + 1] = here and redis.call('HGET', DIGESTS, agent) or ''
-    found[#found + 1] = here and until_ms or 0
+  for place, lease in ipairs(leases) do
+    local until_ms = lease and tonumber(lease) or 0
+    local here = until_ms > now and digests[place]
+    found[2 * place - 1] = here or ''
+    found[2 * place] = here and until_ms or 0
   end
   return found
 end
