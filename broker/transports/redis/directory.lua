@@ -1,20 +1,20 @@
 -- Cards under leases. All keys share one hash tag.
--- KEYS: presence (agent by end of lease), digests, cards, meta ("issued ttl skill skill ..."),
---       left (agent by the issue time of its last card), changes, and the prefix of skill sets.
+-- KEYS: presence (agent by end of lease), digests, cards, meta ("issued ttl"),
+--       left (agent by the issue time of its last card), and changes, which all indexes follow.
 -- ARGV: operation, then what it needs. Times are the server's.
 
 local PRESENCE, DIGESTS, CARDS, META = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local LEFT, CHANGES, SKILL = KEYS[5], KEYS[6], KEYS[7]
+local LEFT, CHANGES = KEYS[5], KEYS[6]
 local MAX_CHANGES, MAX_TTL_MS = 100000, 3600000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function meta_of(agent)
-  local meta, words = redis.call('HGET', META, agent), {}
+  local meta = redis.call('HGET', META, agent)
   if not meta then return nil end
-  for word in string.gmatch(meta, '%S+') do words[#words + 1] = word end
-  return { issued = tonumber(words[1]), ttl = tonumber(words[2]), skills = { unpack(words, 3) } }
+  local issued, ttl = string.match(meta, '^(%d+) (%d+)')
+  return { issued = tonumber(issued), ttl = tonumber(ttl) }
 end
 
 local function change(kind, agent, digest)
@@ -23,14 +23,9 @@ local function change(kind, agent, digest)
   )
 end
 
-local function unlist(agent, meta)
-  for _, skill in ipairs(meta.skills) do redis.call('SREM', SKILL .. skill, agent) end
-end
-
 local function remove(agent)
   local meta = meta_of(agent)
   if not meta then return false end
-  unlist(agent, meta)
   redis.call('ZREM', PRESENCE, agent)
   redis.call('HDEL', DIGESTS, agent)
   redis.call('HDEL', CARDS, agent)
@@ -41,8 +36,8 @@ end
 
 local operations = {}
 
--- agent, digest, raw, issued, ttl, skills ... -> {outcome, end of lease}
-function operations.put(agent, digest, raw, issued, ttl, ...)
+-- agent, digest, raw, issued, ttl -> {outcome, end of lease}
+function operations.put(agent, digest, raw, issued, ttl)
   local meta, lease = meta_of(agent), now + tonumber(ttl)
   local floor = redis.call('ZSCORE', LEFT, agent)
   if (meta and tonumber(issued) < meta.issued) or (floor and tonumber(issued) <= tonumber(floor)) then
@@ -53,13 +48,11 @@ function operations.put(agent, digest, raw, issued, ttl, ...)
     local until_ms = tonumber(redis.call('ZSCORE', PRESENCE, agent))
     local same = redis.call('HGET', DIGESTS, agent) == digest
     outcome = until_ms <= now and 'returned' or (same and 'same' or 'changed')
-    unlist(agent, meta)
   end
   redis.call('ZADD', PRESENCE, lease, agent)
   redis.call('HSET', DIGESTS, agent, digest)
   redis.call('HSET', CARDS, agent, raw)
-  redis.call('HSET', META, agent, table.concat({ issued, ttl, ... }, ' '))
-  for _, skill in ipairs({ ... }) do redis.call('SADD', SKILL .. skill, agent) end
+  redis.call('HSET', META, agent, issued .. ' ' .. ttl)
   if outcome ~= 'same' then change('listed', agent, digest) end
   return { outcome, lease }
 end

@@ -13,8 +13,7 @@ from broker.transports.redis.wire import Argument, Reply, Wire
 from rahba.messages import Card
 
 KEYS: Final = [
-    f"{{dir}}:{name}"
-    for name in ("presence", "digests", "cards", "meta", "left", "changes", "skill:")
+    f"{{dir}}:{name}" for name in ("presence", "digests", "cards", "meta", "left", "changes")
 ]
 CARDS: Final = KEYS[2]
 BATCH: Final = 500
@@ -22,7 +21,7 @@ _DIRECTORY: Final = load("directory")
 
 
 class RedisCardStore(CardStore):
-    """Presence is one score an agent; skills are sets; the card is kept as it was signed."""
+    """Presence is one score an agent; the card is kept as it was signed; changes are a stream."""
 
     def __init__(self, wire: Wire) -> None:
         """Work over ``wire``."""
@@ -30,9 +29,8 @@ class RedisCardStore(CardStore):
 
     @override
     async def put(self, card: Card, raw: bytes, digest: str) -> Put:
-        skills = [entry.skill for entry in card.skills]
         outcome, lease_until_ms = await self._do(
-            "put", card.agent, digest, raw, card.issued, card.ttl_ms, *skills
+            "put", card.agent, digest, raw, card.issued, card.ttl_ms
         )
         name = cast("Literal['new', 'changed', 'returned', 'same', 'stale']", _text(outcome))
         return Put(name, lease_until_ms)
