@@ -332,22 +332,25 @@ class CardDirectory(Directory):
 
     async def _listings(self, entries: Sequence[Entry | None]) -> list[Listing]:
         here = [entry for entry in entries if entry is not None]
-        new = [entry.agent for entry in here if entry.digest not in self._verified]
+        known = {entry.digest: self._verified.get(entry.digest) for entry in here}
+        new = [entry.agent for entry in here if known[entry.digest] is None]
         replaced: dict[str, str] = {}  # a card may change between the two questions
         for agent, raw in zip(new, await self._store.cards(new) if new else (), strict=True):
             if raw is None:
                 continue
-            replaced[agent] = sha256_hex(raw)
+            digest = replaced[agent] = sha256_hex(raw)
             try:  # its time was checked when it was published; since then the lease decides
-                self._remember(raw, replaced[agent], open_card(raw, now_ms=None))
+                card = open_card(raw, now_ms=None)
+                known[digest] = (card, raw)
+                self._remember(raw, digest, card)
             except RahbaError as error:  # somebody wrote past the directory: nobody else suffers
                 _log.warning("the listed card of %s does not stand: %s", agent, error)
         digests = [replaced.get(entry.agent, entry.digest) for entry in here]
-        known = [self._verified.get(digest) for digest in digests]
         return [
             Listing(*found, digest, entry.lease_until_ms)
-            for entry, digest, found in zip(here, digests, known, strict=True)
-            if found is not None and found[0].agent == entry.agent  # else it left, or never stood
+            for entry, digest in zip(here, digests, strict=True)
+            if (found := known.get(digest)) is not None
+            and found[0].agent == entry.agent  # else it left, or never stood
         ]
 
     def _known(self, digest: str) -> Card | None:

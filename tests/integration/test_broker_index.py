@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -150,8 +151,8 @@ async def test_a_process_that_was_killed_finds_everything_again(
     await restarted.close()
 
 
-async def test_a_server_that_was_killed_is_read_on_where_it_was(tmp_path: object) -> None:
-    server = EmbeddedRedis(tmp_path / "redis")  # type: ignore[operator]
+async def test_a_server_that_was_killed_is_read_on_where_it_was(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "redis")
     server.start()
     try:
         broker = await connect(server.url, SystemClock(), patience_s=10)
@@ -274,3 +275,74 @@ async def test_an_index_that_grew_or_wore_out_is_made_anew_beside_the_searches(
     assert catalogue is not None
     assert catalogue.struck < 60
     await directory.close()
+
+
+async def test_an_index_that_follows_has_what_is_new_before_anybody_searches(
+    broker: Broker, other: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "FOLLOW_EVERY_S", 0.01)
+    directory = broker.directory
+    assert isinstance(directory, CardDirectory)
+    following = asyncio.create_task(directory.follow())
+    agent = await listed(other, "maps")
+    async with asyncio.timeout(5):
+        while (seen := directory._index.catalogue) is None or seen.place_of(agent) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert not following.done()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_an_index_goes_on_following_after_the_server_was_away(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    try:
+        broker = await connect(server.url, SystemClock(), patience_s=0.1)
+        following = asyncio.create_task(broker.directory.follow())
+        await asyncio.sleep(0.1)
+        kill_now(server)
+        await asyncio.sleep(1.2)
+        assert not following.done()
+        server.start()
+        agent = await listed(broker, "maps")
+        assert await found(broker, Query(text="maps")) == [agent]
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await broker.close()
+    finally:
+        server.stop()
+
+
+async def test_only_so_many_cards_and_searches_are_kept(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.directory._CARDS_KEPT", 5)
+    monkeypatch.setattr("broker.directory._SEARCHES_KEPT", 2)
+    directory = stand.broker.directory
+    assert isinstance(directory, CardDirectory)
+    for number in range(12):
+        entry = skill_offer(number, about="maps")
+        raw = signed_card(signer(), stand.clock.now_ms(), skills=[entry])
+        await directory.publish(raw)
+    cursors = [(await directory.find(Query(skill=SKILL, limit=5))).next_cursor for _ in range(4)]
+    assert len(directory._verified) <= 5
+    assert len(directory._searches) == 2
+    for cursor in cursors:  # forgotten ones are searched again, from where they were
+        page = await directory.find(Query(skill=SKILL, limit=5, cursor=cursor))
+        prices = [one.card.skills[0].posted for one in page.listings]
+        assert [each.issues.price_fals for each in prices if each] == [5, 6, 7, 8, 9]
+
+
+async def test_an_agent_asked_for_by_name_is_held_to_the_query(stand: Stand) -> None:
+    owner = signer()
+    entry = skill_offer(50, about="maps of towns", tags=("maps",))
+    await stand.broker.directory.publish(signed_card(owner, stand.clock.now_ms(), skills=[entry]))
+    page = await stand.broker.directory.find(Query(agent=owner.did, text="town maps"))
+    assert page.reasons[0][0] == "relevance: 2 words shared"
+    for query in (
+        Query(agent=owner.did, text="songs"),
+        Query(agent=owner.did, max_latency_ms=1),
+        Query(agent=owner.did, tags=("songs",)),
+        Query(agent=signer().did),
+    ):
+        assert (await stand.broker.directory.find(query)).listings == ()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker import finding
 from broker.catalogue import Catalogue
 from broker.cursors import cursor_of, fingerprint, read_cursor
 from broker.errors import BadCursorError, BadQueryError
@@ -145,6 +146,25 @@ def test_tiers_hold_no_more_than_they_must() -> None:
     worded = Finder(made, text("map"))
     assert GATE <= len(worded.tier(Start()).places) < 3 * GATE
     assert len(set(everything(worded))) == 3 * GATE
+
+
+def test_too_many_alike_are_not_all_let_in_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "MAX_TIES", 2 * GATE)
+    made = Catalogue(PlainIndex())
+    for number in range(10 * GATE):
+        digest = sha256_hex(str(number).encode())
+        made.put(f"agent-{number:04}", digest, unsigned(0, skill_offer(5, about="map")))
+    finder = Finder(made, text("map"))
+    assert len(finder.tier(Start()).places) < 10 * GATE
+    seen: set[str] = set()
+    start: Start | None = Start()
+    while start is not None:
+        tier = finder.tier(start, seen=seen)
+        agents = {place.candidate.agent for place in tier.places}
+        assert not agents & seen
+        seen |= agents
+        start = tier.next_start
+    assert len(seen) == 10 * GATE
 
 
 def test_a_limit_that_leaves_one_in_a_thousand_still_finds_it() -> None:

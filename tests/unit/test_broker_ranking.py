@@ -146,6 +146,19 @@ def test_one_in_twenty_newcomers_is_explored_and_only_they() -> None:
     assert all(explored(seed, known) == [] for seed in range(20))
 
 
+def test_what_was_drawn_is_told() -> None:
+    (first, *_) = explored(3, Deals({}))
+    said = reasons(first, best_of([first.candidate]))
+    assert said[-1] == f"exploration: a newcomer, drawn at {first.explored} of 1000"
+
+
+def test_where_others_ask_nothing_no_ratio_is_told() -> None:
+    free, priced = Candidate("a", terms(0)), Candidate("b", terms(10**9))
+    best = best_of([free, priced])
+    places = rank([free, priced], Query(), best)
+    assert reasons(places[1], best)[0] == "posted price: 1 RHB, others ask nothing"
+
+
 def test_nobody_is_explored_where_all_are_new() -> None:
     assert all(explored(seed, Deals({}), proven=False) == [] for seed in range(20))
 
