@@ -46,7 +46,7 @@ class Tally(msgspec.Struct, array_like=True):
 
     def shown(self, now: int, discount: float) -> Evidence:
         """Return the counts as they are at outcome number ``now``."""
-        share = discount ** (now - self.at)
+        share = discount ** max(now - self.at, 0)  # a skill that was forgotten counts from 1 again
         return Evidence(self.successes * share, self.failures * share)
 
 
@@ -84,7 +84,7 @@ class Outcomes(msgspec.Struct):
         tally = self.tallies.get(f"{skill} {seller}")
         if tally is None:
             return Evidence()
-        return tally.shown(max(self.counts.get(skill, 0), tally.at), self.discount)
+        return tally.shown(self.counts.get(skill, 0), self.discount)
 
 
 def _bound(kept: dict[str, int] | dict[str, Tally], most: int) -> None:

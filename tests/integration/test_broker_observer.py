@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest_asyncio
 
+from api.embedded_redis import EmbeddedRedis
 from benchmarks.market_anomalies import Teller, Told
 from broker import Broker
 from broker.knowledge.fold import Knowledge
 from broker.observer import KnowledgeStore, Observer
-from broker.transports.redis import knowledge
+from broker.transports.redis import connect, knowledge
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
+from tests.fixtures.broker import kill_now
 
 CLOCK = SystemClock()
 
@@ -124,3 +127,32 @@ async def test_every_observer_sees_an_anomaly_and_one_of_them_tells_it(
     assert [event.kind for event in told] == ["anomaly.price"]
     assert told[0].data["seller"] == "odd"
     assert told[0].data["z_thousandths"] > 5_000
+
+
+async def test_an_observer_keeps_its_state_by_itself_and_outlives_an_outage(
+    server_directory: Path,
+) -> None:
+    server = EmbeddedRedis(server_directory)
+    server.start()
+    broker, wire = await connect(server.url, CLOCK), Wire(server.url)
+    store, teller = knowledge.RedisKnowledgeStore(wire), Teller()
+    observer = Observer(broker.feed, CLOCK, store=store, tells=True, save_every_ms=1)
+    kill_now(server)
+    task = asyncio.create_task(observer.run())
+    await asyncio.sleep(0.1)
+    server.start()
+    try:
+        await publish(broker, teller.job("b", "s", 1_000))
+        await until(lambda: deals(observer) == 1)
+        raw = None
+        for _ in range(200):
+            raw = raw or await store.load()
+            await asyncio.sleep(0.01)
+        assert raw is not None
+        assert Knowledge.restore(raw).skills["text.upper"].history.deals == 1
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await wire.close()
+        await broker.close()
+        server.stop()

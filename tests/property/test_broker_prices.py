@@ -170,3 +170,14 @@ def test_the_benchmark_meets_its_targets_on_a_few_series_of_each_kind() -> None:
     rows = market_prices.run(count=12)
     assert [row.name for row in rows if row.met is False] == []
     assert median([row.value for row in rows]) > 0
+
+
+def test_where_the_same_comes_again_each_season_the_season_is_what_is_forecast() -> None:
+    rng = random.Random(3)
+    day = [rng.uniform(50, 5_000) for _ in range(8)]
+    series: list[float | None] = [*day * 3]
+    found = forecast(series, period=8, ahead=10)
+    assert found is not None
+    assert found.method == "seasonal"
+    assert found.values == pytest.approx([*day, *day[:2]])
+    assert found.low == pytest.approx(found.high), "nothing ever deviated"

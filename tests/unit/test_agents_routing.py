@@ -6,7 +6,8 @@ from statistics import fmean, pvariance
 
 import pytest
 
-from agents.routing import Arm, draw, promise, route, worth_of
+from agents.negotiation import Weights
+from agents.routing import Arm, draw, promise, put_in_order, route, worth_of
 from benchmarks import market_routing
 from broker.knowledge.outcomes import Evidence
 
@@ -72,3 +73,10 @@ def test_routing_by_outcomes_regrets_less_than_the_cheapest_and_than_any_seller(
     cheapest, anyone, _ = market_routing.run(markets=6)
     assert cheapest.met
     assert anyone.met
+
+
+def test_without_a_posted_price_there_is_nothing_to_route_by() -> None:
+    ordered, routing = put_in_order(
+        [], "s", how="thompson", limit_fals=1, weights=Weights(), observations=None, seed=1, shown=8
+    )
+    assert (ordered, routing) == ([], None)

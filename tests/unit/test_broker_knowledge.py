@@ -11,7 +11,16 @@ from benchmarks.market_anomalies import Teller, fold, honest_market
 from broker.errors import BadCursorError
 from broker.knowledge.flags import FLAG_MS, MAX_FLAGS, TELL_EVERY_MS, Board
 from broker.knowledge.fold import MAX_JOBS, MAX_SKILLS, Knowledge, Notice
-from broker.knowledge.outcomes import DISCOUNT, MAX_STREAK, Evidence, Outcomes
+from broker.knowledge.outcomes import (
+    DISCOUNT,
+    MAX_SELLERS,
+    MAX_STREAK,
+    Evidence,
+    Outcomes,
+)
+from broker.knowledge.outcomes import (
+    MAX_SKILLS as MAX_COUNTED,
+)
 from broker.knowledge.outliers import MIN_DEALS, Window
 from broker.knowledge.rings import BRANCHES, MIN_ROUNDS, WINDOW, Flows
 from rahba.messages import Event
@@ -309,3 +318,45 @@ def test_the_benchmark_of_flags_meets_its_targets() -> None:
     rows = market_anomalies.run(markets=2, deals=1_000)
     assert [row.name for row in rows if row.met is False] == []
     assert {row.met for row in rows} == {True, None}
+
+
+def test_records_of_sellers_and_skills_are_bounded() -> None:
+    outcomes = Outcomes()
+    for number in range(MAX_SELLERS + 50):
+        outcomes.note(
+            f"s{number % (MAX_COUNTED + 9)}", f"a{number}", "b", delivered=number % 2 == 0
+        )
+    assert len(outcomes.tallies) == MAX_SELLERS
+    assert len(outcomes.counts) == MAX_COUNTED
+    assert outcomes.evidence("s0", "a0") == Evidence()
+
+
+def test_a_skill_that_was_forgotten_and_comes_back_makes_no_record_greater() -> None:
+    outcomes = Outcomes()
+    for _ in range(200):
+        outcomes.note("s", "a", "b", delivered=True)
+    before = outcomes.evidence("s", "a").successes
+    for number in range(MAX_COUNTED):
+        outcomes.note(f"other{number}", "c", "b", delivered=True)
+    assert "s" not in outcomes.counts
+    outcomes.note("s", "a", "b", delivered=True)
+    assert before < outcomes.evidence("s", "a").successes <= before + 1
+
+
+def test_a_payer_whose_deals_have_left_the_window_is_forgotten() -> None:
+    flows = Flows()
+    assert flows.note("a", "a", 5) is None
+    for number in range(WINDOW + 10):
+        flows.note(f"b{number}", "s", 1)
+    assert "b0" not in flows.edges
+    assert "b0" not in flows.paid
+    assert len(flows.edges) == WINDOW
+
+
+def test_a_flag_whose_time_is_over_begins_anew() -> None:
+    board = Board()
+    assert _raise(board, "a", 0)
+    assert _raise(board, "b", 1)
+    assert _raise(board, "b", FLAG_MS + 5)
+    (flag,) = board.of("b", now_ms=FLAG_MS + 5)
+    assert (flag.times, flag.since_ms) == (1, FLAG_MS + 5)
