@@ -411,3 +411,45 @@ def test_a_closed_form_has_the_bytes_of_any_other(text: str) -> None:
     assert encoding.canonical(refuse) == encoding.canonical(
         {"code": "busy", "text": text, "type": "refuse"}
     )
+
+
+def test_what_a_process_remembers_of_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "_REMEMBERED", 3)
+    known: dict[bytes, messages.Message] = {}
+    monkeypatch.setattr(messages, "_KNOWN", known)
+    signer = Signer(bytes(32))
+    for number in range(1, 6):
+        message = messages.Message(
+            id=f"{number:032x}",
+            thread="1" * 32,
+            seq=number,
+            prev=None,
+            sender=signer.did,
+            to=signer.did,
+            ts=1,
+            reply_by=2,
+            body=messages.Reject("no_deal"),
+        )
+        raw = messages.seal_message(message, signer)
+        assert messages.open_message(raw, me=None, now_ms=0) == message
+        assert len(known) <= 3
+    assert known[raw] == message
+
+
+def test_a_message_that_is_none_is_not_remembered_as_one() -> None:
+    """What a process signs itself is read like anybody else's before it counts as known."""
+    signer = Signer(bytes(32))
+    message = messages.Message(
+        id="not an id",
+        thread="1" * 32,
+        seq=1,
+        prev=None,
+        sender=signer.did,
+        to=signer.did,
+        ts=1,
+        reply_by=2,
+        body=messages.Reject("no_deal"),
+    )
+    raw = messages.seal_message(message, signer)
+    with pytest.raises(errors.RahbaError):
+        messages.open_message(raw, me=None, now_ms=0)
