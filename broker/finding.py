@@ -1,11 +1,12 @@
 """From a query to places: which listings a search looks at, a gate at a time; pure.
 
-A *tier* is the next ``GATE`` candidates in a static order: by relevance with a text, else by what
-the caller cares about most. All of a tier stand before the next one, and are ranked among each
-other (:mod:`broker.ranking`). A tier ends only where the relevance really falls, as long as no more
-than ``MAX_TIES`` are alike; a text shows some ``MAX_DEPTH`` places at most. With meaning there is
-one tier: what is found by words and what is near in meaning, fused by reciprocal rank (Cormack,
-Clarke and Büttcher 2009; ``RRF_K`` of 10 did better than the usual 60 on four labelled sets).
+A *tier* is the next ``GATE`` candidates in a static order, by what the caller cares about most, or
+with a text the next ``WORDED_GATE`` by relevance. All of a tier stand before the next one, and are
+ranked among each other (:mod:`broker.ranking`). With a text a tier ends only where the relevance
+really falls, as long as no more than ``MAX_TIES`` are alike, and some ``MAX_DEPTH`` places are
+shown at most. With meaning there is one tier: what is found by words and what is near in meaning,
+fused by reciprocal rank (Cormack, Clarke and Büttcher 2009; ``RRF_K`` of 10 did better than the
+usual 60 on four labelled sets).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from broker.ranking import Best, Candidate, Place, best_of, meets, rank
 from broker.words import fold_tag, wanted_words
 
 GATE: Final = 64
-MAX_TIES: Final = 2_000
+WORDED_GATE: Final = 32
+MAX_TIES: Final = 200
 MAX_DEPTH: Final = 5_000
 RELEVANT: Final = 0.3
 RRF_K: Final = 10
@@ -175,25 +177,25 @@ class Finder:
         return self._ranked(found, following, top, measures)
 
     def _hits(self, depth: int) -> tuple[list[Hit], bool]:
-        """Return ``GATE`` hits or more beyond a depth in order, and whether there are more.
+        """Return ``WORDED_GATE`` hits or more beyond a depth in order, and whether there are more.
 
         They end where the score falls: who is let in does not depend on who came first.
         """
-        words, want = wanted_words(self.query.text or ""), depth + GATE
-        limit = want + GATE
+        words, want = wanted_words(self.query.text or ""), depth + WORDED_GATE
+        limit = want + WORDED_GATE
         while True:
             found = self._search(words, limit) if words else []
             falls = (
                 at for at in range(want, len(found)) if found[at][0] < found[at - 1][0] * _ALIKE
             )
             edge = next(falls, None)
-            if edge is None and len(found) == limit and limit > depth + MAX_TIES:
+            if edge is None and len(found) == limit and limit >= depth + MAX_TIES:
                 edge = limit - 1
             if edge is not None:
                 return self._in_order(found[:edge]), True
             if len(found) < limit:
                 return self._in_order(found), False
-            limit = depth + (limit - depth) * 3
+            limit = min(depth + (limit - depth) * 3, depth + MAX_TIES)
 
     def _search(self, words: list[str], limit: int) -> list[tuple[float, int]]:
         return self.catalogue.search(words, skill=self.query.skill, tags=self._tags(), limit=limit)
