@@ -9,6 +9,7 @@ import orjson
 from api.http import error_docs
 from api.http.errors import NotYoursError, RateLimitedError
 from api.http.problems import KINDS, plain_problem, problem_of
+from broker.errors import MailboxFullError, SenderQuotaError, TooManyThreadsError
 from rahba.errors import LocalError, RemoteError, TooLargeError
 
 DOCS = Path(__file__).parents[2] / "docs" / "errors.md"
@@ -65,3 +66,16 @@ def test_a_problem_says_when_to_come_again() -> None:
 def test_a_hint_goes_along() -> None:
     document = orjson.loads(bytes(problem_of(NotYoursError("no")).response().body))
     assert document["hint"] == NotYoursError.hint
+
+
+def test_a_sender_beyond_its_share_is_told_over_http_when_to_try_again() -> None:
+    waits = {
+        SenderQuotaError("too much waits", retry_after_ms=1_000): (429, "1"),
+        TooManyThreadsError("too many", retry_after_ms=4_200): (429, "5"),
+        MailboxFullError("full", retry_after_ms=1): (503, "1"),
+        MailboxFullError("full"): (503, "1"),
+    }
+    for error, (status, seconds) in waits.items():
+        response = problem_of(error).response()
+        assert (response.status_code, response.headers["retry-after"]) == (status, seconds)
+        assert problem_of(error).retryable
