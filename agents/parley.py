@@ -29,6 +29,7 @@ from agents.negotiation.guard import authorise
 from agents.negotiation.line import Line
 from agents.negotiation.mandate import Mandate
 from agents.negotiation.talk import OVER, Talk
+from agents.patience import UNREAD
 from agents.purchase import Want, Watcher
 from agents.routing import Routing
 from broker.knowledge.forecast import PriceView
@@ -191,7 +192,10 @@ class Parley:
             ThreadRefusedError: it does not stand.
         """
         raw = self.line.write(body, reply_by=reply_by)
-        ruling = await self._post(raw, until=min(reply_by, self.request.deadline))
+        # Only a deal for which money is held is worth waiting for a seller that does not read.
+        unread = () if isinstance(body, Accept | Job) else UNREAD
+        until = min(reply_by, self.request.deadline)
+        ruling = await self._post(raw, until=until, but=unread)
         if not ruling.ok:
             raise ThreadRefusedError(
                 f"the message was ruled {ruling.verdict}",
@@ -394,14 +398,18 @@ class Parley:
             return False
         return True
 
-    async def _post(self, raw: bytes, *, until: int) -> Ruling:
+    async def _post(self, raw: bytes, *, until: int, but: tuple[type[RahbaError], ...]) -> Ruling:
         failures = 0
         while True:
             try:
                 return await self.desk.threads.post(raw)
             except RahbaError as error:
                 pause_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-                if not error.retryable or self.desk.clock.now_ms() + pause_s * 1_000 > until:
+                if (
+                    not error.retryable
+                    or isinstance(error, but)
+                    or self.desk.clock.now_ms() + pause_s * 1_000 > until
+                ):
                     raise
             failures += 1
             await asyncio.sleep(pause_s)

@@ -199,6 +199,16 @@ async def test_a_buyer_who_does_not_read_its_mail_keeps_no_seller_from_serving_o
     assert await bazaar.broker.mailbox.depth(lazy.buyer.did) == depth
 
 
+async def test_a_seller_that_does_not_read_its_mail_keeps_no_buyer_waiting(bazaar: Bazaar) -> None:
+    await bazaar.open_stall("full", price=900_000, floor=800_000)
+    bazaar.courier.dismiss(seller_key("full").did)
+    await bazaar.broker.mailbox.send_many([(seller_key("full").did, b"x")] * 10_000)
+    await bazaar.open_stall("honest", price=1_000_000, floor=900_000)
+    with ends_in_time():
+        bought = await bazaar.buy(mode="tender", within_ms=30_000, window_ms=20_000)
+    assert bought.output == "honest: HELLO"
+
+
 async def test_a_buyer_silent_after_the_quote_binds_a_seller_no_longer_than_the_quote(
     bazaar: Bazaar,
 ) -> None:
