@@ -21,7 +21,14 @@ from broker.transports.redis import connect
 from broker.transports.redis.mailbox import charges_of, dead_of, stream_of
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
-from rahba.messages import NotUnderstood
+from rahba.messages import (
+    _KNOWN,
+    _REMEMBERED,
+    _REMEMBERED_BYTES,
+    NotUnderstood,
+    _remember,
+    open_message,
+)
 from tests.fixtures.broker import LIMITS
 from tests.fixtures.market_messages import Talk
 
@@ -209,6 +216,13 @@ async def test_a_process_remembers_a_bounded_number_of_messages_and_threads(
 ) -> None:
     assert isinstance(broker.threads, ThreadDesk)
     talk = Talk()
+    message = open_message(talk.say(talk.buyer, talk.opening(), seq=1), me=None, now_ms=0)
+    for number in range(_REMEMBERED + 10):
+        _remember(b"%d" % number, message)
+        assert len(_KNOWN) <= _REMEMBERED
+    _remember(b"x" * (_REMEMBERED_BYTES + 1), message)
+    assert not any(len(raw) > _REMEMBERED_BYTES for raw in _KNOWN)
+    _KNOWN.clear()
     await broker.threads.post(talk.say(talk.buyer, talk.opening()))
     await broker.threads.post(talk.say(talk.seller, talk.quote(talk.offer())))
     terms = broker.threads._terms[talk.thread]
