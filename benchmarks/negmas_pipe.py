@@ -7,6 +7,7 @@ to no other part of Rahba. Nothing of NegMAS is imported here.
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -138,7 +139,9 @@ class Opponents:
 def opponents(python: Path) -> Iterator[Opponents]:
     """Start NegMAS in its environment, and end it."""
     command = [str(python), str(FOLDER / "opponents.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    env = {**os.environ, "PYTHONHASHSEED": "0"}  # some of its strategies draw from sets
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
