@@ -6,9 +6,9 @@
    to move, and some concede by one outcome for each new one that they see.
 3. The last ``HORIZON`` bids are planned (`endgame`): the most for us that is likely to be taken,
    asking for more while there is time, and never above what a lost deal costs.
-4. Take anything at least as good as the own next bid; before the very last bid, anything worth
-   more than that bid is expected to bring. If the standing bid is worse than no deal, and none of
-   ours has an even chance, the last one is what the other side likes most: no deal is worth no
+4. Take anything at least as good as the own next bid. Before the very last bid, take anything no
+   worse than no deal, unless a bid that brings more is almost sure to be taken. If there is nothing
+   to take and no bid has an even chance, bid what the other side likes most: no deal is worth no
    more.
 5. Without a bid left, take whatever is no worse than no deal.
 
@@ -33,6 +33,7 @@ from agents.strategies.view import Bid, Decision, Take, View, last_word, standin
 HORIZON: Final = 10
 
 EVEN: Final = 0.5
+SURE: Final = 0.8
 
 _RECENT: Final = 6  # bids from which the other side's line and its fall are read
 _TRUSTED: Final = 0.08  # what was once bid by the other side is surer than its level says
@@ -112,7 +113,8 @@ class Steadfast:
         sure = 0.0 if planned.margin is None else chance(planned.margin, middle)
         if view.closing:
             brings = _share(view.preferences, standing(view))
-            if brings >= max(planned.value, 0.0):  # 4
+            least = max(planned.value, 0.0) if sure >= SURE else 0.0
+            if brings >= least:  # 4
                 return Take()
             if sure < EVEN:
                 return Bid(frontier.outcomes[-1])
