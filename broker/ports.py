@@ -357,6 +357,10 @@ class Feed(Protocol):
         """Append an event; returns its id."""
         ...
 
+    async def publish_all(self, events: Sequence[tuple[str, dict[str, Json]]]) -> None:
+        """Append several, in order."""
+        ...
+
     def subscribe(
         self, *, after: str | None, kinds: frozenset[str] | None = None, every_ms: int = 0
     ) -> AsyncIterator[list[tuple[str, Event]]]:

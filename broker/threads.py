@@ -122,8 +122,8 @@ class ThreadStore(Protocol):
         """Return the headers of threads, empty for unknown ones."""
         ...
 
-    async def transcripts(self, threads: Sequence[str]) -> list[tuple[bytes, ...]]:
-        """Return the messages of threads that were ruled OK, in order."""
+    async def whole(self, threads: Sequence[str]) -> list[tuple[dict[str, str], tuple[bytes, ...]]]:
+        """Return the headers of threads with their messages that were ruled OK, in order."""
         ...
 
     async def members(self, group: str) -> list[str]:
@@ -171,8 +171,7 @@ class ThreadDesk(Threads):
         ruled = await self._rule(message, said, raw, terms)  # 3
         if ruled.ruling.verdict == "OK":  # 4
             await self._index(message.thread, said, ruled.header)
-            for event in told(message.thread, said, ruled.header):
-                await self._feed.publish(*event)
+            await self._feed.publish_all(told(message.thread, said, ruled.header))
         elif ruled.deliver and (said.group or said.type == "accept"):
             # what a crash may have left undone the first time
             (header,) = await self._store.headers([message.thread])
@@ -264,17 +263,14 @@ class ThreadDesk(Threads):
         ruled = await self._store.end(check_id(thread), ending)
         if ruled.ruling.verdict == "OK":
             await self._store.part(ruled.header["buyer"], ruled.header["seller"], thread)
-            for event in told_at_end(thread, ruled.header):
-                await self._feed.publish(*event)
+            await self._feed.publish_all(told_at_end(thread, ruled.header))
         return ruled.ruling
 
     async def _index(self, thread: str, said: Said, header: dict[str, str]) -> None:
-        notes = []
         if said.type == "cfp" or said.opening:
-            notes.append(self._store.note_group(header["group"], int(header["opened_ms"])))
+            await self._store.note_group(header["group"], int(header["opened_ms"]))
         if said.type == "accept" and header["agreement"]:
-            notes.append(self._store.note_deal(header["agreement"], thread))
-        await asyncio.gather(*notes)
+            await self._store.note_deal(header["agreement"], thread)
 
     async def _posted_offer(self, message: Message) -> Offer | None:
         body = message.body
@@ -293,23 +289,25 @@ class ThreadDesk(Threads):
             (header,) = await self._store.headers([message.thread])
             if not header:
                 return None
-            terms = Terms(
-                header["group"], header["buyer"], header["seller"], header["input_digest"]
-            )
-            self._terms[message.thread] = terms
-            if len(self._terms) > _TERMS_KEPT:
-                self._terms.popitem(last=False)
+            terms = self._keep_terms(message.thread, header)
+        return terms
+
+    def _keep_terms(self, thread: str, header: dict[str, str]) -> Terms:
+        terms = Terms(header["group"], header["buyer"], header["seller"], header["input_digest"])
+        self._terms[thread] = terms
+        if len(self._terms) > _TERMS_KEPT:
+            self._terms.popitem(last=False)
         return terms
 
     async def _views(self, threads: Sequence[str]) -> list[ThreadView]:
-        headers, transcripts = await asyncio.gather(
-            self._store.headers(threads), self._store.transcripts(threads)
-        )
-        return [
-            view_of(thread, header, transcript)
-            for thread, header, transcript in zip(threads, headers, transcripts, strict=True)
-            if header
-        ]
+        found = zip(threads, await self._store.whole(threads), strict=True)
+        views = []
+        for thread, (header, transcript) in found:
+            if header:
+                views.append(view_of(thread, header, transcript))
+                if header["state"] == "open" and thread not in self._terms:
+                    self._keep_terms(thread, header)  # who reads an open thread answers in it
+        return views
 
 
 async def _refused(reserving: Awaitable[None]) -> RahbaError | None:

@@ -129,8 +129,9 @@ class MemoryThreadStore(ThreadStore):
         return [header_of(record) if record is not None else {} for record in records]
 
     @override
-    async def transcripts(self, threads: Sequence[str]) -> list[tuple[bytes, ...]]:
-        return [tuple(self._logs.get(thread, ())) for thread in threads]
+    async def whole(self, threads: Sequence[str]) -> list[tuple[dict[str, str], tuple[bytes, ...]]]:
+        logs = [tuple(self._logs.get(thread, ())) for thread in threads]
+        return list(zip(await self.headers(threads), logs, strict=True))
 
     @override
     async def members(self, group: str) -> list[str]:
@@ -383,6 +384,11 @@ class MemoryFeed(Feed):
         self._events.append((f"{self._count}-0", read_event(raw)))
         self._events = self._kept()[-self._limits.events :]
         return f"{self._count}-0"
+
+    @override
+    async def publish_all(self, events: Sequence[tuple[str, dict[str, Json]]]) -> None:
+        for kind, data in events:
+            await self.publish(kind, data)
 
     @override
     async def subscribe(

@@ -185,7 +185,7 @@ class Script:
             answers.append(
                 (ruling.verdict, ruling.first, ruling.state, ruled.deliver, header, seen)
             )
-            answers[-1] += (ruling.at_ms, len((await store.transcripts([thread]))[0]))
+            answers[-1] += (ruling.at_ms, len((await store.whole([thread]))[0][1]))
         return answers
 
 

@@ -261,7 +261,9 @@ class BesidePaper(RuleBasedStateMachine):
     @rule(by=names, amount=amounts, payer=st.none() | names)
     def stake(self, by: str, amount: int, payer: str | None) -> None:
         if payer is None or (
-            self.own(payer) == [payer] and by not in self.paper.rule(payer, self.time)[0]
+            self.own(payer) == [payer]
+            and by not in self.paper.rule(payer, self.time)[0]
+            and payer not in self.paper.rule(by, self.time)[0]  # else it signs for both
         ):
             expected = self.paper.stake(by, amount, self.time, payer)
             assert self.do(Stake, by, [by], payer, amount=str(amount))[0] == expected

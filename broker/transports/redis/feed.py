@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from hiredis import ReplyError
@@ -47,6 +47,16 @@ class RedisFeed(Feed):
             await self._wire.call("XTRIM", KEY, "MINID", max(now_ms - limits.age_ms, 0))
         entry = await self._wire.call("XADD", KEY, "MAXLEN", "~", limits.events, "*", "e", raw)
         return str(entry, "ascii")
+
+    @override
+    async def publish_all(self, events: Sequence[tuple[str, dict[str, Json]]]) -> None:
+        if len(events) == 1:
+            await self.publish(*events[0])
+        elif events:
+            now_ms, limits = self._clock.now_ms(), self._limits
+            raws = [encode_event(kind, data, now_ms) for kind, data in events]
+            head = ("XADD", KEY, "MAXLEN", "~", limits.events, "*", "e")
+            await self._wire.many(*((*head, raw) for raw in raws))
 
     @override
     async def subscribe(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Final, cast
@@ -24,6 +23,8 @@ from broker.transports.redis.wire import Argument, Reply, Wire
 
 GROUPS: Final = "{n}:groups"
 MAX_GROUPS: Final = 100_000
+MAX_NOTED: Final = 4_096
+TRIM_EVERY_MS: Final = 1_000
 _THREAD: Final = load("thread")
 _JOIN: Final = load("join")
 _MEET: Final = load("meet")
@@ -42,6 +43,8 @@ class RedisThreadStore(ThreadStore):
         """Work over ``wire`` within ``limits``."""
         self._wire = wire
         self._limits = limits or ThreadLimits()
+        self._noted: dict[str, None] = {}  # groups that are in the list of recent ones by us
+        self._trimmed_ms = 0
 
     @override
     async def say(self, thread: str, said: Said, raw: bytes) -> Ruled:
@@ -69,11 +72,21 @@ class RedisThreadStore(ThreadStore):
 
     @override
     async def note_group(self, group: str, opened_ms: int) -> None:
-        await asyncio.gather(
-            self._wire.call("ZADD", GROUPS, "NX", opened_ms, group),
-            self._wire.call("ZREMRANGEBYSCORE", GROUPS, "-inf", opened_ms - THREAD_TTL_MS),
-            self._wire.call("ZREMRANGEBYRANK", GROUPS, 0, -MAX_GROUPS - 1),
-        )
+        if group in self._noted:
+            return
+        self._noted[group] = None
+        commands: list[tuple[Argument, ...]] = [("ZADD", GROUPS, "NX", opened_ms, group)]
+        if opened_ms >= self._trimmed_ms + TRIM_EVERY_MS:
+            self._trimmed_ms = opened_ms
+            commands.append(("ZREMRANGEBYSCORE", GROUPS, "-inf", opened_ms - THREAD_TTL_MS))
+            commands.append(("ZREMRANGEBYRANK", GROUPS, 0, -MAX_GROUPS - 1))
+        try:
+            await self._wire.many(*commands)
+        except BaseException:
+            _ = self._noted.pop(group, None)
+            raise
+        while len(self._noted) > MAX_NOTED:
+            del self._noted[next(iter(self._noted))]
 
     @override
     async def note_deal(self, agreement: str, thread: str) -> None:
@@ -81,17 +94,20 @@ class RedisThreadStore(ThreadStore):
 
     @override
     async def headers(self, threads: Sequence[str]) -> list[dict[str, str]]:
-        answers = await asyncio.gather(
-            *(self._wire.call("HGETALL", f"{{t:{thread}}}:s") for thread in threads)
-        )
+        answers = await self._wire.many(*(("HGETALL", f"{{t:{thread}}}:s") for thread in threads))
         return [_pairs(answer) for answer in answers]
 
     @override
-    async def transcripts(self, threads: Sequence[str]) -> list[tuple[bytes, ...]]:
-        answers = await asyncio.gather(
-            *(self._wire.call("LRANGE", f"{{t:{thread}}}:log", 0, -1) for thread in threads)
-        )
-        return [tuple(answer) for answer in answers]
+    async def whole(self, threads: Sequence[str]) -> list[tuple[dict[str, str], tuple[bytes, ...]]]:
+        commands: list[tuple[Argument, ...]] = []
+        for thread in threads:
+            commands.append(("HGETALL", f"{{t:{thread}}}:s"))
+            commands.append(("LRANGE", f"{{t:{thread}}}:log", 0, -1))
+        answers = await self._wire.many(*commands)
+        return [
+            (_pairs(header), tuple(log))
+            for header, log in zip(answers[::2], answers[1::2], strict=True)
+        ]
 
     @override
     async def members(self, group: str) -> list[str]:

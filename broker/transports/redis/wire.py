@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -252,6 +253,29 @@ class Wire:
             return await line.call(*command)
         except OSError as error:
             raise BrokerUnreachableError(f"the broker did not answer: {error}") from error
+
+    async def many(self, *commands: Sequence[Argument]) -> list[Reply]:
+        """Send several commands at once and return their answers, in order; errors as of `call`.
+
+        Where one is refused, all have been carried out as far as they could be.
+        """
+        line = self._line
+        if line is None or line.closed:
+            line = await self._open()
+        futures = [line.call(*command) for command in commands]
+        answers: list[Reply] = []
+        failure: BrokerUnreachableError | hiredis.ReplyError | None = None
+        for future in futures:
+            try:
+                answers.append(await future)
+            except OSError as error:
+                failure = BrokerUnreachableError(f"the broker did not answer: {error}")
+                failure.__cause__ = error
+            except hiredis.ReplyError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return answers
 
     async def run(self, script: Script, keys: list[str], *arguments: Argument) -> Reply:
         """Run a script; it is loaded where the server does not know it (any more)."""
