@@ -36,7 +36,7 @@ from agents.haggling import Standing, bargain, tender
 from agents.negotiation.goods import pack_input
 from agents.negotiation.machine import acceptable
 from agents.negotiation.mandate import Mandate, sign_mandate
-from agents.negotiation.score import Yardstick, best_first
+from agents.negotiation.score import NO_LATENCY_LIMIT_MS, Yardstick, best_first
 from agents.negotiation.talk import OVER
 from agents.parley import Desk, Hold, Parley, Payer, Request
 from agents.ports import Observations
@@ -377,12 +377,21 @@ def _choose_mode(fit: list[Listing], skill: str) -> Mode:
 
 
 def _yardstick(fit: list[Listing], request: Request) -> Yardstick:
-    """Measure prices against the budget, or twice the cheapest posted price if that is less."""
+    """Measure prices against the budget, or twice the cheapest posted price if that is less.
+
+    Latencies are measured against the slowest that is on offer: a second is much among seconds.
+    """
     limit = request.mandate.limit_fals
     entries = [listing.card.skill(request.skill) for listing in fit]
     posted = [entry.posted.issues.price_fals for entry in entries if entry and entry.posted]
     scale = min([limit, *(2 * price for price in posted)])
-    return Yardstick(request.want.weights, scale)
+    menus = [
+        *(entry.posted.issues for entry in entries if entry and entry.posted),
+        *(issues for entry in entries if entry for issues in entry.tiers),
+    ]
+    slowest = max((issues.latency_ms for issues in menus), default=NO_LATENCY_LIMIT_MS)
+    patience_ms = min(max(slowest, 1), NO_LATENCY_LIMIT_MS)
+    return Yardstick(request.want.weights, scale, patience_ms)
 
 
 def _compared(bought: Purchase, ranked: list[Standing], yardstick: Yardstick) -> Purchase:

@@ -149,7 +149,7 @@ class SellerPolicy:
 
     def penalty_for(self, price: int) -> int:
         """Return the penalty in fals that this side agrees to at a price."""
-        return min(price * self.penalty // 1_000, self.backing_fals)
+        return min(-(-price * self.penalty // 1_000), self.backing_fals)
 
 
 def buyer_move(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
@@ -195,13 +195,16 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
         tiers = policy.tiers(talk)
         if not tiers:
             return Say(Reject("no_deal"))
-        match _decide(policy, talk, "buyer", tiers, _wishes(talk, policy, tiers)):
+        wishes = _wishes(talk, policy, tiers)
+        decision = _decide(policy, talk, "buyer", tiers, wishes)
+        match _or_as_asked(decision, talk, tiers, wishes):
             case Take():
                 authorise(ask, mandate, party=talk.seller, now_ms=now_ms)
                 return Commit(ask)
             case Bid((int(price), str(tier))):
                 share = parse_fals(ask.penalty) * price // max(ask.issues.price_fals, 1)
-                penalty = wire_fals(share)
+                wanted = -(-price * mandate.min_penalty // 1_000)
+                penalty = wire_fals(min(max(share, wanted), price))
                 service = tiers[int(tier)].issues
                 bid = _offer(service, price, mandate, policy.offer_ttl_ms, moment, penalty=penalty)
                 authorise(bid, mandate, party=talk.seller, now_ms=now_ms)
@@ -210,6 +213,23 @@ def _answer_ask(talk: Talk, policy: BuyerPolicy, moment: Moment) -> Move:
                 return Say(Reject("no_deal"))
     except (BadInputError, OfferInadmissibleError, MandateExceededError) as error:
         return Say(Reject(error.code))
+
+
+def _or_as_asked(
+    decision: Decision, talk: Talk, tiers: list[Tier], wishes: Preferences
+) -> Decision:
+    """Return the decision, but for a last bid where nothing that can be taken is standing.
+
+    Then the best tier at the price that is asked for it is bid: its seller said that it sells so.
+    """
+    assert talk.cfp is not None
+    last = len(talk.bids) == talk.cfp.rounds - 1
+    standing = _outcome(talk.asks[-1], tiers)
+    if not last or not isinstance(decision, Bid) or wishes.acceptable(standing):
+        return decision
+    asked = [(tier.ask_fals, str(place)) for place, tier in enumerate(tiers)]
+    best = max(asked, key=lambda outcome: (wishes.worth(outcome), outcome))
+    return Bid(best) if wishes.acceptable(best) else decision
 
 
 def _wishes(talk: Talk, policy: BuyerPolicy, tiers: list[Tier]) -> Preferences:

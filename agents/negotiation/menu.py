@@ -26,6 +26,7 @@ from rahba.messages import Issues, Needs
 
 STEPS: Final = 64
 MIN_STEPS: Final = 2
+SPARE_PERCENT: Final = 15
 OPENING_BID_PERCENT: Final = 40
 LOWEST_BID_PERCENT: Final = 20
 _OPENNESS: Final = {"sealed": 0, "logged": 1, "public": 2}
@@ -95,17 +96,22 @@ def buying(
 
     It pays no more for a tier than is asked for it, nor than its limit; nor does it take less than
     any tier would leave it at its asking price, or than what it has elsewhere: the price at which
-    the service of tier ``here`` would be only as good. Whoever asks for much more than is paid on
+    the service of tier ``here`` would be only as good. With nothing elsewhere, no deal is worth a
+    little less than what is asked, as far as the limit is above that: no bargain shall fail for the
+    last part of what it could save. Whoever asks for much more than is paid on
     the market (``market_fals``) is answered by what is paid.
     """
     base = yardstick.worth_fals(tiers[here].issues)
     worth = [yardstick.worth_fals(tier.issues) - base for tier in tiers]
     caps = [min(tier.ask_fals, limit_fals) for tier in tiers]
     floor = max(value - cap for value, cap in zip(worth, caps, strict=True))
-    if elsewhere_fals is not None:
-        floor = max(floor, -max(elsewhere_fals, 0))
     hopes = [_hope(tier.ask_fals, market_fals) for tier in tiers]
     best = max(value - hope for value, hope in zip(worth, hopes, strict=True))
+    if elsewhere_fals is not None:
+        floor = max(floor, -max(elsewhere_fals, 0))
+    else:
+        room = floor - max(worth) + limit_fals
+        floor -= max(min((best - floor) * SPARE_PERCENT // 100, room), 0)
 
     def utility(outcome: Outcome) -> float:
         price, place = _read(outcome)

@@ -15,7 +15,7 @@ from rahba.messages import Energy, Issues, Offer
 
 FULL: Final = 1_000_000
 _ENERGY_SCALE_UWH: Final = 100_000
-_NO_LATENCY_LIMIT_MS: Final = 60_000
+NO_LATENCY_LIMIT_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Yardstick:
 
     weights: Weights
     price_scale_fals: int
-    latency_scale_ms: int = _NO_LATENCY_LIMIT_MS
+    latency_scale_ms: int = NO_LATENCY_LIMIT_MS
 
     @property
     def best(self) -> int:

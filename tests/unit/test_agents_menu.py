@@ -54,11 +54,13 @@ def buyer(limit: int = 3_000_000, **weights: int) -> BuyerPolicy:
     )
 
 
-def bargain(buying_side: BuyerPolicy, selling_side: SellerPolicy = SELLER) -> tuple[Talk, Offer]:
+def bargain(
+    buying_side: BuyerPolicy, selling_side: SellerPolicy = SELLER, *, rounds: int = 10
+) -> tuple[Talk, Offer]:
     """Let the two bargain; returns the talk and the offer that one of them takes."""
     needs = buying_side.mandate.needs
-    state = talk(("buyer", msgspec.structs.replace(cfp(rounds=10), needs=needs)))
-    for _ in range(30):
+    state = talk(("buyer", msgspec.structs.replace(cfp(rounds=rounds), needs=needs)))
+    for _ in range(50):
         theirs = seller_move(state, selling_side, MOMENT)
         if isinstance(theirs, Commit):
             return state, theirs.offer
@@ -191,6 +193,39 @@ def test_one_tier_has_the_outcomes_of_a_price_ladder() -> None:
     )
     assert pressed.ranked[-1][1] == (1_200_000, "0")
     assert len(selling([menu.Tier(PLAIN, 0)] * 8, steps=1).ranked) >= MIN_STEPS
+
+
+@pytest.mark.parametrize("rounds", [4, 6, 10, 20])
+@pytest.mark.parametrize("issue", ["price", "quality", "latency", "energy"])
+def test_two_of_our_own_agree_on_some_tier_whatever_matters_to_the_buyer(
+    issue: str, rounds: int
+) -> None:
+    weights = {"price": 100, "quality": 100, "latency": 100, "energy": 100, issue: 700}
+    state, agreed = bargain(buyer(10_000_000, **weights), rounds=rounds)
+    assert tier_of(agreed.issues, MENU) is not None
+    assert agreed.issues.price_fals <= 3_000_000
+    assert state.rounds <= rounds
+
+
+def test_a_penalty_is_rounded_so_that_what_was_asked_for_is_met() -> None:
+    seller = replace(SELLER, penalty=100, backing_fals=10**9)
+    asked = replace(buyer(), mandate=mandate("buy", 3_000_000, min_penalty=100))
+    state = talk(("buyer", cfp(rounds=20)))
+    for _ in range(40):
+        theirs = seller_move(state, seller, MOMENT)
+        if isinstance(theirs, Commit):
+            break
+        assert isinstance(theirs, Say)
+        assert isinstance(theirs.body, Quote | Counter), theirs
+        state = hear(state, "seller", theirs.body)
+        ours = buyer_move(state, asked, MOMENT)
+        if isinstance(ours, Commit):
+            break
+        assert isinstance(ours, Say)
+        assert isinstance(ours.body, Counter), ours
+        state = hear(state, "buyer", ours.body)
+    for said in (*state.asks, *state.bids):
+        assert int(said.penalty) * 10 >= said.issues.price_fals
 
 
 # The agent's side.
