@@ -22,6 +22,7 @@ import { SignalElement } from "./signals.js";
  * @property {string} buyer
  * @property {{side: "buyer" | "seller", price: bigint}[]} prices
  * @property {string} state
+ * @property {Set<string>} open threads in which nothing is decided
  */
 
 const KEPT_TALKS = 60;
@@ -54,7 +55,12 @@ function note(event) {
     buyer: data.buyer ?? "",
     prices: [],
     state: "open",
+    open: new Set(),
   };
+  const open = new Set(talk.open);
+  if (kind === "negotiation.opened") open.add(data.thread);
+  if (kind === "closed" || kind === "refused") open.delete(data.thread);
+  const over = talk.state === "open" && talk.open.size > 0 && open.size === 0;
   const side = /** @type {"buyer" | "seller"} */ (data.side ?? "seller");
   const price = data.price === undefined ? [] : [{ side, price: BigInt(data.price) }]; // or sealed
   all.set(group, {
@@ -62,7 +68,8 @@ function note(event) {
     skill: talk.skill || data.skill || "",
     mode: talk.mode || data.mode || "",
     prices: [...talk.prices, ...price].slice(-40),
-    state: ENDINGS[kind] ?? talk.state,
+    state: ENDINGS[kind] ?? (over ? "closed" : talk.state),
+    open,
   });
   while (all.size > KEPT_TALKS) all.delete(all.keys().next().value ?? "");
   if (groups.size > 10 * KEPT_TALKS) groups.clear();
@@ -306,7 +313,7 @@ class Market extends SignalElement {
                 (talk) => html`<li>
                   <a href="/negotiations/${talk.group}">${talk.skill}</a>
                   <span class="tag">${talk.mode}</span>
-                  ${miniCurve(talk.prices, !["open", "failed"].includes(talk.state))}
+                  ${miniCurve(talk.prices, !["open", "failed", "closed"].includes(talk.state))}
                   <span class="state ${talk.state}">${talk.state}</span>
                 </li>`,
               )}
