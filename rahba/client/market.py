@@ -193,9 +193,11 @@ class Market:
         found: list[Document] = (await self._read("/v1/deployments"))["deployments"]
         return found
 
-    async def stop(self, deployment: str) -> Document:
-        """Stop a deployment."""
-        return await self._send("DELETE", f"/v1/deployments/{deployment}", None)
+    async def stop(
+        self, record: str, *, of: Literal["deployments", "listings"] = "deployments"
+    ) -> Document:
+        """Stop a deployment, or end a listing."""
+        return await self._send("DELETE", f"/v1/{of}/{record}", None)
 
     async def adopt(self, url: str, **wishes: Any) -> Document:
         """List an A2A agent by its URL; ``name``, ``price`` (fals) and limits may be wished for."""
@@ -221,10 +223,6 @@ class Market:
                 code, detail = record["code"] or "deployment_failed", record["error"]
                 raise MarketProblemError(409, {"code": code, "detail": detail or record["state"]})
             await asyncio.sleep(0.1)
-
-    async def unlist(self, listing: str) -> Document:
-        """Take an agent that was listed by its URL off the market."""
-        return await self._send("DELETE", f"/v1/listings/{listing}", None)
 
     def agents(self, **filters: str) -> AsyncIterator[Document]:
         """Yield the agents on the market, best first.

@@ -40,6 +40,11 @@ async def eventually(condition: Callable[[], Awaitable[object]], within_s: float
             await asyncio.sleep(0.02)
 
 
+def off_for(code: str) -> Callable[[Listing | None, Report], bool]:
+    """Return whether an agent is off the market and its report says why."""
+    return lambda listing, report: listing is None and report.code == code
+
+
 @dataclass
 class Bridged:
     """A bridge on a host, and the agent at its other end."""
@@ -328,8 +333,7 @@ async def test_a_card_that_changes_its_name_or_skills_is_taken_off_at_once(
 ) -> None:
     async with stranger() as agent, bridged(souk, agent) as bridge:
         honest, agent.card = agent.card, agent.card | change
-        await bridge.until(lambda listing, _: listing is None, within_s=2.5)
-        assert (await bridge.report()).code == "foreign_card_changed"
+        await bridge.until(off_for("foreign_card_changed"), within_s=2.5)
         agent.card = honest | {"description": "Said in other words.", "version": "1.0.1"}
         await bridge.until(lambda listing, _: listing is not None)
 
@@ -343,13 +347,11 @@ async def test_a_card_whose_signature_breaks_or_goes_is_taken_off_at_once(souk: 
         agent.card = good
         async with bridged(souk, agent) as bridge:
             agent.card = good | {"description": "altered"}
-            await bridge.until(lambda listing, _: listing is None, within_s=2.5)
-            assert (await bridge.report()).code == "bad_card_signature"
+            await bridge.until(off_for("bad_card_signature"), within_s=2.5)
             agent.card = good
             await bridge.until(lambda listing, _: listing is not None)
             agent.card = plain
-            await bridge.until(lambda listing, _: listing is None, within_s=2.5)
-            assert (await bridge.report()).code == "foreign_card_changed"
+            await bridge.until(off_for("foreign_card_changed"), within_s=2.5)
 
 
 async def test_a_bridge_survives_a_restart_with_its_key_even_while_the_other_end_is_away(
