@@ -380,7 +380,10 @@ class Seller:
         _ = await patiently(lambda: self._broker.threads.settle(view.id, paid=price, tx=tx))
 
     async def _charge(self, view: ThreadView, line: Line) -> None:
-        """The buyer left a deal: take the penalty that it agreed to, give the rest back."""
+        """The buyer left a deal: take the penalty that it agreed to, give the rest back.
+
+        That is as much as our own bail, which is free again with it.
+        """
         job = self._jobs.get(view.id)
         if job is not None:
             job.cancel()

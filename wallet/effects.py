@@ -159,7 +159,9 @@ def _capture(tx: Capture, context: Context) -> Plan:
     amount = int(tx.amount)
     if amount > hold.rest:
         raise ExceedsHoldError(f"{hold.rest} fals are left in the hold")
-    return _drawn(hold, amount, hold.rest - amount if tx.final else 0)
+    back = hold.rest - amount if tx.final else 0
+    ends = amount + back == hold.rest
+    return _drawn(hold, amount, back, _lost_bail(hold, amount) if ends else 0)
 
 
 def _release(tx: Release, context: Context) -> Plan:
@@ -208,10 +210,15 @@ def _expire(tx: Expire, context: Context) -> Plan:
         return Plan([], change=Unbonded(part), parties=(part.owner,))
     hold = _hold_for(Expire, tx.subject, context.state)
     _check_due(hold.due, context)
-    taken, silent = 0, hold.status == "open" and not hold.captured
+    taken, lost = 0, _lost_bail(hold) if hold.status == "open" else 0
     if hold.status == "disputed" and hold.arbitration is not None:
         taken = hold.rest * hold.arbitration.payee_share // BASIS
-    return _drawn(hold, taken, hold.rest - taken, hold.bail if silent else 0)
+    return _drawn(hold, taken, hold.rest - taken, lost)
+
+
+def _lost_bail(hold: Escrow, more: int = 0) -> int:
+    """Return what of its bail a payee loses: a price covers it, silence and a token do not."""
+    return max(0, hold.bail - hold.captured - more)
 
 
 def _check_due(due: int, context: Context) -> None:

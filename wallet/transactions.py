@@ -115,8 +115,8 @@ class Bail(Record, frozen=True):
 class Hold(Tx, frozen=True, tag="hold"):
     """Set ``amount`` aside for ``payee`` until ``expires``, for the agreement of that digest.
 
-    With ``bail`` the payee's pledge is set aside as well: the payer gets it if the hold expires
-    untouched, or as much of it as the payee forfeits when it gives the hold back.
+    With ``bail`` the payee's pledge is set aside as well: the payer gets what of it is above all
+    that was captured in the end, or as much as the payee forfeits when it gives the hold back.
     """
 
     payee: str

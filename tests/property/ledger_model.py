@@ -35,7 +35,7 @@ class Aside:
     state: str = "open"
     bail: int = 0
     deal: str = ""
-    untouched: bool = True
+    taken: int = 0
 
 
 @dataclass
@@ -174,7 +174,7 @@ class PaperLedger:
         code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, costs=costs)
         if code == "logged":
             hold.rest -= taken + back
-            hold.untouched &= not taken
+            hold.taken += taken
             hold.state = hold.state if hold.rest else "over"
             if hold.mandate and not hold.rest:
                 hold.mandate.spent -= back
@@ -182,6 +182,7 @@ class PaperLedger:
 
     def capture(self, hold: Aside, by: str, amount: int, now: int, *, final: bool) -> str:
         back = max(0, hold.rest - amount) if final else 0
+        ends = amount + back == hold.rest
         return self.draw(
             hold,
             by,
@@ -192,6 +193,7 @@ class PaperLedger:
             (by != hold.payee, "not_payee"),
             (now >= hold.due, "hold_expired"),
             (amount > hold.rest, "exceeds_hold"),
+            forfeit=max(0, hold.bail - hold.taken - amount) if ends else 0,
         )
 
     def release(self, hold: Aside, by: str, now: int, forfeit: int) -> str:
@@ -201,7 +203,7 @@ class PaperLedger:
     def expire(self, hold: Aside, by: str, now: int) -> str:
         taken = hold.rest * hold.share // 100 if hold.state == "disputed" else 0
         early = (now < hold.due, "not_expired")
-        lost = hold.bail if hold.state == "open" and hold.untouched else 0
+        lost = max(0, hold.bail - hold.taken) if hold.state == "open" else 0
         back = hold.rest - taken
         return self.draw(hold, by, taken, back, now, early, costs=False, forfeit=lost)
 

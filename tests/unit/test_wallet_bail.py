@@ -70,12 +70,24 @@ def test_a_payee_that_is_never_heard_of_again_loses_its_bail(pure: PureLedger, h
     assert pure.available("brahim") == 4_500
 
 
-def test_a_payee_that_took_a_part_was_not_silent(pure: PureLedger, held: str) -> None:
-    words = {"hold": held, "amount": "1000", "final": False, "receipt": None}
+@pytest.mark.parametrize(("taken", "lost"), [(1_000, 0), (500, 0), (200, 300)])
+def test_what_was_taken_in_parts_counts_towards_the_bail(
+    pure: PureLedger, held: str, taken: int, lost: int
+) -> None:
+    words = {"hold": held, "amount": str(taken), "final": False, "receipt": None}
     assert pure.do(Capture, "brahim", **words) == LOGGED
     pure.now += LASTS_MS
     assert pure.do(Expire, "chadia", subject=held, fee="0") == LOGGED
-    assert pure.available("brahim") == 5_000 + 1_000 - FEE
+    assert pure.available("brahim") == 5_000 + taken - FEE - lost
+
+
+@pytest.mark.parametrize("token", [0, 1, 499])
+def test_a_token_capture_does_not_save_the_bail(pure: PureLedger, held: str, token: int) -> None:
+    before = pure.available("amina")
+    words = {"hold": held, "amount": str(token), "final": True, "receipt": None}
+    assert pure.do(Capture, "brahim", **words) == LOGGED
+    assert pure.available("amina") == before + 6_000 - token + (500 - token)
+    assert pure.available("brahim") == 5_000 + token - FEE - (500 - token)
 
 
 @pytest.mark.parametrize("forfeit", [0, 200, 500])
