@@ -31,8 +31,10 @@ def load_embeddings(name: str | None) -> Embedder | None:
         raise BadSettingError("RAHBA_EMBEDDINGS must be `words` or `module:function`")
     try:
         made = getattr(importlib.import_module(module), function)()
-    except Exception as error:  # whatever the owner's own code raises
-        raise BadSettingError(f"RAHBA_EMBEDDINGS: {type(error).__name__}: {error}") from error
+    except (ImportError, AttributeError) as error:
+        raise BadSettingError(f"RAHBA_EMBEDDINGS: {error}") from error
+    except Exception as error:  # noqa: BLE001  # the owner's code: its words may quote a key
+        raise BadSettingError(f"RAHBA_EMBEDDINGS: {name} raised {type(error).__name__}") from None
     if not all(hasattr(made, each) for each in ("aembed_documents", "aembed_query")):
         raise BadSettingError("RAHBA_EMBEDDINGS: the function returns no LangChain Embeddings")
     embedder: Embedder = made

@@ -135,7 +135,8 @@ class Meaning:
                 self._table = None
             except Exception as error:  # noqa: BLE001  # the next search tries again
                 self._trouble = type(error).__name__
-                _log.warning("the embedder failed: %s", error)
+                # by its kind alone: what a provider says may quote its key
+                _log.warning("the embedder failed: %s", self._trouble)
                 return
         self._trouble = ""
 

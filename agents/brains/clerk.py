@@ -24,6 +24,7 @@ import msgspec
 from typing_extensions import override
 
 from agents.negotiation.mandate import Weights
+from agents.negotiation.menu import OPENNESS
 from agents.purchase import Purchase, Want
 from rahba.errors import BadInputError, RahbaError, RemoteError
 from rahba.messages import Doc, Needs
@@ -84,8 +85,8 @@ class Draft(Doc, frozen=True):
             deadline_ms=None if deadline is None else min(deadline, now_ms + within),
             budget_fals=min(want.budget_fals, budget),
             within_ms=min(want.within_ms, within),
-            weights=self.weights,
-            privacy=self.needs.privacy,
+            weights=want.weights if self.weights == Weights() else self.weights,
+            privacy=min(want.privacy, self.needs.privacy, key=OPENNESS.__getitem__),
             min_quality=max(want.min_quality, self.needs.min_quality),
             max_latency_ms=_least(want.max_latency_ms, self.needs.max_latency_ms),
             max_energy_uwh=_least(want.max_energy_uwh, self.needs.max_energy_uwh),

@@ -29,7 +29,7 @@ MIN_STEPS: Final = 2
 SPARE_PERCENT: Final = 15
 OPENING_BID_PERCENT: Final = 40
 LOWEST_BID_PERCENT: Final = 20
-_OPENNESS: Final = {"sealed": 0, "logged": 1, "public": 2}
+OPENNESS: Final = {"sealed": 0, "logged": 1, "public": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def serves(issues: Issues, needs: Needs) -> bool:
 
 def is_too_open(issues: Issues, needs: Needs) -> bool:
     """Say whether the input would be seen by more than a buyer allows."""
-    return _OPENNESS[issues.privacy] > _OPENNESS[needs.privacy]
+    return OPENNESS[issues.privacy] > OPENNESS[needs.privacy]
 
 
 def tier_of(issues: Issues, tiers: Sequence[Tier]) -> int | None:

@@ -84,6 +84,7 @@ drafts = st.builds(
         max_latency_ms=st.none() | st.integers(0, 10**6),
         min_quality=st.integers(0, 1_000),
         max_energy_uwh=st.none() | st.integers(0, 10**6),
+        privacy=st.sampled_from(("sealed", "logged", "public")),
     ),
     limit=st.none() | st.integers(0, 10**12).map(str),
     within_ms=st.none() | st.integers(1, 10**7),
@@ -92,7 +93,9 @@ drafts = st.builds(
 
 @given(drafts, st.none() | st.integers(NOW, NOW + 10**6))
 def test_no_draft_widens_what_its_owner_allowed(draft: Draft, deadline: int | None) -> None:
-    want = replace(WANT, deadline_ms=deadline, min_quality=300, max_latency_ms=500)
+    want = replace(
+        WANT, deadline_ms=deadline, min_quality=300, max_latency_ms=500, privacy="logged"
+    )
     narrowed = draft.narrow(want, now_ms=NOW)
     assert narrowed.budget_fals <= want.budget_fals
     assert narrowed.within_ms <= want.within_ms
@@ -100,6 +103,12 @@ def test_no_draft_widens_what_its_owner_allowed(draft: Draft, deadline: int | No
     assert narrowed.min_quality >= 300
     assert (narrowed.max_latency_ms or 0) <= 500
     assert narrowed.parties == want.parties
+    assert narrowed.privacy == ("sealed" if draft.needs.privacy == "sealed" else "logged")
+
+
+def test_a_wish_that_names_no_issue_leaves_the_weights_as_they_were() -> None:
+    want = replace(WANT, weights=Weights(price=0, quality=1_000, latency=0, energy=0))
+    assert draft_by_rules("translate this").narrow(want, now_ms=NOW).weights == want.weights
 
 
 def test_a_wish_is_no_letter() -> None:
