@@ -62,7 +62,7 @@ class Broken(Topics):
         if self.way == "slow":
             await asyncio.sleep(60)
         if self.way == "raises":
-            raise ConnectionError("no service")
+            raise ConnectionError("no service for key sk-secret")
         return {"short": [1.0], "empty": [], "nan": [float("nan")] * 3, "zero": [0.0] * 3}[self.way]
 
 
@@ -162,11 +162,11 @@ async def test_an_embedder_that_fails_costs_the_meaning_and_never_the_answer(
     await market.broker.close()
 
 
-async def test_cards_that_cannot_be_read_yet_are_told() -> None:
+async def test_cards_that_cannot_be_read_yet_are_told(caplog: pytest.LogCaptureFixture) -> None:
     class Mute(Topics):
         @override
         async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-            raise ConnectionError("no service")
+            raise ConnectionError("no service for key sk-secret")
 
     market = Market(Mute())
     await market.list(0, "weather")
@@ -174,6 +174,8 @@ async def test_cards_that_cannot_be_read_yet_are_told() -> None:
     page = await market.directory.find(Query(text="weather"))
     assert page.notes == ("meaning: 1 cards are not read yet (ConnectionError)",)
     assert len(page.listings) == 1
+    assert "the embedder failed" in caplog.text
+    assert "sk-secret" not in caplog.text
     await market.broker.close()
 
 
@@ -233,6 +235,7 @@ def test_embeddings_are_named_by_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_
         "from langchain_core.embeddings import DeterministicFakeEmbedding\n"
         "def make(): return DeterministicFakeEmbedding(size=8)\n"
         "def nothing(): return object()\n"
+        "def broken(): raise ValueError('bad key sk-secret')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert isinstance(load_embeddings("own_embeddings:make"), DeterministicFakeEmbedding)
@@ -240,3 +243,7 @@ def test_embeddings_are_named_by_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_
                  "own_embeddings:nothing"):  # fmt: skip
         with pytest.raises(BadSettingError):
             load_embeddings(name)
+    with pytest.raises(BadSettingError) as refused:
+        load_embeddings("own_embeddings:broken")
+    assert "ValueError" in refused.value.message
+    assert "sk-secret" not in refused.value.message
