@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from rahba.encoding import Json
-from rahba.messages import Card, Event
+from rahba.errors import RahbaError
+from rahba.messages import Card, Event, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ class Delivery:
     sender: str = ""
 
 
-Room = Literal["asked", "reserved", "owed"]
+Room = Literal["asked", "owed"]
 
 
 class Mailbox(Protocol):
@@ -180,25 +181,12 @@ class Mailbox(Protocol):
     bytes. The sender "" is the market's own processes: they have no quota, only the depth.
     """
 
-    async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
-        """Count a message that is to follow; refuses oversized ones, and where there is no room.
-
-        It is then sent with ``room="reserved"``, or given back by :meth:`cancel`.
+    async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
+        """Append to the owner's mailbox. What is ``owed`` is not refused for want of room.
 
         Raises:
             MailboxFullError: too many messages wait there (``retry_after_ms``).
             SenderQuotaError: too much of this sender does (``retry_after_ms``).
-        """
-        ...
-
-    async def cancel(self, owner: str, size_bytes: int, *, sender: str) -> None:
-        """Give a reserved place back."""
-        ...
-
-    async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
-        """Append to the owner's mailbox; refuses as :meth:`reserve` does.
-
-        Nothing is refused for want of room when a place was ``reserved``, nor what is ``owed``.
         """
         ...
 
@@ -322,7 +310,24 @@ class Threads(Protocol):
 
         On ``OK`` the message is in the thread's transcript and in the recipient's mailbox. On
         ``DUP`` it is delivered again (the recipient ignores what it has handled).
+
+        Raises:
+            MailboxFullError, SenderQuotaError: the recipient has no room (``retry_after_ms``).
+            TooManyThreadsError: the two have too many threads open (``retry_after_ms``).
+            BadInputError: the message is not in order. ``BadSignatureError``: nor its signature.
         """
+        ...
+
+    async def post_all(self, raws: Sequence[bytes]) -> list[Ruling | RahbaError]:
+        """Post several at once; answers for each as :meth:`post` does, errors included."""
+        ...
+
+    def expect(self, opening: Message) -> None:
+        """Take the first message of a thread from whoever has it at hand and will answer it."""
+        ...
+
+    async def settlement(self, thread: str, *, wait_ms: int) -> str | None:
+        """Wait until a thread is settled; returns the id of the payment, or ``None`` in time."""
         ...
 
     async def settle(self, thread: str, *, paid: int, tx: str) -> Ruling:
@@ -355,10 +360,6 @@ class Feed(Protocol):
 
     async def publish(self, kind: str, data: dict[str, Json]) -> str:
         """Append an event; returns its id."""
-        ...
-
-    async def publish_all(self, events: Sequence[tuple[str, dict[str, Json]]]) -> None:
-        """Append several, in order."""
         ...
 
     def subscribe(

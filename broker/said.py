@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.errors import FirstMessageError
-from broker.thread import Said
+from broker.thread import Header, Said
 from rahba.encoding import Json, sha256_hex, unb64
 from rahba.ids import check_digest, check_id, check_skill, key_of
 from rahba.messages import (
@@ -164,30 +164,30 @@ def _order(agreement: str, hold: str | None, deadline: int) -> dict[str, object]
     }
 
 
-def told(thread: str, said: Said, header: dict[str, str]) -> list[Told]:
+def told(thread: str, said: Said, header: Header) -> list[Told]:
     """Return the events that a message which was ruled OK makes public, in order."""
-    group, sealed = header["group"], header["mode"] == "tender"
+    group, sealed = header.group, header.mode == "tender"
     events: list[Told] = []
     if said.type == "cfp" or said.opening:
         events.append(("negotiation.opened", _opened(thread, header)))
     if said.type in {"quote", "counter"}:
         events.append(("offer", _offered(thread, said, header, sealed=sealed)))
-    if sealed and said.type in {"accept", "reject"} and header["seller_offer"]:
+    if sealed and said.type in {"accept", "reject"} and header.seller_offer:
         events.append(("offer.revealed", _revealed(thread, header)))
     if said.type == "accept":
         events.append(("accepted", _accepted(thread, header)))
     if said.ordered:
         held: dict[str, Json] = {
             "thread": thread,
-            "hold": header["hold"],
-            "amount": header["agreed"] if header["hold"] else "0",
+            "hold": header.hold,
+            "amount": header.agreed if header.hold else "0",
         }
         events.append(("held", held))
     if said.type == "result":
         delivered: dict[str, Json] = {
             "thread": thread,
-            "agreement": header["agreement"],
-            "receipt": header["receipt"],
+            "agreement": header.agreement,
+            "receipt": header.receipt,
         }
         events.append(("delivered", delivered))
     if said.type == "failure":
@@ -199,68 +199,68 @@ def told(thread: str, said: Said, header: dict[str, str]) -> list[Told]:
     return events
 
 
-def told_at_end(thread: str, header: dict[str, str]) -> list[Told]:
+def told_at_end(thread: str, header: Header) -> list[Told]:
     """Return the events of an ending that was ruled OK."""
-    state, group = header["state"], header["group"]
+    state, group = header.state, header.group
     if state == "settled":
         names = ("group", "agreement", "skill", "buyer", "seller", "paid", "tx")
-        return [("settled", {"thread": thread, **{name: header[name] for name in names}})]
+        return [("settled", {"thread": thread, **{name: getattr(header, name) for name in names}})]
     kind = "failed" if state == "failed" else "closed"
     events: list[Told] = []
-    if header["mode"] == "tender" and not header["agreement"] and header["seller_offer"]:
+    if header.mode == "tender" and not header.agreement and header.seller_offer:
         events.append(("offer.revealed", _revealed(thread, header)))
-    return [*events, (kind, {"group": group, "thread": thread, "code": header["code"]})]
+    return [*events, (kind, {"group": group, "thread": thread, "code": header.code})]
 
 
-def _opened(thread: str, header: dict[str, str]) -> dict[str, Json]:
+def _opened(thread: str, header: Header) -> dict[str, Json]:
     return {
-        "group": header["group"],
+        "group": header.group,
         "thread": thread,
-        "skill": header["skill"],
-        "mode": header["mode"],
-        "buyer": header["buyer"],
-        "sellers": [header["seller"]],
+        "skill": header.skill,
+        "mode": header.mode,
+        "buyer": header.buyer,
+        "sellers": [header.seller],
     }
 
 
-def _offered(thread: str, said: Said, header: dict[str, str], *, sealed: bool) -> dict[str, Json]:
-    side = "buyer" if said.sender == header["buyer"] else "seller"
+def _offered(thread: str, said: Said, header: Header, *, sealed: bool) -> dict[str, Json]:
+    side = "buyer" if said.sender == header.buyer else "seller"
     offered: dict[str, Json] = {
-        "group": header["group"],
+        "group": header.group,
         "thread": thread,
         "from": said.sender,
         "to": said.to,
         "side": side,
-        "round": int(header[f"{side}_offers"]),
+        "round": header.buyer_offers if side == "buyer" else header.seller_offers,
         "message": said.id,
     }
     return {**offered, "sealed": 1} if sealed else {**offered, "price": said.price}
 
 
-def _revealed(thread: str, header: dict[str, str]) -> dict[str, Json]:
+def _revealed(thread: str, header: Header) -> dict[str, Json]:
     return {
-        "group": header["group"],
+        "group": header.group,
         "thread": thread,
-        "from": header["seller"],
-        "price": header["seller_price"],
+        "from": header.seller,
+        "price": header.seller_price,
     }
 
 
-def _accepted(thread: str, header: dict[str, str]) -> dict[str, Json]:
+def _accepted(thread: str, header: Header) -> dict[str, Json]:
     return {
-        "group": header["group"],
+        "group": header.group,
         "thread": thread,
-        "agreement": header["agreement"],
-        "buyer": header["buyer"],
-        "seller": header["seller"],
-        "skill": header["skill"],
-        "price": header["agreed"],
-        "mode": header["mode"],
+        "agreement": header.agreement,
+        "buyer": header.buyer,
+        "seller": header.seller,
+        "skill": header.skill,
+        "price": header.agreed,
+        "mode": header.mode,
         "rounds": rounds_of(header),
-        "asked": header["asked"],
+        "asked": header.asked,
     }
 
 
-def rounds_of(header: dict[str, str]) -> int:
+def rounds_of(header: Header) -> int:
     """Return how many rounds of offers a thread took (a posted price takes one)."""
-    return max(1, int(header["buyer_offers"]), int(header["seller_offers"]))
+    return max(1, header.buyer_offers, header.seller_offers)

@@ -2,7 +2,7 @@
 
 ``rule(record, said, now_ms)`` judges one message and returns the verdict with the thread after
 it; ``rule_ending`` does so for the two facts that are no messages (payment, time-out). Both are
-total functions of their arguments. The script ``thread.lua`` is their twin where races are
+total functions of their arguments. The script ``rules.lua`` is their twin where races are
 decided; a property test holds the two equal.
 
 Rules, in the order in which they are checked:
@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal
+
+import msgspec
 
 from broker.ports import ThreadState, Verdict
 
@@ -82,8 +84,7 @@ OFFERING: Final = frozenset({"quote", "counter"})
 BINDING: Final = frozenset({"order", "result", "failure", "decommit"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a verified message says, as far as the rules care.
 
     ``digest`` is the envelope's. ``offer`` is the digest of the offer made, taken or withdrawn;
@@ -118,8 +119,7 @@ class Said:
     code: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the thread ended apart from its messages; ``paid`` (fals) and ``tx`` when settled."""
 
     kind: EndingKind
@@ -175,6 +175,7 @@ class ThreadRecord:
     settled_ms: int = 0
     paid: str = ""
     tx: str = ""
+    messages: int = 1
     buyer_side: Side = Side()
     seller_side: Side = Side()
     seen: dict[str, Seen] = field(default_factory=dict)
@@ -192,9 +193,53 @@ class ThreadRecord:
         return None
 
 
-#: The fields of a record as they are stored, and those of each side (``buyer_seq`` and so on).
-SIDE: Final = tuple(entry.name for entry in fields(Side))
-HEADER: Final = tuple(
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """A thread as it is stored and shown: its record with both sides, flat, and nothing empty.
+
+    ``messages`` is how many of them stand.
+    """
+
+    buyer: str
+    seller: str
+    group: str = ""
+    skill: str = ""
+    mode: str = ""
+    rounds: int = 0
+    deadline: int = 0
+    input_digest: str = ""
+    opened_ms: int = 0
+    state: ThreadState = "open"
+    turn: Role = "seller"
+    asked: str = ""
+    agreed: str = ""
+    agreement: str = ""
+    hold: str = ""
+    receipt: str = ""
+    code: str = ""
+    agreed_ms: int = 0
+    delivered_ms: int = 0
+    settled_ms: int = 0
+    paid: str = ""
+    tx: str = ""
+    messages: int = 1
+    buyer_seq: int = 0
+    buyer_offers: int = 0
+    buyer_reply_by: int = 0
+    buyer_offer: str = ""
+    buyer_until: int = 0
+    buyer_price: str = ""
+    buyer_makes: str = ""
+    seller_seq: int = 0
+    seller_offers: int = 0
+    seller_reply_by: int = 0
+    seller_offer: str = ""
+    seller_until: int = 0
+    seller_price: str = ""
+    seller_makes: str = ""
+
+
+_SIDE: Final = tuple(entry.name for entry in fields(Side))
+_OWN: Final = tuple(
     entry.name
     for entry in fields(ThreadRecord)
     if entry.name not in {"buyer_side", "seller_side", "seen"}
@@ -253,16 +298,14 @@ def rule_ending(record: ThreadRecord | None, ending: Ending, now_ms: int) -> Dec
     return Decision("OK", replace(record, state=ending.kind, code=record.code or ending.kind))
 
 
-def header_of(record: ThreadRecord) -> dict[str, str]:
-    """Write a record as the flat fields that are stored and shown."""
-    return {
-        **{name: str(getattr(record, name)) for name in HEADER},
-        **{
-            f"{role}_{name}": str(getattr(record.side(role), name))
-            for role in ("buyer", "seller")
-            for name in SIDE
-        },
+def header_of(record: ThreadRecord) -> Header:
+    """Write a record as it is stored and shown."""
+    sides = {
+        f"{role}_{name}": getattr(record.side(role), name)
+        for role in ("buyer", "seller")
+        for name in _SIDE
     }
+    return Header(**{name: getattr(record, name) for name in _OWN}, **sides)
 
 
 def _begin(said: Said, now_ms: int) -> Decision:
@@ -372,6 +415,7 @@ def _names_what_stands(record: ThreadRecord, said: Said, role: Role, now_ms: int
 def _apply(record: ThreadRecord, said: Said, role: Role, now_ms: int) -> ThreadRecord:
     state = STEPS[record.state, role, said.type]
     side = replace(record.side(role), seq=said.seq, reply_by=said.reply_by)
+    record = replace(record, messages=record.messages + 1)
     if said.type in OFFERING:
         side = replace(
             side,

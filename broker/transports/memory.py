@@ -24,16 +24,36 @@ from broker.mailboxes import (
     MailboxLimits,
     check_message,
     check_owner,
-    check_size,
     refusal,
 )
 from broker.ports import Delivery, Feed, Mailbox, MailboxReader, Room, Ruling, Verdict
-from broker.thread import Decision, Ending, Said, ThreadRecord, header_of, rule, rule_ending
-from broker.threads import MAX_GROUP, Ruled, ThreadDesk, ThreadLimits, ThreadStore
+from broker.said import Told, told, told_at_end
+from broker.thread import (
+    BINDING,
+    ENDED,
+    Decision,
+    Ending,
+    Header,
+    Said,
+    ThreadRecord,
+    header_of,
+    rule,
+    rule_ending,
+)
+from broker.threads import (
+    MAX_GROUP,
+    THREAD_TTL_MS,
+    Posting,
+    ThreadDesk,
+    ThreadLimits,
+    ThreadStore,
+    Whole,
+    crowded,
+)
 from broker.transports.memory_cards import MemoryCardStore
 from rahba.clock import Clock
 from rahba.encoding import Json
-from rahba.errors import TooLargeError
+from rahba.errors import RahbaError, TooLargeError
 from rahba.messages import Event, read_event
 
 POLL_SECONDS: Final = 0.005
@@ -51,16 +71,20 @@ def connect(
     feed = MemoryFeed(clock, feed_limits or FeedLimits())
     mailbox = MemoryMailbox(clock, limits or MailboxLimits())
     directory = CardDirectory(MemoryCardStore(clock), feed=feed, clock=clock, search=search)
-    store = MemoryThreadStore(clock, thread_limits or ThreadLimits())
-    threads = ThreadDesk(store, mailbox=mailbox, directory=directory, feed=feed, clock=clock)
+    store = MemoryThreadStore(mailbox, feed, clock, thread_limits or ThreadLimits())
+    threads = ThreadDesk(store, directory=directory, clock=clock)
     return Broker(directory, mailbox, threads, feed, directory.close)
 
 
 class MemoryThreadStore(ThreadStore):
     """Threads as the pure rules leave them."""
 
-    def __init__(self, clock: Clock, limits: ThreadLimits) -> None:
-        """Judge by ``clock`` within ``limits``."""
+    def __init__(
+        self, mailbox: MemoryMailbox, feed: MemoryFeed, clock: Clock, limits: ThreadLimits
+    ) -> None:
+        """Judge by ``clock`` within ``limits``; tell ``feed`` and deliver to ``mailbox``."""
+        self._mailbox = mailbox
+        self._feed = feed
         self._clock = clock
         self._limits = limits
         self._open: dict[tuple[str, str], dict[str, int]] = {}
@@ -75,63 +99,36 @@ class MemoryThreadStore(ThreadStore):
         return self._records.get(thread)
 
     @override
-    async def say(self, thread: str, said: Said, raw: bytes) -> Ruled:
+    async def post(self, postings: Sequence[Posting]) -> list[Ruling | RahbaError]:
+        outcomes: list[Ruling | RahbaError] = []
+        for posting in postings:
+            try:
+                outcomes.append(self._say(posting.thread, posting.said, posting.raw))
+            except RahbaError as error:
+                outcomes.append(error)
+        return outcomes
+
+    @override
+    async def end(self, thread: str, ending: Ending) -> Ruling:
         now_ms = self._clock.now_ms()
-        decision = rule(self._records.get(thread), said, now_ms)
-        if decision.verdict == "OK":
-            self._logs.setdefault(thread, []).append(raw)
+        decision = rule_ending(self._records.get(thread), ending, now_ms)
+        if decision.verdict == "OK" and decision.record is not None:
+            record = decision.record
+            self._part(record.buyer, record.seller, thread)
+            self._feed.tell(told_at_end(thread, header_of(record)))
         return self._keep(thread, decision, now_ms)
 
     @override
-    async def end(self, thread: str, ending: Ending) -> Ruled:
-        now_ms = self._clock.now_ms()
-        return self._keep(thread, rule_ending(self._records.get(thread), ending, now_ms), now_ms)
-
-    @override
-    async def join(self, group: str, buyer: str, thread: str) -> Verdict:
-        owner, members = self._groups.setdefault(group, (buyer, []))
-        if owner != buyer:
-            return "NOT_PARTY"
-        if thread not in members:
-            if len(members) >= MAX_GROUP:
-                return "ROUND_LIMIT"
-            members.append(thread)
-        return "OK"
-
-    @override
-    async def meet(self, buyer: str, seller: str, thread: str, until_ms: int) -> int:
-        now_ms = self._clock.now_ms()
-        places = self._open.get((buyer, seller), {})
-        places = {name: until for name, until in places.items() if until > now_ms}
-        self._open[buyer, seller] = places
-        if thread in places:
-            return 0
-        if len(places) >= self._limits.open_threads:
-            return now_ms - min(places.values())
-        places[thread] = until_ms
-        return 1
-
-    @override
-    async def part(self, buyer: str, seller: str, thread: str) -> None:
-        self._open.get((buyer, seller), {}).pop(thread, None)
-
-    @override
-    async def note_group(self, group: str, opened_ms: int) -> None:
-        self._opened.setdefault(group, opened_ms)
-
-    @override
-    async def note_deal(self, agreement: str, thread: str) -> None:
-        self._deals[agreement] = thread
-
-    @override
-    async def headers(self, threads: Sequence[str]) -> list[dict[str, str]]:
+    async def headers(self, threads: Sequence[str]) -> list[Header | None]:
         records = [self._records.get(thread) for thread in threads]
-        return [header_of(record) if record is not None else {} for record in records]
+        return [header_of(record) if record is not None else None for record in records]
 
     @override
-    async def whole(self, threads: Sequence[str]) -> list[tuple[dict[str, str], tuple[bytes, ...]]]:
-        logs = [tuple(self._logs.get(thread, ())) for thread in threads]
-        return list(zip(await self.headers(threads), logs, strict=True))
+    async def whole(self, threads: Sequence[str]) -> list[Whole | None]:
+        return [
+            (header, tuple(self._logs[thread])) if header is not None else None
+            for thread, header in zip(threads, await self.headers(threads), strict=True)
+        ]
 
     @override
     async def members(self, group: str) -> list[str]:
@@ -150,14 +147,61 @@ class MemoryThreadStore(ThreadStore):
     async def deal(self, agreement: str) -> str | None:
         return self._deals.get(agreement)
 
-    def _keep(self, thread: str, decision: Decision, now_ms: int) -> Ruled:
+    def _say(self, thread: str, said: Said, raw: bytes) -> Ruling:
+        check_message(raw, self._mailbox.limits)
+        if said.type not in BINDING:
+            self._mailbox.find_room(said.to, len(raw), said.sender)
+        now_ms, record = self._clock.now_ms(), self._records.get(thread)
+        if record is None and said.group:
+            self._find_place(said.sender, said.to, now_ms)
+            verdict = self._outsider(said)
+            if verdict is not None:
+                return Ruling(verdict, "closed", now_ms)
+        decision = rule(record, said, now_ms)
+        if decision.verdict == "OK" and decision.record is not None:
+            if record is None and said.group:
+                self._join(thread, said, now_ms)
+            self._logs.setdefault(thread, []).append(raw)
+            self._note(thread, said, decision.record)
+        if decision.deliver:
+            self._mailbox.append(said.to, raw, said.sender)
+        return self._keep(thread, decision, now_ms)
+
+    def _find_place(self, buyer: str, seller: str, now_ms: int) -> None:
+        places = self._open.get((buyer, seller), {})
+        places = {name: until for name, until in places.items() if until > now_ms}
+        self._open[buyer, seller] = places
+        if len(places) >= self._limits.open_threads:
+            raise crowded(min(places.values()) - now_ms)
+
+    def _outsider(self, said: Said) -> Verdict | None:
+        owner, members = self._groups.get(said.group, (said.sender, []))
+        if owner != said.sender:
+            return "NOT_PARTY"
+        return "ROUND_LIMIT" if len(members) >= MAX_GROUP else None
+
+    def _join(self, thread: str, said: Said, now_ms: int) -> None:
+        until_ms = min(said.deadline, now_ms + THREAD_TTL_MS)
+        self._open[said.sender, said.to][thread] = until_ms
+        self._groups.setdefault(said.group, (said.sender, []))[1].append(thread)
+        self._opened.setdefault(said.group, now_ms)
+
+    def _note(self, thread: str, said: Said, record: ThreadRecord) -> None:
+        if said.type == "accept" and record.agreement:
+            self._deals[record.agreement] = thread
+        if record.state in ENDED:
+            self._part(record.buyer, record.seller, thread)
+        self._feed.tell(told(thread, said, header_of(record)))
+
+    def _part(self, buyer: str, seller: str, thread: str) -> None:
+        self._open.get((buyer, seller), {}).pop(thread, None)
+
+    def _keep(self, thread: str, decision: Decision, now_ms: int) -> Ruling:
         record = decision.record
         if record is not None:
             self._records[thread] = record
         state = record.state if record is not None else "closed"
-        header = header_of(record) if record is not None and decision.verdict == "OK" else {}
-        ruling = Ruling(decision.verdict, state, now_ms, decision.first)
-        return Ruled(ruling, decision.deliver, header)
+        return Ruling(decision.verdict, state, now_ms, decision.first)
 
 
 @dataclass(slots=True)
@@ -173,7 +217,6 @@ class _Letter:
 class _Box:
     letters: dict[str, _Letter] = field(default_factory=dict)
     dead: list[tuple[_Letter, str]] = field(default_factory=list)
-    reserved: list[tuple[str, int]] = field(default_factory=list)
 
     def bury(self, entry: str, reason: str) -> None:
         """Move a letter to the dead ones."""
@@ -181,9 +224,8 @@ class _Box:
         del self.dead[:-MAX_DEAD]
 
     def sizes_of(self, sender: str) -> list[int]:
-        """Return the sizes of what a sender has here, unacknowledged or reserved."""
-        waiting = [len(one.raw) for one in self.letters.values() if one.sender == sender]
-        return waiting + [size for name, size in self.reserved if name == sender]
+        """Return the sizes of what a sender has here unacknowledged."""
+        return [len(one.raw) for one in self.letters.values() if one.sender == sender]
 
 
 class MemoryMailbox(Mailbox):
@@ -197,30 +239,22 @@ class MemoryMailbox(Mailbox):
         self._count = 0
 
     @override
-    async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
-        check_size(size_bytes, self.limits)
-        self._box_with_room(owner, size_bytes, sender).reserved.append((sender, size_bytes))
-
-    @override
-    async def cancel(self, owner: str, size_bytes: int, *, sender: str) -> None:
-        box = self.boxes.setdefault(check_owner(owner), _Box())
-        if (sender, size_bytes) in box.reserved:
-            box.reserved.remove((sender, size_bytes))
-
-    @override
     async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
         check_message(raw, self.limits)
         if room == "asked":
-            self._box_with_room(owner, len(raw), sender)
-        elif room == "reserved":
-            await self.cancel(owner, len(raw), sender=sender)
+            self.find_room(owner, len(raw), sender)
+        self.append(owner, raw, sender)
+
+    def append(self, owner: str, raw: bytes, sender: str) -> None:
+        """Put a message into a mailbox, whatever its room."""
         self._put(self.boxes.setdefault(check_owner(owner), _Box()), raw, sender)
 
     def _put(self, box: _Box, raw: bytes, sender: str) -> None:
         self._count += 1
         box.letters[f"{self._count}-0"] = _Letter(raw, sender)
 
-    def _box_with_room(self, owner: str, size_bytes: int, sender: str) -> _Box:
+    def find_room(self, owner: str, size_bytes: int, sender: str) -> None:
+        """Raise if there is no room for a message; errors as of :meth:`send`."""
         limits, box = self.limits, self.boxes.setdefault(check_owner(owner), _Box())
         if len(box.letters) >= limits.depth:
             raise refusal(owner, sender, full=True, limits=limits)
@@ -228,7 +262,6 @@ class MemoryMailbox(Mailbox):
         over = len(sizes) >= limits.sender_messages or sum(sizes) + size_bytes > limits.sender_bytes
         if sender and over:
             raise refusal(owner, sender, full=False, limits=limits)
-        return box
 
     @override
     async def send_many(self, items: Sequence[tuple[str, bytes]], *, sender: str = "") -> None:
@@ -379,16 +412,19 @@ class MemoryFeed(Feed):
 
     @override
     async def publish(self, kind: str, data: dict[str, Json]) -> str:
+        self.tell([(kind, data)])
+        return f"{self._count}-0"
+
+    def tell(self, events: Sequence[Told]) -> None:
+        """Append several, in order."""
+        for kind, data in events:
+            self._append(kind, data)
+
+    def _append(self, kind: str, data: dict[str, Json]) -> None:
         raw = encode_event(kind, data, self._clock.now_ms())
         self._count += 1
         self._events.append((f"{self._count}-0", read_event(raw)))
         self._events = self._kept()[-self._limits.events :]
-        return f"{self._count}-0"
-
-    @override
-    async def publish_all(self, events: Sequence[tuple[str, dict[str, Json]]]) -> None:
-        for kind, data in events:
-            await self.publish(kind, data)
 
     @override
     async def subscribe(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from api.embedded_redis import EmbeddedRedis
 from broker.thread import (
-    HEADER,
-    SIDE,
     STEPS,
     Ending,
     Said,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Final
 
 from hiredis import ReplyError
@@ -11,12 +11,13 @@ from typing_extensions import override
 
 from broker.events import FeedLimits, check_event_id, encode_event
 from broker.ports import Feed
+from broker.transports.redis.batches import MARKET
 from broker.transports.redis.wire import Line, Reply, Wire
 from rahba.clock import Clock
 from rahba.encoding import Json
 from rahba.messages import Event, read_event
 
-KEY: Final = "{feed}"
+KEY: Final = f"{MARKET}:feed"
 BATCH: Final = 1_024
 BLOCK_MS: Final = 5_000
 TRIM_EVERY_MS: Final = 60_000
@@ -35,28 +36,22 @@ class RedisFeed(Feed):
         """Publish over ``wire``; each subscription opens a connection of its own."""
         self._wire = wire
         self._clock = clock
-        self._limits = limits or FeedLimits()
+        self.limits = limits or FeedLimits()
         self._trimmed_ms = 0
 
     @override
     async def publish(self, kind: str, data: dict[str, Json]) -> str:
-        now_ms, limits = self._clock.now_ms(), self._limits
-        raw = encode_event(kind, data, now_ms)
+        raw = encode_event(kind, data, self._clock.now_ms())
+        await self.keep_young()
+        head = ("XADD", KEY, "MAXLEN", "~", self.limits.events, "*", "e")
+        return str(await self._wire.call(*head, raw), "ascii")
+
+    async def keep_young(self) -> None:
+        """Forget now and then what is too old."""
+        now_ms, limits = self._clock.now_ms(), self.limits
         if now_ms - self._trimmed_ms >= min(limits.age_ms, TRIM_EVERY_MS):
             self._trimmed_ms = now_ms
             await self._wire.call("XTRIM", KEY, "MINID", max(now_ms - limits.age_ms, 0))
-        entry = await self._wire.call("XADD", KEY, "MAXLEN", "~", limits.events, "*", "e", raw)
-        return str(entry, "ascii")
-
-    @override
-    async def publish_all(self, events: Sequence[tuple[str, dict[str, Json]]]) -> None:
-        if len(events) == 1:
-            await self.publish(*events[0])
-        elif events:
-            now_ms, limits = self._clock.now_ms(), self._limits
-            raws = [encode_event(kind, data, now_ms) for kind, data in events]
-            head = ("XADD", KEY, "MAXLEN", "~", limits.events, "*", "e")
-            await self._wire.many(*((*head, raw) for raw in raws))
 
     @override
     async def subscribe(
@@ -78,7 +73,7 @@ class RedisFeed(Feed):
                 if not entries:
                     continue
                 position = str(entries[-1][0], "ascii")
-                young = self._limits.young(_events(entries, kinds), self._clock.now_ms())
+                young = self.limits.young(_events(entries, kinds), self._clock.now_ms())
                 if young:
                     yield young
                 if every_ms:
@@ -89,9 +84,9 @@ class RedisFeed(Feed):
 
     @override
     async def tail(self, limit: int) -> list[tuple[str, Event]]:
-        count = max(1, min(limit, self._limits.events))
+        count = max(1, min(limit, self.limits.events))
         entries = await self._wire.call("XREVRANGE", KEY, "+", "-", "COUNT", count)
-        return self._limits.young(_events(list(reversed(entries))), self._clock.now_ms())
+        return self.limits.young(_events(list(reversed(entries))), self._clock.now_ms())
 
 
 async def _newest(line: Line) -> str:

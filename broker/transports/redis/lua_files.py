@@ -7,6 +7,7 @@ from importlib import resources
 from broker.transports.redis.wire import Script
 
 
-def load(name: str) -> Script:
-    """Return the script ``name``.lua."""
-    return Script(resources.files(__package__).joinpath(f"{name}.lua").read_text("utf-8"))
+def load(*names: str) -> Script:
+    """Return one script of the files ``name``.lua, in this order."""
+    folder = resources.files(__package__)
+    return Script("\n".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names))

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from hiredis import ReplyError
@@ -28,25 +27,23 @@ from broker.mailboxes import (
     MailboxLimits,
     check_message,
     check_owner,
-    check_size,
     refusal,
 )
 from broker.ports import Delivery, Mailbox, MailboxReader, Room
 from broker.threads import THREAD_TTL_MS
+from broker.transports.redis.batches import MARKET, MAX_TOGETHER, Batches
 from broker.transports.redis.lua_files import load
-from broker.transports.redis.wire import Argument, Line, Reply, Wire
+from broker.transports.redis.wire import Line, Reply, Wire
 from rahba.errors import TooLargeError
 
 GROUP: Final = "g"
 MAILBOX_TTL_MS: Final = THREAD_TTL_MS + 24 * 3600 * 1000
 MAX_BLOCK_MS: Final = 5_000
 RETRY_SECONDS: Final = 0.2
-MAX_TOGETHER: Final = 128
-MAX_TOGETHER_BYTES: Final = 1024 * 1024
 _LEAVING_SECONDS: Final = 2.0
 _MAX_LEFT: Final = 4 * MAX_OWNERS
 _GONE: Final = ("NOGROUP", "UNBLOCKED")
-_SEND: Final = load("send")
+_SEND: Final = load("head", "room", "send")
 _CLAIM: Final = load("claim")
 _FINISH: Final = load("finish")
 _LEAVE: Final = load("leave")
@@ -56,17 +53,22 @@ _log = logging.getLogger(__name__)
 
 def stream_of(owner: str) -> str:
     """Return the key of an owner's mailbox."""
-    return f"{{a:{owner}}}:in"
+    return f"{MARKET}:a:{owner}:in"
 
 
 def dead_of(owner: str) -> str:
     """Return the key of an owner's dead letters."""
-    return f"{{a:{owner}}}:dead"
+    return f"{MARKET}:a:{owner}:dead"
 
 
 def charges_of(owner: str) -> str:
     """Return the key of what each sender has unacknowledged in an owner's mailbox."""
-    return f"{{a:{owner}}}:from"
+    return f"{MARKET}:a:{owner}:from"
+
+
+def room_of(limits: MailboxLimits) -> tuple[int, ...]:
+    """Return the limits that ``room.lua`` takes."""
+    return MAILBOX_TTL_MS, limits.depth, limits.sender_messages, limits.sender_bytes
 
 
 def _keys_of(owner: str) -> list[str]:
@@ -80,27 +82,14 @@ class RedisMailbox(Mailbox):
         """Send over ``wire`` within ``limits``; each reader opens a connection of its own."""
         self._wire = wire
         self._limits = limits or MailboxLimits()
-        self._outbox = _Outbox(wire, self._limits)
-
-    @override
-    async def reserve(self, owner: str, size_bytes: int, *, sender: str) -> None:
-        check_size(size_bytes, self._limits)
-        await self._send("reserve", owner, sender, size_bytes)
-
-    @override
-    async def cancel(self, owner: str, size_bytes: int, *, sender: str) -> None:
-        await self._send("cancel", owner, sender, size_bytes)
+        room = room_of(self._limits)
+        self._outbox = Batches(wire, _SEND, lambda: room)
 
     @override
     async def send(self, owner: str, raw: bytes, *, sender: str = "", room: Room = "asked") -> None:
         check_message(raw, self._limits)
-        await self._send(room, owner, sender, len(raw), raw)
-
-    async def _send(
-        self, how: str, owner: str, sender: str, size_bytes: int, raw: bytes = b""
-    ) -> None:
-        told: list[Argument] = [how, sender and check_owner(sender), size_bytes, raw]
-        answer = await self._outbox.put(check_owner(owner), told, len(raw))
+        told = (room, check_owner(owner), sender and check_owner(sender), raw)
+        _, answer = await self._outbox.put(*told, size_bytes=len(raw))
         if answer != b"OK":
             raise refusal(owner, sender, full=answer == b"FULL", limits=self._limits)
 
@@ -133,75 +122,6 @@ class RedisMailbox(Mailbox):
         keys = _keys_of(check_owner(owner))
         most = min(limit, MAX_DEAD)
         return int(await self._wire.run(_REVIVE, keys, most, self._limits.depth, MAILBOX_TTL_MS))
-
-
-class _Outbox:
-    """What is sent within one tick of the loop goes out together, one script call a mailbox."""
-
-    def __init__(self, wire: Wire, limits: MailboxLimits) -> None:
-        self._wire = wire
-        self._limits: list[Argument] = [
-            MAILBOX_TTL_MS,
-            limits.depth,
-            limits.sender_messages,
-            limits.sender_bytes,
-        ]
-        self._waiting: dict[str, _Parcel] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def put(self, owner: str, told: list[Argument], size_bytes: int) -> asyncio.Future[Reply]:
-        """Send with this tick's others; the future holds the script's answer."""
-        loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(self._flush)
-        parcel = self._waiting.get(owner)
-        if parcel is None or not parcel.takes(size_bytes):
-            if parcel is not None:
-                self._dispatch(owner, parcel)
-            parcel = self._waiting[owner] = _Parcel()
-        parcel.told += told
-        parcel.size_bytes += size_bytes
-        answer: asyncio.Future[Reply] = loop.create_future()
-        parcel.answers.append(answer)
-        return answer
-
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for owner, parcel in waiting.items():
-            self._dispatch(owner, parcel)
-
-    def _dispatch(self, owner: str, parcel: _Parcel) -> None:
-        task = asyncio.create_task(self._carry(owner, parcel))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _carry(self, owner: str, parcel: _Parcel) -> None:
-        keys = [stream_of(owner), charges_of(owner)]
-        try:
-            answers = await self._wire.run(_SEND, keys, *self._limits, *parcel.told)
-        except (BrokerUnreachableError, ReplyError) as error:
-            for waiting in parcel.answers:
-                if not waiting.done():  # its caller may have gone
-                    waiting.set_exception(error)
-            return
-        for waiting, answer in zip(parcel.answers, answers, strict=True):
-            if not waiting.done():
-                waiting.set_result(answer)
-
-
-@dataclass(slots=True)
-class _Parcel:
-    """Messages to one mailbox, and who waits for what becomes of each."""
-
-    told: list[Argument] = field(default_factory=list)
-    answers: list[asyncio.Future[Reply]] = field(default_factory=list)
-    size_bytes: int = 0
-
-    def takes(self, size_bytes: int) -> bool:
-        """Say whether one more message of this size fits."""
-        return (
-            len(self.answers) < MAX_TOGETHER and self.size_bytes + size_bytes <= MAX_TOGETHER_BYTES
-        )
 
 
 class RedisMailboxReader(MailboxReader):
@@ -463,4 +383,4 @@ def _sender_of(fields: list[bytes]) -> str:
 
 
 def _owner_of(key: bytes) -> str:
-    return str(key, "ascii")[len("{a:") : -len("}:in")]
+    return str(key, "ascii")[len(stream_of("")) - len(":in") : -len(":in")]

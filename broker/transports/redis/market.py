@@ -48,8 +48,8 @@ async def connect(
         make_text=make_text,
         search=search,
     )
-    store = RedisThreadStore(wire, thread_limits)
-    threads = ThreadDesk(store, mailbox=mailbox, directory=directory, feed=feed, clock=clock)
+    store = RedisThreadStore(wire, feed, clock, mailboxes=limits, limits=thread_limits)
+    threads = ThreadDesk(store, directory=directory, clock=clock)
 
     async def close() -> None:
         await directory.close()

@@ -1,117 +1,120 @@
-"""Threads on Redis: one hash tag a thread, one script that judges and records."""
+"""Threads on Redis: one script posts, which is to find room, judge, record, tell and deliver."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Final, cast
 
+import msgspec
 from typing_extensions import override
 
+from broker.mailboxes import MailboxLimits, check_size, refusal
 from broker.ports import Ruling, ThreadState, Verdict
-from broker.thread import Ending, Said
+from broker.thread import Ending, Header, Said
 from broker.threads import (
     MAX_GROUP,
     MAX_RECENT,
     THREAD_TTL_MS,
-    Ruled,
+    Posting,
     ThreadLimits,
     ThreadStore,
+    Whole,
+    crowded,
 )
+from broker.transports.redis.batches import MARKET, Batches
+from broker.transports.redis.feed import RedisFeed
 from broker.transports.redis.lua_files import load
-from broker.transports.redis.wire import Argument, Reply, Wire
+from broker.transports.redis.mailbox import room_of
+from broker.transports.redis.wire import Reply, Wire
+from rahba.clock import Clock
+from rahba.errors import RahbaError
 
-GROUPS: Final = "{n}:groups"
+GROUPS: Final = f"{MARKET}:groups"
 MAX_GROUPS: Final = 100_000
-MAX_NOTED: Final = 4_096
 TRIM_EVERY_MS: Final = 1_000
-_THREAD: Final = load("thread")
-_JOIN: Final = load("join")
-_MEET: Final = load("meet")
-_FIELDS: Final = {form: [field.name for field in fields(form)] for form in (Said, Ending)}
+_POST: Final = load("head", "rules", "room", "told", "post")
+_pack: Final = msgspec.msgpack.Encoder()
+_headers: Final = msgspec.msgpack.Decoder(Header)
+
+
+def thread_of(thread: str) -> str:
+    """Return the key of a thread."""
+    return f"{MARKET}:t:{thread}"
+
+
+def group_of(group: str) -> str:
+    """Return the key of a group of threads."""
+    return f"{MARKET}:g:{group}"
+
+
+def deal_of(agreement: str) -> str:
+    """Return the key of an agreement's thread."""
+    return f"{MARKET}:d:{agreement}"
 
 
 def open_between(buyer: str, seller: str) -> str:
     """Return the key of the threads that a buyer has open with a seller."""
-    return f"{{p:{buyer}:{seller}}}"
+    return f"{MARKET}:p:{buyer}:{seller}"
 
 
 class RedisThreadStore(ThreadStore):
     """Keeps threads for seven days after their last message."""
 
-    def __init__(self, wire: Wire, limits: ThreadLimits | None = None) -> None:
-        """Work over ``wire`` within ``limits``."""
+    def __init__(
+        self,
+        wire: Wire,
+        feed: RedisFeed,
+        clock: Clock,
+        *,
+        mailboxes: MailboxLimits | None = None,
+        limits: ThreadLimits | None = None,
+    ) -> None:
+        """Work over ``wire`` and tell ``feed``, within ``limits`` and those of the mailboxes."""
         self._wire = wire
-        self._limits = limits or ThreadLimits()
-        self._noted: dict[str, None] = {}  # groups that are in the list of recent ones by us
+        self._feed = feed
+        self._clock = clock
+        self._mailboxes = mailboxes or MailboxLimits()
+        self._limits = (
+            *room_of(self._mailboxes),
+            THREAD_TTL_MS,
+            (limits or ThreadLimits()).open_threads,
+            feed.limits.events,
+            MAX_GROUP,
+        )
         self._trimmed_ms = 0
+        self._posts = Batches(wire, _POST, self._limits_now)
 
     @override
-    async def say(self, thread: str, said: Said, raw: bytes) -> Ruled:
-        return await self._judge(thread, "say", raw, _flat(said))
+    async def post(self, postings: Sequence[Posting]) -> list[Ruling | RahbaError]:
+        await self._feed.keep_young()
+        waiting = [self._put(posting) for posting in postings]
+        outcomes: list[Ruling | RahbaError] = []
+        for posting, answer in zip(postings, waiting, strict=True):
+            try:
+                outcomes.append(self._outcome(posting.said, *await answer))
+            except RahbaError as error:
+                outcomes.append(error)
+        return outcomes
 
     @override
-    async def end(self, thread: str, ending: Ending) -> Ruled:
-        return await self._judge(thread, "end", b"", _flat(ending))
+    async def end(self, thread: str, ending: Ending) -> Ruling:
+        what = _pack.encode(ending)
+        return _ruling(*await self._posts.put(thread, "end", what, b"", size_bytes=0))
 
     @override
-    async def join(self, group: str, buyer: str, thread: str) -> Verdict:
-        keys = [f"{{g:{group}}}:buyer", f"{{g:{group}}}"]
-        answer = await self._wire.run(_JOIN, keys, buyer, thread, MAX_GROUP, THREAD_TTL_MS)
-        return cast("Verdict", str(answer, "ascii"))
+    async def headers(self, threads: Sequence[str]) -> list[Header | None]:
+        answers = await self._wire.many(*(("HGET", thread_of(thread), "h") for thread in threads))
+        return [_headers.decode(answer) if answer else None for answer in answers]
 
     @override
-    async def meet(self, buyer: str, seller: str, thread: str, until_ms: int) -> int:
-        most = self._limits.open_threads
-        keys = [open_between(buyer, seller)]
-        return int(await self._wire.run(_MEET, keys, thread, until_ms, most))
-
-    @override
-    async def part(self, buyer: str, seller: str, thread: str) -> None:
-        await self._wire.call("ZREM", open_between(buyer, seller), thread)
-
-    @override
-    async def note_group(self, group: str, opened_ms: int) -> None:
-        if group in self._noted:
-            return
-        self._noted[group] = None
-        commands: list[tuple[Argument, ...]] = [("ZADD", GROUPS, "NX", opened_ms, group)]
-        if opened_ms >= self._trimmed_ms + TRIM_EVERY_MS:
-            self._trimmed_ms = opened_ms
-            commands.append(("ZREMRANGEBYSCORE", GROUPS, "-inf", opened_ms - THREAD_TTL_MS))
-            commands.append(("ZREMRANGEBYRANK", GROUPS, 0, -MAX_GROUPS - 1))
-        try:
-            await self._wire.many(*commands)
-        except BaseException:
-            _ = self._noted.pop(group, None)
-            raise
-        while len(self._noted) > MAX_NOTED:
-            del self._noted[next(iter(self._noted))]
-
-    @override
-    async def note_deal(self, agreement: str, thread: str) -> None:
-        await self._wire.call("SET", f"{{d:{agreement}}}", thread, "PX", THREAD_TTL_MS)
-
-    @override
-    async def headers(self, threads: Sequence[str]) -> list[dict[str, str]]:
-        answers = await self._wire.many(*(("HGETALL", f"{{t:{thread}}}:s") for thread in threads))
-        return [_pairs(answer) for answer in answers]
-
-    @override
-    async def whole(self, threads: Sequence[str]) -> list[tuple[dict[str, str], tuple[bytes, ...]]]:
-        commands: list[tuple[Argument, ...]] = []
-        for thread in threads:
-            commands.append(("HGETALL", f"{{t:{thread}}}:s"))
-            commands.append(("LRANGE", f"{{t:{thread}}}:log", 0, -1))
-        answers = await self._wire.many(*commands)
-        return [
-            (_pairs(header), tuple(log))
-            for header, log in zip(answers[::2], answers[1::2], strict=True)
-        ]
+    async def whole(self, threads: Sequence[str]) -> list[Whole | None]:
+        answers = await self._wire.many(*(("HGETALL", thread_of(thread)) for thread in threads))
+        return [_whole(answer) if answer else None for answer in answers]
 
     @override
     async def members(self, group: str) -> list[str]:
-        answer = await self._wire.call("LRANGE", f"{{g:{group}}}", 0, -1)
+        answer = await self._wire.call("LRANGE", group_of(group), 1, -1)
         return [str(thread, "ascii") for thread in answer]
 
     @override
@@ -124,33 +127,49 @@ class RedisThreadStore(ThreadStore):
 
     @override
     async def deal(self, agreement: str) -> str | None:
-        thread = await self._wire.call("GET", f"{{d:{agreement}}}")
+        thread = await self._wire.call("GET", deal_of(agreement))
         return str(thread, "ascii") if thread is not None else None
 
-    async def _judge(
-        self, thread: str, operation: str, raw: bytes, fields: list[Argument]
-    ) -> Ruled:
-        keys = [f"{{t:{thread}}}:s", f"{{t:{thread}}}:log", f"{{t:{thread}}}:ids"]
-        answer = await self._wire.run(_THREAD, keys, operation, raw, THREAD_TTL_MS, *fields)
-        verdict, first, deliver, at_ms, state, *header = answer
-        ruling = Ruling(
-            verdict=cast("Verdict", str(verdict, "ascii")),
-            state=cast("ThreadState", str(state, "ascii")),
-            at_ms=at_ms,
-            first=cast("Verdict", str(first, "ascii")) if first else None,
-        )
-        return Ruled(ruling, deliver == 1, _pairs(header))
+    def _limits_now(self) -> Sequence[int]:
+        now_ms = self._clock.now_ms()
+        if now_ms < self._trimmed_ms + TRIM_EVERY_MS:
+            return (*self._limits, 0, MAX_GROUPS)
+        self._trimmed_ms = now_ms
+        return (*self._limits, max(now_ms - THREAD_TTL_MS, 1), MAX_GROUPS)
+
+    def _put(self, posting: Posting) -> asyncio.Future[Reply]:
+        size_bytes = len(posting.raw)
+        try:
+            check_size(size_bytes, self._mailboxes)
+        except RahbaError as error:
+            refused: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
+        what = _pack.encode(posting.said)
+        return self._posts.put(posting.thread, "say", what, posting.raw, size_bytes=size_bytes)
+
+    def _outcome(self, said: Said, at_ms: int, answer: list[Reply]) -> Ruling:
+        """Return the ruling, or raise why there is no room."""
+        match answer:
+            case [b"FULL" | b"QUOTA" as why]:
+                raise refusal(said.to, said.sender, full=why == b"FULL", limits=self._mailboxes)
+            case [b"THREADS", int(wait_ms)]:
+                raise crowded(wait_ms)
+            case _:
+                return _ruling(at_ms, answer)
 
 
-def _flat(told: Said | Ending) -> list[Argument]:
-    """Return the fields as names and values, one after another."""
-    flat: list[Argument] = []
-    for name in _FIELDS[type(told)]:
-        value: str | int = getattr(told, name)
-        flat += (name, int(value) if value is True or value is False else value)
-    return flat
+def _ruling(at_ms: int, answer: list[Reply]) -> Ruling:
+    verdict, first, state = answer
+    return Ruling(
+        verdict=cast("Verdict", str(verdict, "ascii")),
+        state=cast("ThreadState", str(state, "ascii")),
+        at_ms=at_ms,
+        first=cast("Verdict", str(first, "ascii")) if first else None,
+    )
 
 
-def _pairs(flat: list[Reply]) -> dict[str, str]:
-    texts = [str(part, "utf-8") for part in flat]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+def _whole(flat: list[bytes]) -> Whole:
+    stored = dict(zip(flat[::2], flat[1::2], strict=True))
+    header = _headers.decode(stored[b"h"])
+    return header, tuple(stored[b"m%d" % number] for number in range(1, header.messages + 1))

@@ -1,0 +1,8 @@
+-- KEYS[1] is the market's hash tag: all its keys begin with it, so that they lie in one slot.
+-- The first arguments are limits, in numbers; how many they are is the first.
+
+local MARKET, LIMITS = KEYS[1] .. ':', {}
+for i = 1, tonumber(ARGV[1]) do LIMITS[i] = tonumber(ARGV[i + 1]) end
+local FIRST = #LIMITS + 2
+local time = redis.call('TIME')
+local NOW = time[1] * 1000 + math.floor(time[2] / 1000)
