@@ -37,8 +37,7 @@ from agents.negotiation.goods import pack_input
 from agents.negotiation.machine import acceptable
 from agents.negotiation.mandate import Mandate, sign_mandate
 from agents.negotiation.score import NO_LATENCY_LIMIT_MS, Yardstick, best_first
-from agents.negotiation.talk import OVER
-from agents.parley import Desk, Hold, Parley, Payer, Request
+from agents.parley import Desk, Hold, Parley, Payer, Request, release
 from agents.ports import Observations
 from agents.purchase import Purchase, Want, Watcher
 from agents.routing import put_in_order
@@ -228,12 +227,15 @@ class Buyer:
             standing = await self._offers(parleys, request, mode, yardstick)
             standing = [item for item in standing if not _gift(item)]
             ranked = _ranked(standing, request, mode, yardstick)
-            await self._release(parleys, ranked[: 1 + RUNNERS_UP])
-            left = [item for item in ranked if item.parley.talk.phase not in OVER]
+            first = ranked[: 1 + RUNNERS_UP]
+            kept = {id(item.parley) for item in first}
+            others = [parley for parley in parleys if id(parley) not in kept]
+            releasing = asyncio.create_task(release(others, "not_chosen"))
             try:
-                return _compared(await self._award(request, left), ranked, yardstick)
+                return _compared(await self._award(request, first), ranked, yardstick)
             finally:
-                await self._release(parleys, [])
+                await releasing
+                await release(parleys, "not_chosen")
 
     def _parley(self, listing: Listing, request: Request, attending: ExitStack) -> Parley:
         desk = self._desk
@@ -298,12 +300,6 @@ class Buyer:
             return request.deadline
         promised = 2 * item.offer.issues.latency_ms + PROMISE_SLACK_MS
         return now + min(promised, left * 2 // 3)
-
-    async def _release(self, parleys: list[Parley], kept: list[Standing]) -> None:
-        keep = {id(item.parley) for item in kept}
-        await asyncio.gather(
-            *(parley.part("not_chosen") for parley in parleys if id(parley) not in keep)
-        )
 
     async def _account_for(self, error: RahbaError, request: Request) -> None:
         """Say on ``error`` what may still happen to money that was held on the way."""

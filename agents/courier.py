@@ -20,70 +20,25 @@ import contextlib
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from agents.attendance import Attendance, Letter
 from broker.errors import LeaseLostError
 from broker.ports import Delivery, Mailbox
 from rahba.clock import Clock
 from rahba.errors import RahbaError
-from rahba.messages import Message, open_message
+from rahba.messages import open_message
 
 _log: Final = logging.getLogger(__name__)
-MAX_WAITING_LETTERS: Final = 128
 MAX_IDLE_OWNERS: Final = 512
 BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A verified message for ``owner``; ``token`` counts its deliveries, from 1."""
-
-    owner: str
-    message: Message
-    raw: bytes
-    token: int
-
-
 Handler = Callable[[Letter], Awaitable[None]]
 Chained = tuple[str, str, bool]
 URGENT: Final = frozenset({"decommit"})
-
-
-class Attendance:
-    """Somebody waiting for the letters of one thread."""
-
-    def __init__(self) -> None:
-        """Wait with an empty queue."""
-        self._letters: asyncio.Queue[Letter] = asyncio.Queue(MAX_WAITING_LETTERS)
-        self._arrived = asyncio.Event()
-
-    def give(self, letter: Letter) -> bool:
-        """Hand a letter over; says whether there was room."""
-        try:
-            self._letters.put_nowait(letter)
-        except asyncio.QueueFull:
-            return False
-        self._arrived.set()
-        return True
-
-    async def arrived(self, timeout_s: float) -> bool:
-        """Wait for the first letter without taking it; says whether one came in time."""
-        try:
-            async with asyncio.timeout(max(timeout_s, 0.0)):
-                return await self._arrived.wait()
-        except TimeoutError:
-            return False
-
-    async def next(self, timeout_s: float) -> Letter | None:
-        """Return the next letter, or ``None`` if none comes within ``timeout_s``."""
-        try:
-            async with asyncio.timeout(max(timeout_s, 0.0)):
-                return await self._letters.get()
-        except TimeoutError:
-            return None
 
 
 class Courier:

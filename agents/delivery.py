@@ -6,9 +6,8 @@ and what was paid is what the ledger shows.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from agents.errors import BadResultError
 from agents.negotiation.agreement import SignedAgreement, both_signed
@@ -16,14 +15,10 @@ from agents.negotiation.goods import unpack_output
 from agents.negotiation.talk import Talk
 from agents.parley import Parley
 from agents.purchase import Purchase
-from broker.ports import ThreadView
 from rahba.encoding import unb64
 from rahba.envelope import Signer
 from rahba.errors import RahbaError
 from rahba.messages import Agreement, Receipt, open_receipt
-
-_FIRST_LOOK_S: Final = 0.004
-_LONGEST_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,24 +122,13 @@ async def _see_payment(parley: Parley) -> tuple[int, str | None]:
     hold, desk = parley.hold, parley.desk
     if hold is None or hold.id is None:
         return 0, None
-    give_up = desk.clock.now_ms() + parley.request.want.settle_wait_ms
-    pause_s, tx = _FIRST_LOOK_S, None
-    while desk.clock.now_ms() < give_up:
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-        view = await _look(parley)
-        if view is not None and view.state == "settled":
-            tx = view.facts.get("tx") or None
-            break
+    try:
+        wait_ms = parley.request.want.settle_wait_ms
+        tx = await desk.threads.settlement(parley.talk.thread, wait_ms=wait_ms) or None
+    except RahbaError:
+        tx = None
     try:
         shown = await desk.wallet.ledger.hold(hold.id)
     except RahbaError:
         return 0, tx
     return (shown.captured if shown is not None else 0), tx
-
-
-async def _look(parley: Parley) -> ThreadView | None:
-    try:
-        return await parley.desk.threads.get(parley.talk.thread)
-    except RahbaError:
-        return None

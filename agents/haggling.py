@@ -10,11 +10,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
+from agents.attendance import all_arrived
 from agents.negotiation.machine import (
     BuyerPolicy,
     Commit,
@@ -24,13 +23,10 @@ from agents.negotiation.machine import (
     buyer_move,
 )
 from agents.negotiation.score import Yardstick
-from agents.parley import Parley, Request
+from agents.parley import Parley, Request, say_all
 from agents.strategies import make_strategy
 from rahba.encoding import sha256_hex
-from rahba.errors import RahbaError
 from rahba.messages import Cfp, Counter, Mode, Offer
-
-_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +41,11 @@ async def tender(parleys: list[Parley], request: Request) -> list[Standing]:
     """Ask everybody for one sealed quote; return what can be taken, in no meaningful order."""
     closes = min(_now(parleys) + request.want.window_ms, request.deadline)
     cfp = _call(request, "tender", rounds=1)
-    asked = await _those(parleys, [parley.ask(cfp, answer_by=closes) for parley in parleys])
+    asked = await say_all(parleys, [cfp] * len(parleys), reply_by=closes)
     left_s = (closes - _now(parleys)) / 1_000
-    await asyncio.gather(*(parley.attendance.arrived(left_s) for parley in asked))
-    await asyncio.gather(*(parley.hear(until=_now(parleys) + 1) for parley in asked))
+    await all_arrived([parley.attendance for parley in asked], left_s)
+    unheard = [parley for parley in asked if not parley.hear_at_once()]
+    await asyncio.gather(*(parley.catch_up() for parley in unheard))
     return _standing(asked, request)
 
 
@@ -57,7 +54,7 @@ async def bargain(parleys: list[Parley], request: Request, yardstick: Yardstick)
     cfp = _call(request, "bargain", rounds=request.want.rounds)
     turn_ms = request.want.turn_ms
     until = min(_now(parleys) + turn_ms, request.deadline)
-    active = await _those(parleys, [parley.ask(cfp, answer_by=until) for parley in parleys])
+    active = await say_all(parleys, [cfp] * len(parleys), reply_by=until)
     while active:
         heard = await asyncio.gather(*(parley.hear(until=until) for parley in active))
         active = [parley for parley, news in zip(active, heard, strict=True) if news]
@@ -68,9 +65,10 @@ async def bargain(parleys: list[Parley], request: Request, yardstick: Yardstick)
         for parley, move in speakers:
             if isinstance(move.body, Counter):
                 _tell_offer(parley, "buyer", move.body.offer)
-        said = await _those(
+        said = await say_all(
             [parley for parley, _ in speakers],
-            [parley.say(move.body, reply_by=until) for parley, move in speakers],
+            [move.body for _, move in speakers],
+            reply_by=until,
         )
         active = [parley for parley in said if parley.talk.phase == "countered"]
     return _standing(parleys, request)
@@ -142,20 +140,6 @@ def _call(request: Request, mode: Mode, *, rounds: int) -> Cfp:
         rounds=rounds,
         needs=request.mandate.needs,
     )
-
-
-async def _those(parleys: list[Parley], doings: Iterable[Awaitable[None]]) -> list[Parley]:
-    """Do one thing for each parley; return those for whom it went well."""
-    results = await asyncio.gather(*doings, return_exceptions=True)
-    well = []
-    for parley, result in zip(parleys, results, strict=True):
-        if result is None:
-            well.append(parley)
-        elif isinstance(result, RahbaError):
-            _log.info("%s is out: %s", parley.seller, result)
-        else:
-            raise result
-    return well
 
 
 def _tell_offer(parley: Parley, side: str, offer: Offer) -> None:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agents.courier import BACKOFF_S, Attendance, Courier
+from agents.attendance import Attendance
+from agents.courier import BACKOFF_S, Courier
 from agents.errors import (
     ArgumentsRefusedError,
     DeadlineError,
@@ -46,6 +48,7 @@ from rahba.messages import (
     Decommit,
     Issues,
     Job,
+    Message,
     Offer,
     Order,
     Reject,
@@ -156,7 +159,6 @@ class Parley:
         self.request = request
         self.entry: SkillOffer = entry
         self.attendance = attendance
-        self.answer_by = 0
         self.hold: Hold | None = None
         self._heard: set[str] = set()
         talk = Talk(thread, desk.signer.did, listing.card.agent, posted=entry.posted)
@@ -180,11 +182,6 @@ class Parley:
 
     # Speech.
 
-    async def ask(self, cfp: Cfp, *, answer_by: int) -> None:
-        """Open the thread; the answer is due at ``answer_by``."""
-        self.answer_by = answer_by
-        await self.say(cfp, reply_by=answer_by)
-
     async def say(self, body: Body, *, reply_by: int) -> None:
         """Post a message.
 
@@ -192,10 +189,10 @@ class Parley:
             ThreadRefusedError: it does not stand.
         """
         raw = self.line.write(body, reply_by=reply_by)
-        # Only a deal for which money is held is worth waiting for a seller that does not read.
-        unread = () if isinstance(body, Accept | Job) else UNREAD
-        until = min(reply_by, self.request.deadline)
-        ruling = await self._post(raw, until=until, but=unread)
+        self.note(body, raw, await self.insist(body, raw, reply_by=reply_by))
+
+    def note(self, body: Body, raw: bytes, ruling: Ruling) -> None:
+        """Note what we said if it stands; errors as of :meth:`say`."""
         if not ruling.ok:
             raise ThreadRefusedError(
                 f"the message was ruled {ruling.verdict}",
@@ -207,13 +204,22 @@ class Parley:
 
     async def hear(self, *, until: int) -> bool:
         """Note the seller's next message; says whether one came by ``until``."""
+        if self.hear_at_once():
+            return True
         while (left := until - self.desk.clock.now_ms()) > 0:
             letter = await self.attendance.next(min(left / 1_000, _LOOK_EVERY_S))
             if letter is None and left / 1_000 > _LOOK_EVERY_S and await self.catch_up():
                 return True  # somebody else with this key may have taken the letter
-            if letter is not None and self._note(letter.message.id, letter.raw):
+            if letter is not None and self._note(letter.message, letter.raw):
                 return True
         return await self.catch_up()
+
+    def hear_at_once(self) -> bool:
+        """Note the seller's next message if its letter has come; says whether one had."""
+        while (letter := self.attendance.take()) is not None:
+            if self._note(letter.message, letter.raw):
+                return True
+        return False
 
     async def catch_up(self) -> bool:
         """Note what the thread's transcript has and the mailbox did not bring."""
@@ -227,21 +233,19 @@ class Parley:
         for raw in view.transcript if view is not None else ():
             message = open_message(raw, me=None, now_ms=0)
             if message.sender == self.seller:
-                news |= self._note(message.id, raw)
+                news |= self._note(message, raw)
         return news
 
-    async def part(self, reason: str) -> None:
-        """Tell a seller that it was not chosen, or that no deal is in sight; never raises."""
+    def farewell(self, reason: str) -> Body | None:
+        """Return how to tell a seller that it was not chosen, or that no deal is in sight."""
         body: Body | None = None
         if self.talk.phase in {"asked", "quoted", "countered"}:
             body = Reject(reason)
         elif self.talk.phase == "agreed" and self.talk.agreed is not None:
             body = Decommit(self.agreement(self.talk.agreed).digest(), reason)
-        if body is None:
-            return
-        self.request.tell("released", thread=self.talk.thread, seller=self.seller, code=reason)
-        with contextlib.suppress(RahbaError):
-            await self.say(body, reply_by=self.desk.clock.now_ms() + HOLD_GRACE_MS)
+        if body is not None:
+            self.request.tell("released", thread=self.talk.thread, seller=self.seller, code=reason)
+        return body
 
     # Commitment.
 
@@ -304,7 +308,7 @@ class Parley:
         try:
             await self.say(self._binding(offer, order), reply_by=expires)  # 3
         except RahbaError:
-            await self.part("hold_unused")
+            await release([self], "hold_unused")
             raise
         request.tell("ordered", thread=self.talk.thread, agreement=deal, price=str(price))
         return agreement
@@ -386,11 +390,10 @@ class Parley:
 
     # Inside.
 
-    def _note(self, message_id: str, raw: bytes) -> bool:
-        if message_id in self._heard:
+    def _note(self, message: Message, raw: bytes) -> bool:
+        if message.id in self._heard:
             return False
-        self._heard.add(message_id)
-        message = open_message(raw, me=None, now_ms=0)
+        self._heard.add(message.id)
         try:
             self.line.heard(message, raw)
         except OutOfPlaceError as error:
@@ -398,18 +401,62 @@ class Parley:
             return False
         return True
 
-    async def _post(self, raw: bytes, *, until: int, but: tuple[type[RahbaError], ...]) -> Ruling:
+    async def insist(
+        self, body: Body, raw: bytes, *, reply_by: int, failure: RahbaError | None = None
+    ) -> Ruling:
+        """Post until there is an answer; ``failure`` is why there was none before."""
+        # Only a deal for which money is held is worth waiting for a seller that does not read.
+        unread = () if isinstance(body, Accept | Job) else UNREAD
+        until = min(reply_by, self.request.deadline)
         failures = 0
         while True:
-            try:
-                return await self.desk.threads.post(raw)
-            except RahbaError as error:
-                pause_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
-                if (
-                    not error.retryable
-                    or isinstance(error, but)
-                    or self.desk.clock.now_ms() + pause_s * 1_000 > until
-                ):
-                    raise
+            if failure is None:
+                try:
+                    return await self.desk.threads.post(raw)
+                except RahbaError as error:
+                    failure = error
+            pause_s = BACKOFF_S[min(failures, len(BACKOFF_S) - 1)]
+            late = self.desk.clock.now_ms() + pause_s * 1_000 > until
+            if not failure.retryable or isinstance(failure, unread) or late:
+                raise failure
             failures += 1
+            failure = None
             await asyncio.sleep(pause_s)
+
+
+async def say_all(
+    parleys: Sequence[Parley], bodies: Sequence[Body], *, reply_by: int
+) -> list[Parley]:
+    """Post a message in each thread, all at once; returns those in whose threads it stands."""
+    raws = [
+        parley.line.write(body, reply_by=reply_by)
+        for parley, body in zip(parleys, bodies, strict=True)
+    ]
+    if not raws:
+        return []
+    outcomes = await parleys[0].desk.threads.post_all(raws)
+    well = []
+    for parley, body, raw, outcome in zip(parleys, bodies, raws, outcomes, strict=True):
+        try:
+            ruling = (
+                await parley.insist(body, raw, reply_by=reply_by, failure=outcome)
+                if isinstance(outcome, RahbaError)
+                else outcome
+            )
+            parley.note(body, raw, ruling)
+        except RahbaError as error:
+            _log.info("%s is out: %s", parley.seller, error)
+        else:
+            well.append(parley)
+    return well
+
+
+async def release(parleys: Sequence[Parley], reason: str) -> None:
+    """Tell sellers, all at once, that they were not chosen; never raises."""
+    farewells = [(parley, parley.farewell(reason)) for parley in parleys]
+    told = [(parley, body) for parley, body in farewells if body is not None]
+    if told:
+        reply_by = told[0][0].desk.clock.now_ms() + HOLD_GRACE_MS
+        _ = await say_all(
+            [parley for parley, _ in told], [body for _, body in told], reply_by=reply_by
+        )

@@ -27,7 +27,8 @@ from typing import Final
 import msgspec
 
 from agents.agent import Agent
-from agents.courier import Letter
+from agents.attendance import Letter
+from agents.cases import Case, Cases
 from agents.errors import OutOfPlaceError
 from agents.job import Job, Purse, Terms
 from agents.negotiation import (
@@ -64,6 +65,7 @@ from rahba.messages import (
     Accept,
     Agreement,
     Body,
+    Cfp,
     Counter,
     Failure,
     Quote,
@@ -123,6 +125,7 @@ class Seller:
         self._desk = desk
         self.backing_fals = 0
         self._policies: dict[str, tuple[int, int, SellerPolicy]] = {}
+        self._cases = Cases(signer, clock=clock, ids=ids)
         self._jobs: dict[str, asyncio.Future[Done]] = {}
         self._observations = observations
         self._told_ms = 0
@@ -130,45 +133,58 @@ class Seller:
 
     async def handle(self, letter: Letter) -> None:
         """Do what is due in the letter's thread; returns when the effects are durable."""
-        view = await patiently(lambda: self._broker.threads.get(letter.message.thread))
-        if view is None or view.seller != self.signer.did:
+        case = self._cases.take(letter)
+        if case is not None and await self._act(case, letter):
             return
+        view = await patiently(lambda: self._broker.threads.get(letter.message.thread))
+        if view is not None and view.seller == self.signer.did:
+            _ = await self._act(Case(view, self._line(view, letter)), letter)
+
+    async def _act(self, case: Case, letter: Letter) -> bool:
+        """Do what is due; false if the thread turned out to be another than was known."""
+        view, line = case.view, case.line
         if view.state in ENDED:
             self.bench.forget(view.id)
         match view.state:
             case "open":
-                await self._negotiate(view, letter)
+                return await self._negotiate(case, letter)
             case "held":
-                await self._serve(view, letter)
+                await self._serve(view, line)
             case "delivered":
-                await self._collect(view, self._line(view, letter), await self._hold_of(view))
+                await self._collect(view, line, await self._hold_of(view))
             case "decommitted" if letter.message.sender == view.buyer:
-                await self._charge(view, self._line(view, letter))
+                await self._charge(view, line)
             case "failed" | "closed":
                 await self._give_back(view)
             case "expired" | "decommitted":
-                await self._give_back(view, forfeits=_owes(view, self._line(view, letter).talk))
+                await self._give_back(view, forfeits=_owes(view, line.talk))
             case _:  # agreed: the order is still to come; settled: all is done
                 pass
+        return True
 
     # Bargaining.
 
-    async def _negotiate(self, view: ThreadView, letter: Letter) -> None:
-        line = self._line(view, letter)
+    async def _negotiate(self, case: Case, letter: Letter) -> bool:
+        line = case.line
         match self._promised(line.talk, self._move(line.talk)):
             case Say(Quote(offer=offer) | Counter(offer=offer) as body):
                 pledge = await self._pledge(agreement_of(line.talk, offer))
-                await self._answer(line, msgspec.structs.replace(body, pledge=pledge))
+                answer: Body = msgspec.structs.replace(body, pledge=pledge)
             case Say(body):
-                await self._answer(line, body)
+                answer = body
             case Commit(offer):
                 agreement = agreement_of(line.talk, offer)
                 signature = sign_agreement(agreement, self.signer)
                 pledge = await self._pledge(agreement)
-                accept = Accept(offer=offer.digest(), signature=signature, pledge=pledge)
-                await self._answer(line, accept)
+                answer = Accept(offer=offer.digest(), signature=signature, pledge=pledge)
             case _:
-                pass
+                return True
+        if isinstance(letter.message.body, Cfp):
+            self._broker.threads.expect(letter.message)
+        ruling = await self._answer(line, answer)
+        if ruling is not None and ruling.ok:
+            self._cases.keep(case)
+        return ruling is None or ruling.ok
 
     def _promised(self, talk: Talk, move: Move) -> Move:
         """Keep room for what a move would bind us to; without room it is a refusal."""
@@ -185,9 +201,9 @@ class Seller:
             return move
         return Say(Refuse("busy"))
 
-    async def _answer(self, line: Line, body: Body) -> None:
+    async def _answer(self, line: Line, body: Body) -> Ruling | None:
         """Say it, unless the buyer does not read its mail; only what stands keeps its room."""
-        stands = bool(line.talk.asks)
+        stands, ruling = bool(line.talk.asks), None
         try:
             ruling = await self._post(line, body)
         except UNREAD as error:
@@ -196,6 +212,7 @@ class Seller:
             stands = (stands or ruling.ok) and ruling.state in {"open", "agreed", "held"}
         if not stands:
             self.bench.forget(line.talk.thread)
+        return ruling
 
     async def _pledge(self, agreement: Agreement) -> str | None:
         """Put up the penalty of an offer of ours, should it be taken."""
@@ -256,8 +273,7 @@ class Seller:
 
     # Working.
 
-    async def _serve(self, view: ThreadView, letter: Letter) -> None:
-        line = self._line(view, letter)
+    async def _serve(self, view: ThreadView, line: Line) -> None:
         try:
             commission = examine(line.talk, self.agent, self.signer, now_ms=self._clock.now_ms())
             hold_id = commission.order.hold

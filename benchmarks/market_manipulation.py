@@ -30,7 +30,8 @@ from typing_extensions import override
 from agents.agent import Agent
 from agents.brains.clerk import Clerk, Draft, draft_by_rules, explain
 from agents.buyer import Buyer
-from agents.courier import Courier, Letter
+from agents.attendance import Letter
+from agents.courier import Courier
 from agents.negotiation import Line
 from agents.purchase import Purchase, Want
 from agents.seller import Seller

@@ -5,7 +5,7 @@ A side that restarts resumes from the broker's transcript and goes on with the n
 
 from __future__ import annotations
 
-from dataclasses import replace
+import msgspec
 
 from agents.negotiation.talk import Talk, hear, replay
 from rahba.clock import Clock
@@ -27,6 +27,7 @@ class Line:
         self._clock = clock
         self._ids = ids
         self._seq = 0
+        self._heard = 0
         self._prev: str | None = None
 
     @classmethod
@@ -41,10 +42,13 @@ class Line:
         posted: Offer | None = None,
     ) -> Line:
         """Carry on after ``transcript`` (as the broker recorded it)."""
-        line = cls(replace(talk, posted=posted or talk.posted), signer, clock=clock, ids=ids)
+        if posted is not None:
+            talk = msgspec.structs.replace(talk, posted=posted)
+        line = cls(talk, signer, clock=clock, ids=ids)
         messages = [open_message(raw, me=None, now_ms=0) for raw in transcript]
         line.talk = replay(line.talk, messages)
         line._seq = sum(message.sender == signer.did for message in messages)
+        line._heard = len(messages) - line._seq
         line._prev = sha256_hex(transcript[-1]) if transcript else None
         return line
 
@@ -76,4 +80,12 @@ class Line:
             OutOfPlaceError: it does not belong here; nothing is noted.
         """
         self.talk = hear(self.talk, self.talk.side_of(message.sender), message.body)
+        self._heard = message.seq
         self._prev = sha256_hex(raw)
+
+    def is_next(self, message: Message) -> bool:
+        """Say whether the other side's message follows on all that is noted here.
+
+        Its link says so: whoever wrote it had seen our last word, and nothing else since.
+        """
+        return message.seq == self._heard + 1 and message.prev == self._prev

@@ -11,9 +11,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+import msgspec
 
 from agents.errors import OutOfPlaceError
 from rahba.messages import (
@@ -77,11 +78,11 @@ STEPS: Final[Mapping[tuple[Phase, Side, str], Phase]] = MappingProxyType(
 OVER: Final[frozenset[Phase]] = frozenset({"delivered", "failed", "closed"})
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
+class Talk(msgspec.Struct, frozen=True):
     """A thread as both sides know it. ``agreed`` is the offer that was accepted.
 
-    ``pledge`` is the seller's, for the penalty of its last ask or of what it accepted.
+    ``pledge`` is the seller's, for the penalty of its last ask or of what it accepted. ``posted``
+    is what one side knows of the seller's card, and is not said.
     """
 
     thread: str
@@ -98,7 +99,7 @@ class Talk:
     result: Result | None = None
     pledge: str | None = None
     code: str | None = None
-    posted: Offer | None = field(default=None, compare=False)
+    posted: Offer | None = None
 
     def side_of(self, did: str) -> Side:
         """Return which side ``did`` is on."""
@@ -124,7 +125,7 @@ def hear(talk: Talk, by: Side, body: Body) -> Talk:
     phase = STEPS.get((talk.phase, by, kind))
     if phase is None:
         raise OutOfPlaceError(f"{by} cannot say {kind} now", phase=talk.phase, type=kind)
-    return replace(_noted(talk, by, body), phase=phase)
+    return msgspec.structs.replace(talk, phase=phase, **_noted(talk, by, body, kind))
 
 
 def replay(talk: Talk, messages: list[Message]) -> Talk:
@@ -137,33 +138,32 @@ def replay(talk: Talk, messages: list[Message]) -> Talk:
     return talk
 
 
-def _noted(talk: Talk, by: Side, body: Body) -> Talk:
-    code: str | None = str(body.__struct_config__.tag)
+def _noted(  # noqa: PLR0911  # one return a message type
+    talk: Talk, by: Side, body: Body, kind: str
+) -> dict[str, Any]:
+    """Return what changes by a message, but for the phase."""
     match body:
         case Accept():
             return _accepted(talk, by, body)
         case Cfp():
-            talk, code = replace(talk, cfp=body), None
+            return {"cfp": body, "code": None}
         case Quote() | Counter() if by == "seller":
-            talk = replace(talk, asks=(*talk.asks, body.offer), pledge=body.pledge)
-            code = None
+            return {"asks": (*talk.asks, body.offer), "pledge": body.pledge, "code": None}
         case Quote() | Counter():
-            talk, code = replace(talk, bids=(*talk.bids, body.offer)), None
-        case Job():
-            order = body.order
-            talk, code = replace(talk, order=order, buyer_signature=order.signature), None
+            return {"bids": (*talk.bids, body.offer), "code": None}
+        case Job(order=order):
+            return {"order": order, "buyer_signature": order.signature, "code": None}
         case Result():
-            talk, code = replace(talk, result=body, seller_signature=body.signature), None
+            return {"result": body, "seller_signature": body.signature, "code": None}
         case Failure() | Refuse() | NotUnderstood():
-            code = body.code
+            return {"code": body.code}
         case Reject():
-            code = body.reason
+            return {"code": body.reason}
         case Withdraw() | Decommit():
-            pass
-    return replace(talk, code=code)
+            return {"code": kind}
 
 
-def _accepted(talk: Talk, by: Side, accept: Accept) -> Talk:
+def _accepted(talk: Talk, by: Side, accept: Accept) -> dict[str, Any]:
     if by == "seller":
         offer = talk.bids[-1]
         if accept.order is not None or accept.opening is not None:
@@ -177,13 +177,13 @@ def _accepted(talk: Talk, by: Side, accept: Accept) -> Talk:
     if accept.offer != offer.digest():
         raise OutOfPlaceError("another offer is standing", standing=offer.digest())
     if by == "seller":
-        return replace(talk, agreed=offer, seller_signature=accept.signature, pledge=accept.pledge)
+        signature, pledge = accept.signature, accept.pledge
+        return {"agreed": offer, "seller_signature": signature, "pledge": pledge}
     if accept.order is None:
         raise OutOfPlaceError("a buyer accepts with its order")
-    return replace(
-        talk,
-        cfp=accept.opening or talk.cfp,
-        agreed=offer,
-        buyer_signature=accept.signature,
-        order=accept.order,
-    )
+    return {
+        "cfp": accept.opening or talk.cfp,
+        "agreed": offer,
+        "buyer_signature": accept.signature,
+        "order": accept.order,
+    }

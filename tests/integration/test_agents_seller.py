@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from agents import Agent
-from agents.courier import Letter
+from agents.attendance import Letter
 from agents.errors import NoDealError, SellerFailedError
 from agents.member import Member
 from agents.negotiation import build_agreement, pack_input, seal_goods, sign_agreement

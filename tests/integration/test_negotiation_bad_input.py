@@ -16,7 +16,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from agents.courier import Courier, Letter
+from agents.attendance import Letter
+from agents.courier import Courier
 from broker import Broker
 from broker.errors import SenderQuotaError, TooManyThreadsError
 from broker.mailboxes import MailboxLimits

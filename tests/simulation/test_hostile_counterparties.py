@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 from typing_extensions import override
 
-from agents.courier import Courier, Letter
+from agents.attendance import Letter
+from agents.courier import Courier
 from agents.errors import DeadlineError, NoDealError, SellerFailedError
 from agents.seller import Seller
 from broker import Broker

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from typing_extensions import override
 
-from agents.courier import Letter
+from agents.attendance import Letter
 from agents.errors import DeadlineError, SellerFailedError
 from agents.seller import Seller
 from tests.fixtures.trading import BUYER, Bazaar

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from agents.courier import MAX_WAITING_LETTERS, Courier, Letter
+from agents.attendance import MAX_WAITING_LETTERS, Letter, all_arrived
+from agents.courier import Courier
 from broker import Broker
 from broker.mailboxes import MailboxLimits
 from broker.transports import memory
@@ -263,11 +264,13 @@ async def test_the_letters_of_a_dismissed_owner_stay_for_the_next_host(
 
 async def test_an_attendance_holds_only_so_many_letters(courier: Courier) -> None:
     with courier.attend(BOB.did, "1" * 32) as attendance:
-        assert not await attendance.arrived(0.01)
+        await all_arrived([attendance], 0.01)
+        assert attendance.take() is None
         letter = Letter(BOB.did, None, b"", 1)  # type: ignore[arg-type]
         given = [attendance.give(letter) for _ in range(MAX_WAITING_LETTERS + 1)]
         assert given == [True] * MAX_WAITING_LETTERS + [False]
-        assert await attendance.arrived(0.01)
+        await all_arrived([attendance], 0.01)
+        assert attendance.take() is not None
 
 
 async def test_stopping_gives_back_what_was_not_finished(broker: Broker) -> None:
