@@ -51,6 +51,21 @@ def canonical(value: object) -> bytes:
         raise BadEncodingError(f"cannot be encoded: {error}") from error
 
 
+def encode_text(value: msgspec.Struct) -> bytes:
+    """Encode a Struct canonically whose fields hold nothing but strings, whatever they say."""
+    return _SORTED.encode(value)
+
+
+def canonical_as(value: T) -> tuple[bytes, T]:
+    """Encode a Struct canonically, and return the bytes with what a reader will make of them.
+
+    Raises:
+        BadInputError: a field is not what the form says.
+    """
+    raw = canonical(value)
+    return raw, decode_as(raw, type(value), max_bytes=len(raw))
+
+
 def decode(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Json:
     """Decode canonical bytes; anything that is not its own re-encoding is refused."""
     if len(raw) > max_bytes:

@@ -23,7 +23,15 @@ import msgspec
 from nacl import bindings, exceptions
 from typing_extensions import override
 
-from rahba.encoding import MAX_BYTES, b64, canonical, decode_as, sha256_hex, unb64
+from rahba.encoding import (
+    MAX_BYTES,
+    b64,
+    canonical,
+    decode_as,
+    encode_text,
+    sha256_hex,
+    unb64,
+)
 from rahba.errors import BadInputError, BadSignatureError, TooLargeError
 from rahba.ids import did_of, key_of
 
@@ -55,12 +63,13 @@ class Opened:
 class Signer:
     """Holds one Ed25519 key; signs, and reveals what was concealed for it. Never prints it."""
 
-    __slots__ = ("_secret", "did", "public_key")
+    __slots__ = ("_box_keys", "_secret", "did", "public_key")
 
     def __init__(self, seed: bytes) -> None:
         """Derive the key pair from a 32-byte seed (RFC 8032)."""
         self.public_key, self._secret = bindings.crypto_sign_seed_keypair(seed)
         self.did = did_of(self.public_key)
+        self._box_keys: tuple[bytes, bytes] | None = None
 
     @override
     def __repr__(self) -> str:
@@ -83,8 +92,10 @@ class Signer:
 
     def reveal(self, concealed: bytes) -> bytes:
         """Open what :func:`conceal` sealed for this key."""
-        secret = bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
-        public = bindings.crypto_scalarmult_base(secret)
+        if self._box_keys is None:
+            secret = bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
+            self._box_keys = bindings.crypto_scalarmult_base(secret), secret
+        public, secret = self._box_keys
         try:
             return bindings.crypto_box_seal_open(concealed, public, secret)
         except (exceptions.CryptoError, ValueError, TypeError) as error:
@@ -136,7 +147,7 @@ def verify_raw(public_key: bytes, message: bytes, signature: bytes) -> None:
 def assemble(payload_type: str, payload: bytes, signatures: dict[str, str]) -> bytes:
     """Put detached ``{did: signature}`` and their payload into one envelope; verify separately."""
     signed = [_Signature(did, sig) for did, sig in signatures.items()]
-    return canonical(_Dsse(b64(payload), payload_type, signed))
+    return encode_text(_Dsse(b64(payload), payload_type, signed))
 
 
 def seal(payload_type: str, body: object, *signers: Signer) -> bytes:

@@ -11,6 +11,7 @@ seller; the threads of one request share its ``group``.
 from __future__ import annotations
 
 import contextlib
+from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -51,6 +52,11 @@ Signature = Annotated[str, msgspec.Meta(max_length=88)]
 
 class Doc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A signed document: immutable, every field known."""
+
+
+@lru_cache(maxsize=2_048)
+def _digest_of(document: Doc) -> str:
+    return sha256_hex(canonical(document))
 
 
 class Energy(Doc, frozen=True):
@@ -97,7 +103,7 @@ class Offer(Doc, frozen=True):
 
     def digest(self) -> str:
         """Return the digest that ``accept`` and ``withdraw`` name."""
-        return sha256_hex(canonical(self))
+        return _digest_of(self)
 
 
 class Agreement(Doc, frozen=True):
@@ -113,7 +119,7 @@ class Agreement(Doc, frozen=True):
 
     def digest(self) -> str:
         """Return the deal id."""
-        return sha256_hex(canonical(self))
+        return _digest_of(self)
 
 
 class Usage(Doc, frozen=True):

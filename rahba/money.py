@@ -10,6 +10,7 @@ On the wire an amount is a string of decimal digits with no sign and no leading 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from rahba.errors import BadInputError
@@ -30,8 +31,15 @@ class BadAmountError(BadInputError):
 
 def parse_fals(text: object) -> int:
     """Read a wire amount: digits only, 0 to 2^63 - 1 fals."""
-    if not isinstance(text, str) or _WIRE.fullmatch(text) is None:
+    if not isinstance(text, str):
         raise BadAmountError(f"not an amount in fals: {str(text)[:40]!r}")
+    return _read_fals(text)
+
+
+@lru_cache(maxsize=4_096)
+def _read_fals(text: str) -> int:
+    if _WIRE.fullmatch(text) is None:
+        raise BadAmountError(f"not an amount in fals: {text[:40]!r}")
     value = int(text)
     if value > MAX_FALS:
         raise BadAmountError("amount exceeds 2^63 - 1 fals", limit_fals=str(MAX_FALS))

@@ -53,17 +53,20 @@ class SignedAgreement:
     raw: bytes
 
 
-def both_signed(agreement: Agreement, *, buyer: str, seller: str) -> SignedAgreement:
+def both_signed(
+    agreement: Agreement, *, buyer: str, seller: str, ours: str | None = None
+) -> SignedAgreement:
     """Verify both signatures and put the agreement into one envelope.
+
+    That of ``ours`` (a did) we made ourselves, so it is not verified.
 
     Raises:
         BadSignatureError: either side did not sign exactly this agreement.
     """
-    check_agreement(agreement, agreement.buyer, buyer)
-    check_agreement(agreement, agreement.seller, seller)
-    raw = assemble(
-        AGREEMENT_TYPE,
-        canonical(agreement),
-        {agreement.buyer: buyer, agreement.seller: seller},
-    )
+    payload = canonical(agreement)
+    signatures = {agreement.buyer: buyer, agreement.seller: seller}
+    for party, signature in signatures.items():
+        if party != ours:
+            verify(party, AGREEMENT_TYPE, payload, signature)
+    raw = assemble(AGREEMENT_TYPE, payload, signatures)
     return SignedAgreement(agreement, agreement.digest(), raw)
