@@ -38,6 +38,7 @@ from agents.negotiation.machine import acceptable
 from agents.negotiation.mandate import Mandate, sign_mandate
 from agents.negotiation.score import NO_LATENCY_LIMIT_MS, Yardstick, best_first
 from agents.parley import Desk, Hold, Parley, Payer, Request, release
+from agents.pen import Pen
 from agents.ports import Observations
 from agents.purchase import Purchase, Want, Watcher
 from agents.routing import put_in_order
@@ -91,7 +92,7 @@ class Buyer:
 
         Without ``observations`` of the market nobody has a record, and no price is usual.
         """
-        self._desk = Desk(signer, wallet, broker.threads, courier, clock, ids)
+        self._desk = Desk(signer, Pen(signer), wallet, broker.threads, courier, clock, ids)
         self._directory = broker.directory
         self._observations = observations
 

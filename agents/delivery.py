@@ -47,9 +47,7 @@ def verify_delivery(talk: Talk, agreement: Agreement, signer: Signer) -> Goods:
     if result.agreement != agreement.digest():
         raise BadResultError("a result for another agreement", check=1, seller=talk.seller)
     try:  # 1
-        deal = both_signed(
-            agreement, buyer=signature, seller=result.signature, ours=signer.did
-        )
+        deal = both_signed(agreement, buyer=signature, seller=result.signature, ours=signer.did)
     except RahbaError as error:
         raise BadResultError(
             "the seller did not sign the agreement", check=1, seller=talk.seller

@@ -32,6 +32,7 @@ from agents.negotiation.line import Line
 from agents.negotiation.mandate import Mandate
 from agents.negotiation.talk import OVER, Talk
 from agents.patience import UNREAD
+from agents.pen import Pen
 from agents.purchase import Want, Watcher
 from agents.routing import Routing
 from broker.knowledge.forecast import PriceView
@@ -104,6 +105,7 @@ class Desk:
     """What a buyer works with."""
 
     signer: Signer
+    pen: Pen
     wallet: Payer
     threads: Threads
     courier: Courier
@@ -188,7 +190,7 @@ class Parley:
         Raises:
             ThreadRefusedError: it does not stand.
         """
-        raw = self.line.write(body, reply_by=reply_by)
+        raw = await self.desk.pen.seal(self.line.next(body, reply_by=reply_by))
         self.note(body, raw, await self.insist(body, raw, reply_by=reply_by))
 
     def note(self, body: Body, raw: bytes, ruling: Ruling) -> None:
@@ -428,12 +430,15 @@ async def say_all(
     parleys: Sequence[Parley], bodies: Sequence[Body], *, reply_by: int
 ) -> list[Parley]:
     """Post a message in each thread, all at once; returns those in whose threads it stands."""
-    raws = [
-        parley.line.write(body, reply_by=reply_by)
-        for parley, body in zip(parleys, bodies, strict=True)
-    ]
-    if not raws:
+    if not parleys:
         return []
+    pen = parleys[0].desk.pen
+    raws = await asyncio.gather(
+        *(
+            pen.put(parley.line.next(body, reply_by=reply_by))
+            for parley, body in zip(parleys, bodies, strict=True)
+        )
+    )
     outcomes = await parleys[0].desk.threads.post_all(raws)
     well = []
     for parley, body, raw, outcome in zip(parleys, bodies, raws, outcomes, strict=True):

@@ -47,6 +47,7 @@ from agents.negotiation import (
 )
 from agents.order import MAX_DEADLINE_MS, Commission, check_hold, examine
 from agents.patience import UNREAD, patiently
+from agents.pen import Pen
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Observations, Progress, Purchaser, Till
 from agents.shelf import find_posted, seller_policy
@@ -125,6 +126,7 @@ class Seller:
         self._desk = desk
         self.backing_fals = 0
         self._policies: dict[str, tuple[int, int, SellerPolicy]] = {}
+        self._pen = Pen(signer)
         self._cases = Cases(signer, clock=clock, ids=ids)
         self._jobs: dict[str, asyncio.Future[Done]] = {}
         self._observations = observations
@@ -471,7 +473,7 @@ class Seller:
         )
 
     async def _post(self, line: Line, body: Body) -> Ruling:
-        raw = line.write(body, reply_by=self._clock.now_ms() + REPLY_MS)
+        raw = await self._pen.seal(line.next(body, reply_by=self._clock.now_ms() + REPLY_MS))
         ruling = await patiently(lambda: self._broker.threads.post(raw))
         if ruling.ok:
             line.said(body, raw)

@@ -56,16 +56,6 @@ def encode_text(value: msgspec.Struct) -> bytes:
     return _SORTED.encode(value)
 
 
-def canonical_as(value: T) -> tuple[bytes, T]:
-    """Encode a Struct canonically, and return the bytes with what a reader will make of them.
-
-    Raises:
-        BadInputError: a field is not what the form says.
-    """
-    raw = canonical(value)
-    return raw, decode_as(raw, type(value), max_bytes=len(raw))
-
-
 def decode(raw: bytes, *, max_bytes: int = MAX_BYTES) -> Json:
     """Decode canonical bytes; anything that is not its own re-encoding is refused."""
     if len(raw) > max_bytes:

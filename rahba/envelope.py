@@ -4,6 +4,9 @@
   (DSSE v1); what is signed is PAE(payloadType, payload), so a signature for one type of document
   is worth nothing for another. ``keyid`` is the signer's ``did:key``.
 * The payload is canonical JSON too; both encodings are checked on opening.
+* Where it is allowed, one signature may stand for several payloads: it then names the digests of
+  the PAEs that it is ``of``, and is over that list, under a type of its own. Each envelope still
+  stands by itself (``docs/adr/0031``).
 * Verification is libsodium's, after the key was checked to be a point of the prime-order group.
 * ``conceal`` seals bytes to one recipient (X25519 from its Ed25519 key, libsodium sealed box).
 
@@ -15,6 +18,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -37,12 +41,15 @@ from rahba.ids import did_of, key_of
 
 MAX_SIGNATURES: Final = 4
 SIGNATURE_BYTES: Final = 64
+MAX_TOGETHER: Final = 8
+BATCH_TYPE: Final = "application/vnd.rahba.batch+json"
 _PAE_TAG: Final = b"DSSEv1 "
 
 
-class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     keyid: str
     sig: str
+    of: list[str] | None = None
 
 
 class _Dsse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,12 +167,28 @@ def seal(payload_type: str, body: object, *signers: Signer) -> bytes:
     )
 
 
-def open_envelope(raw: bytes, payload_type: str, *, max_bytes: int = 2 * MAX_BYTES) -> Opened:
+def seal_together(payload_type: str, payloads: Sequence[bytes], signer: Signer) -> list[bytes]:
+    """Put each of some canonical payloads into an envelope; ``MAX_TOGETHER`` share a signature."""
+    sealed: list[bytes] = []
+    for start in range(0, len(payloads), MAX_TOGETHER):
+        some = payloads[start : start + MAX_TOGETHER]
+        if len(some) == 1:
+            signature = _Signature(signer.did, signer.sign(payload_type, some[0]))
+        else:
+            of = [sha256_hex(pae(payload_type, payload)) for payload in some]
+            signature = _Signature(signer.did, signer.sign(BATCH_TYPE, canonical(of)), of)
+        sealed += [encode_text(_Dsse(b64(payload), payload_type, [signature])) for payload in some]
+    return sealed
+
+
+def open_envelope(
+    raw: bytes, payload_type: str, *, max_bytes: int = 2 * MAX_BYTES, together: bool = False
+) -> Opened:
     """Verify an envelope and return its payload.
 
     1. It is no larger than ``max_bytes`` and canonical.
     2. It is of ``payload_type`` and carries one to four signatures by different keys.
-    3. Every signature verifies.
+    3. Every signature verifies; only with ``together`` may it stand for other payloads as well.
     """
     dsse = decode_as(raw, _Dsse, max_bytes=max_bytes)  # 1
     names = [item.keyid for item in dsse.signatures]  # 2
@@ -177,8 +200,27 @@ def open_envelope(raw: bytes, payload_type: str, *, max_bytes: int = 2 * MAX_BYT
         raise TooLargeError("too many signatures", limit=MAX_SIGNATURES)
     payload = unb64(dsse.payload)
     for item in dsse.signatures:  # 3
-        verify(item.keyid, payload_type, payload, item.sig)
+        if item.of is None:
+            verify(item.keyid, payload_type, payload, item.sig)
+        elif together:
+            _verify_one_of(item, payload_type, payload)
+        else:
+            raise BadSignatureError("a signature of its own is asked for", signer=item.keyid)
     return Opened(payload, tuple(names), sha256_hex(raw))
+
+
+def _verify_one_of(signature: _Signature, payload_type: str, payload: bytes) -> None:
+    of = signature.of or []
+    if not 2 <= len(of) <= MAX_TOGETHER:
+        raise BadSignatureError("not a signature of several", signer=signature.keyid)
+    if sha256_hex(pae(payload_type, payload)) not in of:
+        raise BadSignatureError("the signature is of other payloads", signer=signature.keyid)
+    _verify_batch(signature.keyid, canonical(of), signature.sig)
+
+
+@lru_cache(maxsize=2_048)
+def _verify_batch(did: str, of: bytes, signature: str) -> None:
+    verify(did, BATCH_TYPE, of, signature)
 
 
 def conceal(recipient: str, plain: bytes) -> bytes:

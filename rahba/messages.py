@@ -11,13 +11,14 @@ seller; the threads of one request share its ``group``.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from rahba.encoding import MAX_INT, canonical, decode_as, sha256_hex, shape, unb64
-from rahba.envelope import Signer, assemble, open_envelope
+from rahba.envelope import Signer, open_envelope, seal_together
 from rahba.errors import (
     BadInputError,
     BadSignatureError,
@@ -356,13 +357,20 @@ class Card(Doc, frozen=True):
 
 def seal_message(message: Message, signer: Signer) -> bytes:
     """Sign a message; the signer must be its sender."""
-    if message.sender != signer.did:
-        raise BadSignatureError("a message is signed by its sender")
-    payload = canonical(message)
-    raw = assemble(MESSAGE_TYPE, payload, {signer.did: signer.sign(MESSAGE_TYPE, payload)})
-    with contextlib.suppress(RahbaError):  # then it is for its readers to refuse
-        _remember(raw, _read(payload))
+    (raw,) = seal_messages([message], signer)
     return raw
+
+
+def seal_messages(messages: Sequence[Message], signer: Signer) -> list[bytes]:
+    """Sign several messages of one sender; some of them may share a signature."""
+    if any(message.sender != signer.did for message in messages):
+        raise BadSignatureError("a message is signed by its sender")
+    payloads = [canonical(message) for message in messages]
+    sealed = seal_together(MESSAGE_TYPE, payloads, signer)
+    for raw, payload in zip(sealed, payloads, strict=True):
+        with contextlib.suppress(RahbaError):  # then it is for its readers to refuse
+            _remember(raw, _read(payload))
+    return sealed
 
 
 def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
@@ -388,7 +396,7 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
 
 
 def _verify(raw: bytes) -> Message:
-    opened = open_envelope(raw, MESSAGE_TYPE, max_bytes=MAX_MESSAGE_BYTES)
+    opened = open_envelope(raw, MESSAGE_TYPE, max_bytes=MAX_MESSAGE_BYTES, together=True)
     message = _read(opened.payload)
     if opened.signers != (message.sender,):
         raise BadSignatureError("the message is not signed by its sender")

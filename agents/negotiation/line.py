@@ -54,7 +54,11 @@ class Line:
 
     def write(self, body: Body, *, reply_by: int) -> bytes:
         """Sign the next message; nothing is noted before :meth:`said`."""
-        message = Message(
+        return seal_message(self.next(body, reply_by=reply_by), self._signer)
+
+    def next(self, body: Body, *, reply_by: int) -> Message:
+        """Return the next message, unsigned; nothing is noted before :meth:`said`."""
+        return Message(
             id=self._ids.new(),
             thread=self.talk.thread,
             seq=self._seq + 1,
@@ -65,7 +69,6 @@ class Line:
             reply_by=reply_by,
             body=body,
         )
-        return seal_message(message, self._signer)
 
     def said(self, body: Body, raw: bytes) -> None:
         """Note that the broker let this message of ours stand."""

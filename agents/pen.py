@@ -1,0 +1,47 @@
+"""Signs the messages of one key: those of one tick of the loop together.
+
+A signature costs as much as everything else about a message, and verifying one twice as much; a
+busy key says several things at a time. What goes out by itself is signed by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from rahba.envelope import Signer
+from rahba.messages import Message, seal_messages
+
+
+class Pen:
+    """Signs as ``signer`` for any number of tasks of one loop."""
+
+    def __init__(self, signer: Signer) -> None:
+        """Sign by this key."""
+        self.signer = signer
+        self._waiting: list[tuple[Message, asyncio.Future[bytes]]] = []
+
+    async def seal(self, message: Message) -> bytes:
+        """Sign a message with this tick's others."""
+        return await self.put(message)
+
+    def put(self, message: Message) -> asyncio.Future[bytes]:
+        """Have a message signed with this tick's others; the future holds its bytes."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._sign)
+        sealed: asyncio.Future[bytes] = loop.create_future()
+        self._waiting.append((message, sealed))
+        return sealed
+
+    def _sign(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        try:
+            raws = seal_messages([message for message, _ in waiting], self.signer)
+        except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
+            for _, sealed in waiting:
+                if not sealed.done():
+                    sealed.set_exception(error)
+            return
+        for (_, sealed), raw in zip(waiting, raws, strict=True):
+            if not sealed.done():  # its caller may have gone
+                sealed.set_result(raw)
