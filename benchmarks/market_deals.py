@@ -24,7 +24,7 @@ import uvloop
 from agents.buyer import Buyer
 from agents.courier import Courier
 from agents.purchase import Purchase, Want
-from api.bootstrap import Links, linked, located
+from api.bootstrap import Links, linked, located, tune_for_dealing
 from api.settings import Settings
 from benchmarks.rows import Row, row
 from benchmarks.running import BenchMarket, BenchmarkFailedError, bench_host, bench_market
@@ -75,6 +75,7 @@ class Block:
 def run(size: Size | None = None) -> list[Row]:
     """Measure; takes about half a minute."""
     size = size or Size()
+    tune_for_dealing()  # as the processes do in which others buy
     with bench_market() as market:
         file = market.data_dir / "bench_sellers.py"
         sellers = [ONE_MORE.format(number, number + 2) for number in range(SELLERS)]

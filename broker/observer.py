@@ -72,6 +72,7 @@ class Observer:
         self._known = Knowledge()
         self._flags: tuple[str, dict[str, list[Flag]]] = ("", {})
         self._outlooks: dict[str, tuple[Step, Forecast | None]] = {}
+        self._views: dict[str, tuple[int, Forecast | None, PriceView | None]] = {}
 
     async def run(self) -> None:
         """Follow the feed until cancelled, over whatever outage of the broker."""
@@ -112,8 +113,14 @@ class Observer:
         history = self.history(skill)
         if history is None:
             return None
-        now_ms = self._clock.now_ms()
-        return price_view(skill, history, now_ms=now_ms, found=self.outlook(skill))
+        found = self.outlook(skill)
+        deals, made_of, view = self._views.get(skill, (0, None, None))
+        if deals != history.deals or made_of is not found:
+            view = price_view(skill, history, now_ms=self._clock.now_ms(), found=found)
+            if len(self._views) >= MAX_SKILLS:
+                self._views.clear()
+            self._views[skill] = history.deals, found, view
+        return view
 
     def evidence(self, skill: str, seller: str) -> Evidence:
         """Return how a seller's jobs ended lately."""

@@ -241,7 +241,7 @@ def outlook(history: History, *, now_ms: int) -> Forecast | None:
 
 def course_for(history: History) -> Course:
     """Return the hours once enough of them are known to forecast by, else the minutes."""
-    return history.hours if len(history.hours.buckets()) > MIN_SEEN else history.minutes
+    return history.hours if history.hours.steps > MIN_SEEN else history.minutes
 
 
 def season_of(course: Course) -> int:

@@ -69,6 +69,11 @@ class Course(msgspec.Struct):
             self.sample = self.sample[::2]
             self.stride *= 2
 
+    @property
+    def steps(self) -> int:
+        """Return how many buckets have deals."""
+        return len(self.closed) + (self.count > 0)
+
     def buckets(self) -> list[Bucket]:
         """Return the buckets with deals, oldest first, the open one last."""
         return [*self.closed, self._open()] if self.count else list(self.closed)
