@@ -268,10 +268,13 @@ class Seller:
                 salt=self._ids.new(),
                 backing_fals=backing,
             )
-            self._policies[skill] = now_ms, backing, policy
-        if self._observations is None:
-            return policy
-        return replace(policy, prices=self._observations.prices(skill))
+            made_ms = now_ms
+            self._policies[skill] = made_ms, backing, policy
+        prices = None if self._observations is None else self._observations.prices(skill)
+        if prices is not policy.prices:
+            policy = replace(policy, prices=prices)
+            self._policies[skill] = made_ms, backing, policy
+        return policy
 
     # Working.
 

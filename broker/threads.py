@@ -30,10 +30,16 @@ from broker.ports import Directory, Ruling, Threads, ThreadView
 from broker.said import Terms, rounds_of, said_of, terms_of_opening
 from broker.thread import Ending, Header, Said
 from rahba.clock import Clock
-from rahba.encoding import sha256_hex
 from rahba.errors import EnvelopeExpiredError, RahbaError
 from rahba.ids import check_digest, check_id
-from rahba.messages import CLOCK_SKEW_MS, Accept, Message, Offer, open_message
+from rahba.messages import (
+    CLOCK_SKEW_MS,
+    Accept,
+    Message,
+    Offer,
+    message_digest,
+    open_message,
+)
 from rahba.money import wire_fals
 
 THREAD_TTL_MS: Final = 7 * 24 * 3_600_000
@@ -178,7 +184,7 @@ class ThreadDesk(Threads):
             raise EnvelopeExpiredError("the message is dated in the future", ts=message.ts)
         terms = terms_of_opening(message) or await self._terms_of(message)
         posted = await self._posted_offer(message)
-        said = said_of(message, sha256_hex(raw), terms=terms, posted=posted)
+        said = said_of(message, message_digest(raw), terms=terms, posted=posted)
         return Posting(message.thread, said, raw)
 
     async def _end(self, thread: str, ending: Ending) -> Ruling:

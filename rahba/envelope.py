@@ -4,9 +4,9 @@
   (DSSE v1); what is signed is PAE(payloadType, payload), so a signature for one type of document
   is worth nothing for another. ``keyid`` is the signer's ``did:key``.
 * The payload is canonical JSON too; both encodings are checked on opening.
-* Where it is allowed, one signature may stand for several payloads: it then names the digests of
-  the PAEs that it is ``of``, and is over that list, under a type of its own. Each envelope still
-  stands by itself (``docs/adr/0031``).
+* Where it is allowed, one signature may stand for several payloads: ``of`` are then the SHA-256
+  digests of their PAEs, one after another, in base64, and the signature is over those, under a
+  type of its own. Each envelope still stands by itself (``docs/adr/0034``).
 * Verification is libsodium's, after the key was checked to be a point of the prime-order group.
 * ``conceal`` seals bytes to one recipient (X25519 from its Ed25519 key, libsodium sealed box).
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -42,14 +43,16 @@ from rahba.ids import did_of, key_of
 MAX_SIGNATURES: Final = 4
 SIGNATURE_BYTES: Final = 64
 MAX_TOGETHER: Final = 8
-BATCH_TYPE: Final = "application/vnd.rahba.batch+json"
+BATCH_TYPE: Final = "application/vnd.rahba.digests"
+_DIGEST_BYTES: Final = 32
+_LENGTHS: Final = range(2 * _DIGEST_BYTES, (MAX_TOGETHER + 1) * _DIGEST_BYTES, _DIGEST_BYTES)
 _PAE_TAG: Final = b"DSSEv1 "
 
 
 class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     keyid: str
     sig: str
-    of: list[str] | None = None
+    of: str = ""
 
 
 class _Dsse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -175,8 +178,8 @@ def seal_together(payload_type: str, payloads: Sequence[bytes], signer: Signer) 
         if len(some) == 1:
             signature = _Signature(signer.did, signer.sign(payload_type, some[0]))
         else:
-            of = [sha256_hex(pae(payload_type, payload)) for payload in some]
-            signature = _Signature(signer.did, signer.sign(BATCH_TYPE, canonical(of)), of)
+            of = b"".join(sha256(pae(payload_type, payload)).digest() for payload in some)
+            signature = _Signature(signer.did, signer.sign(BATCH_TYPE, of), b64(of))
         sealed += [encode_text(_Dsse(b64(payload), payload_type, [signature])) for payload in some]
     return sealed
 
@@ -200,7 +203,7 @@ def open_envelope(
         raise TooLargeError("too many signatures", limit=MAX_SIGNATURES)
     payload = unb64(dsse.payload)
     for item in dsse.signatures:  # 3
-        if item.of is None:
+        if not item.of:
             verify(item.keyid, payload_type, payload, item.sig)
         elif together:
             _verify_one_of(item, payload_type, payload)
@@ -210,12 +213,13 @@ def open_envelope(
 
 
 def _verify_one_of(signature: _Signature, payload_type: str, payload: bytes) -> None:
-    of = signature.of or []
-    if not 2 <= len(of) <= MAX_TOGETHER:
+    of = unb64(signature.of)
+    if len(of) not in _LENGTHS:
         raise BadSignatureError("not a signature of several", signer=signature.keyid)
-    if sha256_hex(pae(payload_type, payload)) not in of:
+    place = of.find(sha256(pae(payload_type, payload)).digest())
+    if place < 0 or place % _DIGEST_BYTES:
         raise BadSignatureError("the signature is of other payloads", signer=signature.keyid)
-    _verify_batch(signature.keyid, canonical(of), signature.sig)
+    _verify_batch(signature.keyid, of, signature.sig)
 
 
 @lru_cache(maxsize=2_048)

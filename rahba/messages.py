@@ -369,7 +369,7 @@ def seal_messages(messages: Sequence[Message], signer: Signer) -> list[bytes]:
     sealed = seal_together(MESSAGE_TYPE, payloads, signer)
     for raw, payload in zip(sealed, payloads, strict=True):
         with contextlib.suppress(RahbaError):  # then it is for its readers to refuse
-            _remember(raw, _read(payload))
+            _remember(raw, _read(payload), sha256_hex(raw))
     return sealed
 
 
@@ -383,7 +383,8 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
 
     Replays are the thread's to refuse: ids and sequence numbers are used once.
     """
-    message = _KNOWN.get(raw) or _verify(raw)  # 1, 2
+    known = _KNOWN.get(raw)
+    message = _verify(raw) if known is None else known[0]  # 1, 2
     if me is None:
         return message
     if message.to != me:  # 3
@@ -400,8 +401,14 @@ def _verify(raw: bytes) -> Message:
     message = _read(opened.payload)
     if opened.signers != (message.sender,):
         raise BadSignatureError("the message is not signed by its sender")
-    _remember(raw, message)
+    _remember(raw, message, opened.digest)
     return message
+
+
+def message_digest(raw: bytes) -> str:
+    """Return the digest of a signed message, by which the next one names it in ``prev``."""
+    known = _KNOWN.get(raw)
+    return sha256_hex(raw) if known is None else known[1]
 
 
 def _read(payload: bytes) -> Message:
@@ -413,15 +420,15 @@ def _read(payload: bytes) -> Message:
 
 # The same bytes are read several times on their way: by whoever sends them, rules on them, receives
 # them and keeps the thread. What verified once verifies again, and so does what we just signed.
-_KNOWN: Final[dict[bytes, Message]] = {}
+_KNOWN: Final[dict[bytes, tuple[Message, str]]] = {}
 
 
-def _remember(raw: bytes, message: Message) -> None:
+def _remember(raw: bytes, message: Message, digest: str) -> None:
     if len(raw) > _REMEMBERED_BYTES:
         return
     while len(_KNOWN) >= _REMEMBERED:
         _ = _KNOWN.pop(next(iter(_KNOWN)), None)
-    _KNOWN[raw] = message
+    _KNOWN[raw] = message, digest
 
 
 def open_card(raw: bytes, *, now_ms: int | None) -> Card:

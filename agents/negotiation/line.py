@@ -9,10 +9,9 @@ import msgspec
 
 from agents.negotiation.talk import Talk, hear, replay
 from rahba.clock import Clock
-from rahba.encoding import sha256_hex
 from rahba.envelope import Signer
 from rahba.ids import Ids
-from rahba.messages import Body, Message, Offer, open_message, seal_message
+from rahba.messages import Body, Message, Offer, message_digest, open_message, seal_message
 
 
 class Line:
@@ -49,7 +48,7 @@ class Line:
         line.talk = replay(line.talk, messages)
         line._seq = sum(message.sender == signer.did for message in messages)
         line._heard = len(messages) - line._seq
-        line._prev = sha256_hex(transcript[-1]) if transcript else None
+        line._prev = message_digest(transcript[-1]) if transcript else None
         return line
 
     def write(self, body: Body, *, reply_by: int) -> bytes:
@@ -74,7 +73,7 @@ class Line:
         """Note that the broker let this message of ours stand."""
         self.talk = hear(self.talk, self.side, body)
         self._seq += 1
-        self._prev = sha256_hex(raw)
+        self._prev = message_digest(raw)
 
     def heard(self, message: Message, raw: bytes) -> None:
         """Note a message of the other side.
@@ -84,7 +83,7 @@ class Line:
         """
         self.talk = hear(self.talk, self.talk.side_of(message.sender), message.body)
         self._heard = message.seq
-        self._prev = sha256_hex(raw)
+        self._prev = message_digest(raw)
 
     def is_next(self, message: Message) -> bool:
         """Say whether the other side's message follows on all that is noted here.

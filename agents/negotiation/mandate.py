@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -33,7 +34,7 @@ class Weights(Doc, frozen=True):
     energy: Share = 50
 
 
-class Mandate(Doc, frozen=True):
+class Mandate(Doc, frozen=True, dict=True):
     """Limits on what ``agent`` may agree to for ``owner``.
 
     ``limit`` is in fals: the highest price when buying, the lowest when selling. A buyer asks for
@@ -74,6 +75,10 @@ class Mandate(Doc, frozen=True):
 
     def digest(self) -> str:
         """Return the digest that offers carry."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return sha256_hex(canonical(self))
 
 

@@ -11,7 +11,6 @@ from broker.errors import MailboxFullError, SenderQuotaError, TooManyThreadsErro
 from broker.mailboxes import MailboxLimits
 from broker.ports import Delivery, Mailbox, MailboxReader
 from broker.threads import ThreadLimits
-from rahba.errors import TooLargeError
 from rahba.messages import NotUnderstood, Reject
 from tests.fixtures.broker import LIMITS, Stand
 from tests.fixtures.market_messages import Talk, signer
@@ -117,22 +116,6 @@ async def test_dead_letters_that_come_back_count_again(stand: Stand) -> None:
     await reader.done(back)
     await fill(mailbox, "bob")
     await reader.close()
-
-
-async def test_a_reserved_place_counts_until_it_is_used_or_given_back(stand: Stand) -> None:
-    mailbox = stand.broker.mailbox
-    await fill(mailbox, "bob", SHARE - 1)
-    await mailbox.reserve("ann", 1, sender="bob")
-    assert await refused(mailbox, "bob")
-    with pytest.raises(SenderQuotaError):
-        await mailbox.reserve("ann", 1, sender="bob")
-    await mailbox.cancel("ann", 1, sender="bob")
-    await mailbox.reserve("ann", 1, sender="bob")
-    await mailbox.send("ann", b"x", sender="bob", room="reserved")
-    assert await refused(mailbox, "bob")
-    assert await mailbox.depth("ann") == SHARE
-    with pytest.raises(TooLargeError):
-        await mailbox.reserve("ann", LIMITS.message_bytes + 1, sender="bob")
 
 
 async def test_of_many_at_once_exactly_the_share_gets_in(stand: Stand) -> None:

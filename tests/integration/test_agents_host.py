@@ -166,7 +166,9 @@ async def test_neither_input_nor_output_of_a_deal_lies_readable_in_the_broker(
         assert deal.output == f"{secret} {secret}"
         assert await souk.settled(deal.thread) == "settled"
         dumped = b"".join([await wire.call("DUMP", key) for key in await wire.call("KEYS", "*")])
-        log = b"".join(await wire.call("LRANGE", f"{{t:{deal.thread}}}:log", 0, -1))
+        view = await souk.broker.threads.get(deal.thread)
+        assert view is not None
+        log = b"".join(view.transcript)
         payloads = b"".join(
             unb64(part) for part in re.findall(r'"payload":"([^"]+)"', log.decode())
         )

@@ -14,11 +14,12 @@ import pytest_asyncio
 from broker import Broker
 from broker.errors import LeaseLostError, MailboxFullError, SenderQuotaError
 from broker.mailboxes import MAX_DEAD
-from broker.ports import Delivery, Mailbox, MailboxReader
+from broker.ports import Delivery, Mailbox, MailboxReader, Room
 from broker.thread import MAX_MESSAGES_A_SIDE, MAX_SEEN
 from broker.threads import _TERMS_KEPT, THREAD_TTL_MS, ThreadDesk
 from broker.transports.redis import connect
 from broker.transports.redis.mailbox import charges_of, dead_of, stream_of
+from broker.transports.redis.threads import thread_of
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
 from rahba.messages import (
@@ -97,26 +98,17 @@ async def test_the_accounts_of_senders_are_exact_whatever_becomes_of_their_messa
 
 
 async def send_some(mailbox: Mailbox, rng: random.Random) -> int:
-    """Send a few at once, some after a reservation; returns how many were refused."""
+    """Send a few at once; returns how many were refused."""
 
     async def one() -> int:
         sender, raw = rng.choice(SENDERS), b"x" * rng.randint(1, 200)
-        how = rng.randrange(4)
+        room: Room = "owed" if rng.random() < 0.3 else "asked"
         try:
-            if how == 0:
-                await mailbox.reserve("ann", len(raw), sender=sender)
-                await mailbox.send("ann", raw, sender=sender, room="reserved")
-            elif how == 1:
-                await mailbox.reserve("ann", len(raw), sender=sender)
-                await mailbox.cancel("ann", len(raw), sender=sender)
-            else:
-                await mailbox.send("ann", raw, sender=sender, room="owed" if how == 2 else "asked")
+            await mailbox.send("ann", raw, sender=sender, room=room)
         except (SenderQuotaError, MailboxFullError):
             return 1
         return 0
 
-    # The mailbox is not empty meanwhile: what was reserved in it is not forgotten.
-    await mailbox.send("ann", b"x", sender="", room="owed")
     return sum(await asyncio.gather(*(one() for _ in range(rng.randint(1, 6)))))
 
 
@@ -132,23 +124,6 @@ async def finish(rng: random.Random, held: list[tuple[MailboxReader, Delivery]])
             await reader.bury(mine[0], "why")
     except LeaseLostError:
         pass  # somebody else took it over: the lease is a millisecond
-
-
-async def test_a_place_that_a_dead_process_reserved_is_free_once_the_mailbox_is_empty(
-    empty_redis: str,
-) -> None:
-    limits = replace(LIMITS, sender_messages=2)
-    broker = await connect(empty_redis, SystemClock(), limits=limits)
-    await broker.mailbox.send("ann", b"x", sender="bob")
-    await broker.mailbox.reserve("ann", 1, sender="bob")  # and never sent
-    with pytest.raises(SenderQuotaError):
-        await broker.mailbox.send("ann", b"x", sender="bob")
-    reader = broker.mailbox.receive(["ann"], consumer="host")
-    await reader.done(await reader.next(wait_ms=500))
-    for _ in range(2):
-        await broker.mailbox.send("ann", b"x", sender="bob")
-    await reader.close()
-    await broker.close()
 
 
 async def test_nothing_unacknowledged_is_trimmed_however_much_passes_by(
@@ -201,14 +176,13 @@ async def test_the_ids_that_a_thread_remembers_are_bounded_and_end_with_it(
     raws = [talk.say(talk.seller, NotUnderstood(code="x"), seq=9) for _ in range(3 * MAX_SEEN)]
     for start in range(0, len(raws), 64):
         await asyncio.gather(*(broker.threads.post(raw) for raw in raws[start : start + 64]))
-    keys = {part: f"{{t:{talk.thread}}}:{part}" for part in ("s", "log", "ids")}
-    assert await wire.call("HLEN", keys["ids"]) == MAX_SEEN
+    key = thread_of(talk.thread)
+    assert await wire.call("HLEN", key) == 1 + 1 + MAX_SEEN, "header, message, ids"
     said = [talk.say(talk.seller, NotUnderstood(code="x")) for _ in range(MAX_MESSAGES_A_SIDE)]
     verdicts = [(await broker.threads.post(raw)).verdict for raw in said]
     assert verdicts == ["OK"] * MAX_MESSAGES_A_SIDE
-    assert await wire.call("HLEN", keys["ids"]) == MAX_SEEN + MAX_MESSAGES_A_SIDE
-    for key in keys.values():
-        assert THREAD_TTL_MS - 60_000 < await wire.call("PTTL", key) <= THREAD_TTL_MS
+    assert await wire.call("HLEN", key) == 2 + MAX_SEEN + 2 * MAX_MESSAGES_A_SIDE
+    assert THREAD_TTL_MS - 60_000 < await wire.call("PTTL", key) <= THREAD_TTL_MS
 
 
 async def test_a_process_remembers_a_bounded_number_of_messages_and_threads(
@@ -218,9 +192,9 @@ async def test_a_process_remembers_a_bounded_number_of_messages_and_threads(
     talk = Talk()
     message = open_message(talk.say(talk.buyer, talk.opening(), seq=1), me=None, now_ms=0)
     for number in range(_REMEMBERED + 10):
-        _remember(b"%d" % number, message)
+        _remember(b"%d" % number, message, "")
         assert len(_KNOWN) <= _REMEMBERED
-    _remember(b"x" * (_REMEMBERED_BYTES + 1), message)
+    _remember(b"x" * (_REMEMBERED_BYTES + 1), message, "")
     assert not any(len(raw) > _REMEMBERED_BYTES for raw in _KNOWN)
     _KNOWN.clear()
     await broker.threads.post(talk.say(talk.buyer, talk.opening()))

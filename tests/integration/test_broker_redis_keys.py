@@ -1,4 +1,4 @@
-"""How the market lies in Redis: bounded streams, expiring threads, one hash tag a script."""
+"""How the market lies in Redis: bounded streams, expiring threads, one hash tag a market."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from broker.transports.redis.directory import KEYS
 from broker.transports.redis.feed import KEY as FEED
 from broker.transports.redis.mailbox import MAILBOX_TTL_MS, charges_of, dead_of, stream_of
 from broker.transports.redis.market import connect
-from broker.transports.redis.threads import GROUPS, open_between
+from broker.transports.redis.threads import GROUPS, deal_of, group_of, open_between, thread_of
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
 from rahba.encoding import sha256_hex
@@ -50,11 +50,10 @@ async def test_every_key_has_exactly_one_hash_tag_and_is_expected(
     talk = await traded(broker)
     keys = {str(key, "ascii") for key in await wire.call("KEYS", "*")}
     assert all(len(TAG.findall(key)) == 1 for key in keys)
-    thread = {f"{{t:{talk.thread}}}:{part}" for part in ("s", "log", "ids")}
-    group = {f"{{g:{talk.group}}}", f"{{g:{talk.group}}}:buyer"}
+    thread, group = {thread_of(talk.thread)}, {group_of(talk.group)}
     mail = {stream_of(talk.seller.did), charges_of(talk.seller.did)}
     pair = {open_between(talk.buyer.did, talk.seller.did)}
-    deal = {key for key in keys if key.startswith("{d:")}
+    deal = {key for key in keys if key.startswith(deal_of(""))}
     directory = {key for key in keys if key.startswith("{dir}:")}
     assert len(deal) == 1
     assert set(KEYS[:4]) <= directory
@@ -63,7 +62,7 @@ async def test_every_key_has_exactly_one_hash_tag_and_is_expected(
 
 async def test_what_belongs_to_a_thread_expires_after_a_week(broker: Broker, wire: Wire) -> None:
     await traded(broker)
-    for pattern in ("{t:*", "{g:*", "{d:*"):
+    for pattern in (thread_of("*"), group_of("*"), deal_of("*")):
         keys = await wire.call("KEYS", pattern)
         assert keys
         for key in keys:
@@ -90,7 +89,7 @@ async def test_an_acknowledged_message_leaves_nothing_behind(broker: Broker, wir
     await reader.close()
 
 
-async def test_a_posted_deal_takes_five_round_trips_and_a_warm_card_no_bytes(
+async def test_a_posted_deal_takes_two_scripts_and_a_warm_card_no_bytes(
     empty_redis: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = await connect(empty_redis, SystemClock())
@@ -108,7 +107,7 @@ async def test_a_posted_deal_takes_five_round_trips_and_a_warm_card_no_bytes(
 
     monkeypatch.setattr(Wire, "call", counted)
     await broker.threads.post(talk.say(talk.buyer, talk.take_posted(posted)))
-    assert sent.count("EVALSHA") == 6, "room and place at the seller; group and card; ruling; mail"
+    assert sent.count("EVALSHA") == 2, "the card; the post"
     assert "HMGET" not in sent, "the card was verified before and is not fetched again"
     await broker.close()
 

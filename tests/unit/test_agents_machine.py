@@ -126,7 +126,7 @@ def test_a_seller_works_only_within_its_mandate() -> None:
     move = seller_move(state, SELLING, MOMENT)
     assert isinstance(move, Say)
     assert isinstance(move.body, Failure)
-    fair = replace(state, agreed=offer(1_500_000))
+    fair = msgspec.structs.replace(state, agreed=offer(1_500_000))
     assert seller_move(fair, SELLING, MOMENT) == Perform(offer(1_500_000), order())
 
 
@@ -140,7 +140,9 @@ def test_a_buyer_leaves_offers_that_do_not_stand_and_sellers_that_are_not_allowe
 
 def test_a_buyer_takes_a_posted_price_orders_what_was_accepted_and_else_stays_silent() -> None:
     posted = offer(5)
-    assert buyer_move(replace(talk(), posted=posted), BUYING, MOMENT) == Commit(posted)
+    assert buyer_move(msgspec.structs.replace(talk(), posted=posted), BUYING, MOMENT) == Commit(
+        posted
+    )
     assert buyer_move(talk(), BUYING, MOMENT) == Stay()
     assert buyer_move(talk(("buyer", cfp())), BUYING, MOMENT) == Stay()
     quoted = talk(("buyer", cfp("tender")), ("seller", Quote(offer(5))))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agents.errors import (
@@ -120,7 +120,7 @@ def test_an_accept_names_the_standing_offer_of_the_other_side() -> None:
 
 def test_a_posted_price_needs_its_offer_and_a_seller_brings_no_order() -> None:
     posted = offer(5)
-    start = replace(talk(), posted=posted)
+    start = msgspec.structs.replace(talk(), posted=posted)
     accept = Accept(posted.digest(), "s", order(), cfp("posted"))
     assert hear(start, "buyer", accept).phase == "ordered"
     with pytest.raises(OutOfPlaceError):

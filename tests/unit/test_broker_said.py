@@ -5,12 +5,13 @@ from __future__ import annotations
 import doctest
 
 import pytest
+from msgspec.structs import replace
 
 import broker.thread
 from broker.events import MAX_EVENT_BYTES, encode_event
 from broker.mailboxes import MailboxLimits, check_message
 from broker.said import Terms, rounds_of, said_of, terms_of_opening, told, told_at_end
-from broker.thread import Said, ThreadRecord, header_of, rule
+from broker.thread import Header, Said, ThreadRecord, header_of, rule
 from rahba.clock import ManualClock
 from rahba.errors import BadInputError, TooLargeError
 from rahba.ids import BadIdError
@@ -110,13 +111,13 @@ def test_a_sealed_quote_is_told_without_its_price(talk: Talk) -> None:
     record, said = heard(talk, *raws)
     ((kind, data),) = told(talk.thread, said, header_of(record))
     assert (kind, data["sealed"], "price" in data) == ("offer", 1, False)
-    header = header_of(record) | {"state": "expired", "code": "expired"}
+    header = replace(header_of(record), state="expired", code="expired")
     assert [kind for kind, _ in told_at_end(talk.thread, header)] == ["offer.revealed", "closed"]
 
 
 def test_a_posted_deal_takes_one_round() -> None:
-    assert rounds_of({"buyer_offers": "0", "seller_offers": "0"}) == 1
-    assert rounds_of({"buyer_offers": "3", "seller_offers": "4"}) == 4
+    assert rounds_of(Header(buyer="b", seller="s")) == 1
+    assert rounds_of(Header(buyer="b", seller="s", buyer_offers=3, seller_offers=4)) == 4
 
 
 def test_an_event_and_a_message_have_a_greatest_size() -> None:
