@@ -28,9 +28,9 @@ import uvloop
 from typing_extensions import override
 
 from agents.agent import Agent
+from agents.attendance import Letter
 from agents.brains.clerk import Clerk, Draft, draft_by_rules, explain
 from agents.buyer import Buyer
-from agents.attendance import Letter
 from agents.courier import Courier
 from agents.negotiation import Line
 from agents.purchase import Purchase, Want
