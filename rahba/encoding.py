@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import threading
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, Final, TypeVar, cast
@@ -89,6 +90,7 @@ def decode_as(raw: bytes, form: type[T], *, max_bytes: int = MAX_BYTES) -> T:
 def shape(value: object, form: type[T]) -> T:
     """Give decoded JSON the form of a Struct; unknown, missing or mistyped fields are refused."""
     try:
+        _ = _decoder(cast("Any", form))  # describes the form first
         return msgspec.convert(value, form)
     except msgspec.ValidationError as error:
         raise UnknownFieldError(str(error)) from error
@@ -133,9 +135,17 @@ def _of_closed(value: msgspec.Struct) -> bytes | None:
     return raw
 
 
+# msgspec (0.22) describes a Struct to itself when it is first decoded, and shows the description to
+# other threads before it is complete: two that begin at once read from nowhere, which is the end of
+# the process. So one at a time.
+_describing: Final = threading.Lock()
+
+
 @lru_cache(maxsize=256)
 def _decoder(form: Hashable) -> msgspec.json.Decoder[Any] | None:
-    return msgspec.json.Decoder(form) if _closed(forms.type_info(form), MAX_DEPTH) else None
+    with _describing:
+        decoder = msgspec.json.Decoder(form)
+        return decoder if _closed(forms.type_info(form), MAX_DEPTH) else None
 
 
 def _closed(kind: forms.Type, depth: int) -> bool:
