@@ -238,7 +238,7 @@ async def test_an_open_thread_cannot_be_made_to_give_its_place_back(stand: Stand
     foreign = Talk(clock=stand.clock)
     await post(foreign.say(foreign.buyer, foreign.opening()))
     again = talks[0].say(buyer, talks[0].opening(group=foreign.group), seq=1)
-    assert (await post(again)).verdict == "NOT_PARTY"
+    assert (await post(again)).verdict == "OUT_OF_TURN"
     second = talks[0].say(buyer, talks[0].opening(), seq=1)
     assert (await post(second)).verdict == "OUT_OF_TURN"
     with pytest.raises(TooManyThreadsError):
