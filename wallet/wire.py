@@ -60,6 +60,11 @@ def encode_all(views: list[Answer] | list[TxView]) -> bytes:
     return orjson.dumps([plain(view) for view in views])
 
 
+def encode_holds(views: list[HoldView | None]) -> bytes:
+    """Write holds as a JSON array, with ``null`` for each that there is not."""
+    return orjson.dumps([view and plain(view) for view in views])
+
+
 def encode_answers(answers: list[Answer]) -> bytes:
     """Write answers as a JSON array: the hot path, their fields are plain already."""
     return msgspec.json.encode(answers)
