@@ -42,12 +42,19 @@ from api.door import (
 from api.ledger_stream import NDJSON, answer_stream
 from rahba.balance import AccountProof
 from rahba.errors import BadEncodingError, BadInputError, RahbaError, TooLargeError
-from rahba.ids import BadIdError, check_digest, is_digest
+from rahba.ids import BadIdError, check_digest
 from rahba.proof import InclusionProof, write_proof
 from wallet.merkle import MerkleLog
 from wallet.ports import AccountView, Answer, HoldView, Ledger, TxView
 from wallet.tiles import check_tile, entry_bundle, hash_tile, read_tile_path
-from wallet.wire import encode, encode_all, encode_answers, encode_holds
+from wallet.wire import (
+    MAX_HOLDS,
+    encode,
+    encode_all,
+    encode_answers,
+    encode_holds,
+    read_ids,
+)
 
 Query = dict[str, str]
 
@@ -55,7 +62,6 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_ITEMS: Final = 1_000
 MAX_PATH_CHARS: Final = 256
 MAX_QUERY_BYTES: Final = 1_024
-MAX_HOLDS: Final = 64
 MAX_HOLDS_QUERY_BYTES: Final = MAX_HOLDS * 65 + 256
 MAX_ENTRIES_BYTES: Final = 8 * 1024 * 1024
 FOR_EVER: Final = "public, max-age=31536000, immutable"
@@ -213,11 +219,7 @@ class LedgerApp:
 
     async def _holds(self, query: Query) -> Reply:
         """Show several holds in the order asked for; ``null`` for what is none."""
-        ids = query.get("ids", "").split(",")
-        if len(ids) > MAX_HOLDS:
-            raise TooLargeError("too many holds in one request", limit=MAX_HOLDS)
-        if not all(map(is_digest, ids)):
-            raise BadInputError("ids are 64 lower-case hex digits each, separated by commas")
+        ids = read_ids(query.get("ids", ""))
         return Reply(encode_holds([await self._ledger.hold(hold_id) for hold_id in ids]))
 
     # -- the log ---------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from typing import Final
 
 from rahba.errors import RahbaError
 from wallet.ports import HoldView
+from wallet.wire import MAX_HOLDS
 
-MAX_TOGETHER: Final = 64
+MAX_TOGETHER: Final = MAX_HOLDS
 MAX_AWAY: Final = 4
 SLOW_S: Final = 0.05
 
