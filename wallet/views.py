@@ -30,7 +30,7 @@ from wallet.ports import AccountView, Entry, HoldView, Store, SupplyView, TxView
 from wallet.snapshot import archive_key, archived
 from wallet.state import SYSTEM
 from wallet.stores.tiles import TileDirectory
-from wallet.tail import Tail
+from wallet.tail import Shown, Tail
 from wallet.transactions import Genesis, payload_of
 
 MAX_ENTRIES: Final = 1_000
@@ -56,6 +56,7 @@ class LedgerViews:
         self._witnessed_size = _size_of(self._witnessed)
         self._news = asyncio.Event()
         self._tail = Tail()
+        self._shown = Shown(self._tail, store)
         self._reader = ThreadPoolExecutor(1, "ledger-read")
         self._durable = asyncio.Event()
         self._durable.set()
@@ -128,7 +129,7 @@ class LedgerViews:
         found = book.tree.proof(account.position)
         path = tuple(step.hex() for step in book.log.inclusion(size - 1, size))
         leaf = book.log.node(0, size - 1).hex()
-        (state,) = await self._read(lambda: self._store.read(size - 1, 1))
+        (state,) = await self._read(lambda: self._shown.read(size - 1, 1))
         return AccountProof(
             id=account_id,
             balance=found.leaf.balance,
@@ -156,9 +157,9 @@ class LedgerViews:
         def walk() -> list[Entry]:
             at, found = last, list[Entry]()
             if before is not None:
-                at = _after(self._store.read(before, 1), position)
+                at = _after(self._shown.read(before, 1), position)
             while at and len(found) < min(limit, MAX_HISTORY):
-                (entry,) = self._store.read(at - 1, 1)
+                (entry,) = self._shown.read(at - 1, 1)
                 found.append(entry)
                 at = previous(entry.links, position)
             return found
@@ -193,7 +194,7 @@ class LedgerViews:
 
     async def publish(self, folder: Path) -> None:
         """Keep the log's static files in ``folder`` in step, until the ledger stops."""
-        tiles, shown = TileDirectory(folder, self._store, self._book.log), 0
+        tiles, shown = TileDirectory(folder, self._shown, self._book.log), 0
         while not self._stopped.done():
             try:
                 note, size = await self.next_checkpoint(shown)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from rahba.clock import SystemClock
 from wallet.transports.exchange import (
     MAX_HEAD_BYTES,
     MAX_OPEN,
@@ -237,15 +243,29 @@ async def test_nobody_there_is_an_error_of_the_system(exchange: Exchange) -> Non
         assert not isinstance(caught.value, TimeoutError)
 
 
-MAKE_CERTIFICATE = """\
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=ledger
--addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out certificate.pem"""
-
-
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    subprocess.run(MAKE_CERTIFICATE.split(), check=True, capture_output=True, cwd=tmp_path)
-    return tmp_path / "certificate.pem"
+    """A certificate of 127.0.0.1 that signs itself, and its key beside it."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), SystemClock().now_ms() // 1_000
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ledger")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(datetime.fromtimestamp(now - 3_600, UTC))
+        .not_valid_after(datetime.fromtimestamp(now + 3_600, UTC))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    path.with_name("key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import wallet.tail
 from wallet.ports import Entry
-from wallet.tail import MAX_BYTES, MAX_ENTRIES, Tail
+from wallet.stores.memory import MemoryStore
+from wallet.tail import MAX_BYTES, MAX_ENTRIES, Shown, Tail
 
 
 def entry(seq: int, size: int = 1) -> Entry:
@@ -52,6 +53,17 @@ def test_it_is_bounded_by_entries_and_by_bytes() -> None:
     assert 0 < len(held) * 60_000 <= MAX_BYTES
     large.add([entry(300, MAX_BYTES + 1)])
     assert large.read(300, 1) == []
+
+
+def test_what_memory_does_not_have_is_read_from_the_store() -> None:
+    tail, store = Tail(), MemoryStore()
+    store.acquire()
+    store.append([entry(seq) for seq in range(9)], [], None)
+    tail.add([entry(seq, 2) for seq in range(5, 9)])
+    shown = Shown(tail, store)
+    assert shown.read(4, 9) == [entry(seq) for seq in range(4, 9)]
+    assert shown.read(5, 3) == [entry(seq, 2) for seq in range(5, 8)]
+    assert shown.read(9, 1) == []
 
 
 @pytest.mark.parametrize("seq", [0, 4, 6, 90])
