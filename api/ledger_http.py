@@ -47,7 +47,14 @@ from rahba.proof import InclusionProof, write_proof
 from wallet.merkle import MerkleLog
 from wallet.ports import AccountView, Answer, HoldView, Ledger, TxView
 from wallet.tiles import check_tile, entry_bundle, hash_tile, read_tile_path
-from wallet.wire import encode, encode_all, encode_answers
+from wallet.wire import (
+    MAX_HOLDS,
+    encode,
+    encode_all,
+    encode_answers,
+    encode_holds,
+    read_ids,
+)
 
 Query = dict[str, str]
 
@@ -55,6 +62,7 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 MAX_ITEMS: Final = 1_000
 MAX_PATH_CHARS: Final = 256
 MAX_QUERY_BYTES: Final = 1_024
+MAX_HOLDS_QUERY_BYTES: Final = MAX_HOLDS * 65 + 256
 MAX_ENTRIES_BYTES: Final = 8 * 1024 * 1024
 FOR_EVER: Final = "public, max-age=31536000, immutable"
 BRIEFLY: Final = "public, max-age=1"
@@ -109,6 +117,7 @@ class LedgerApp:
             "/v1/chain": self._chain,
             "/v1/supply": self._supply,
             "/v1/entries": self._entries,
+            "/v1/holds": self._holds,
             "/v1/log/key": self._key,
             "/v1/log/checkpoint": self._checkpoint,
             "/v1/log/witnessed": self._witnessed,
@@ -208,6 +217,11 @@ class LedgerApp:
     async def _hold(self, hold_id: str, _: Query) -> Reply:
         return _found(await self._ledger.hold(_digest(hold_id)))
 
+    async def _holds(self, query: Query) -> Reply:
+        """Show several holds in the order asked for; ``null`` for what is none."""
+        ids = read_ids(query.get("ids", ""))
+        return Reply(encode_holds([await self._ledger.hold(hold_id) for hold_id in ids]))
+
     # -- the log ---------------------------------------------------------------------------
 
     async def _key(self, _: Query) -> Reply:
@@ -288,7 +302,9 @@ def _single(answer: Answer) -> Reply:
 
 
 def _check_address(scope: Scope) -> None:
-    if len(scope["path"]) > MAX_PATH_CHARS or len(scope["query_string"]) > MAX_QUERY_BYTES:
+    holds = scope["path"] == "/v1/holds"
+    most = MAX_HOLDS_QUERY_BYTES if holds else MAX_QUERY_BYTES
+    if len(scope["path"]) > MAX_PATH_CHARS or len(scope["query_string"]) > most:
         raise TooLargeError("address too long", limit=MAX_PATH_CHARS)
 
 

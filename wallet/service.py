@@ -249,6 +249,7 @@ class Sequencer(LedgerViews):
                 group.snapshot,
             )
             self._check_running()
+            self._tail.add(group.entries)
         self._durable.set()
         if group.checkpoint is not None:
             self._publish(group.checkpoint, group.checkpoint_size)

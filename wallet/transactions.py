@@ -365,6 +365,7 @@ class _Dsse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 _ENVELOPE: Final = msgspec.json.Decoder(_Dsse)
 _RECORD: Final = msgspec.json.Decoder(AnyRecord)
+_PAYLOAD: Final = msgspec.json.Decoder(dict[str, object])
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
 
@@ -412,6 +413,18 @@ def read(raw: bytes) -> Signed:
         tuple([item.keyid for item in signatures]),
         tuple([item.sig for item in signatures]),
     )
+
+
+def payload_of(raw: bytes) -> dict[str, object]:
+    """Return the payload of an envelope that :func:`read` took before; nothing is checked again.
+
+    Raises:
+        BadEncodingError: it is no envelope.
+    """
+    try:
+        return _PAYLOAD.decode(_ENVELOPE.decode(raw).payload)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BadEncodingError(f"not a transaction: {error}") from error
 
 
 def dev_genesis(operator_did: str, created_ms: int) -> Genesis:

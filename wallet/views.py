@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-import msgspec
-
 from rahba.balance import AccountProof
 from rahba.encoding import b64
 from rahba.envelope import Signer
@@ -32,7 +30,8 @@ from wallet.ports import AccountView, Entry, HoldView, Store, SupplyView, TxView
 from wallet.snapshot import archive_key, archived
 from wallet.state import SYSTEM
 from wallet.stores.tiles import TileDirectory
-from wallet.transactions import Genesis, read
+from wallet.tail import Shown, Tail
+from wallet.transactions import Genesis, payload_of
 
 MAX_ENTRIES: Final = 1_000
 MAX_HISTORY: Final = 1_000
@@ -56,6 +55,8 @@ class LedgerViews:
         self._witnessed = store.witnessed()
         self._witnessed_size = _size_of(self._witnessed)
         self._news = asyncio.Event()
+        self._tail = Tail()
+        self._shown = Shown(self._tail, store)
         self._reader = ThreadPoolExecutor(1, "ledger-read")
         self._durable = asyncio.Event()
         self._durable.set()
@@ -128,7 +129,7 @@ class LedgerViews:
         found = book.tree.proof(account.position)
         path = tuple(step.hex() for step in book.log.inclusion(size - 1, size))
         leaf = book.log.node(0, size - 1).hex()
-        (state,) = await self._read(lambda: self._store.read(size - 1, 1))
+        (state,) = await self._read(lambda: self._shown.read(size - 1, 1))
         return AccountProof(
             id=account_id,
             balance=found.leaf.balance,
@@ -156,9 +157,9 @@ class LedgerViews:
         def walk() -> list[Entry]:
             at, found = last, list[Entry]()
             if before is not None:
-                at = _after(self._store.read(before, 1), position)
+                at = _after(self._shown.read(before, 1), position)
             while at and len(found) < min(limit, MAX_HISTORY):
-                (entry,) = self._store.read(at - 1, 1)
+                (entry,) = self._shown.read(at - 1, 1)
                 found.append(entry)
                 at = previous(entry.links, position)
             return found
@@ -174,7 +175,11 @@ class LedgerViews:
         """Return log entries from ``start`` on (at most 1000), ``state`` leaves included."""
         if start < 0 or limit < 0:
             raise BadInputError("start and limit are not negative")
-        found = await self._read(lambda: self._store.read(start, min(limit, MAX_ENTRIES)))
+        limit = min(limit, MAX_ENTRIES)
+        self._check_running()
+        found = self._tail.read(start, limit)
+        if not found:
+            found = await self._read(lambda: self._store.read(start, limit))
         return [_view(entry) for entry in found]
 
     async def supply(self) -> SupplyView:
@@ -189,7 +194,7 @@ class LedgerViews:
 
     async def publish(self, folder: Path) -> None:
         """Keep the log's static files in ``folder`` in step, until the ledger stops."""
-        tiles, shown = TileDirectory(folder, self._store, self._book.log), 0
+        tiles, shown = TileDirectory(folder, self._shown, self._book.log), 0
         while not self._stopped.done():
             try:
                 note, size = await self.next_checkpoint(shown)
@@ -264,7 +269,7 @@ class LedgerViews:
 
 
 def _view(entry: Entry) -> TxView:
-    payload: dict[str, object] = msgspec.json.decode(read(entry.raw).payload)
+    payload = payload_of(entry.raw)  # what is in the log was read in full before it got there
     return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
 
 

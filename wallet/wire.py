@@ -17,12 +17,15 @@ import orjson
 
 from rahba.balance import AccountProof
 from rahba.encoding import Json
-from rahba.errors import RemoteError
+from rahba.errors import RemoteError, TooLargeError
+from rahba.ids import check_digest
 from rahba.proof import InclusionProof
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
 
 View = AccountView | AccountProof | HoldView | SupplyView | TxView | InclusionProof | Answer
 T = TypeVar("T")
+
+MAX_HOLDS: Final = 64
 
 _AMOUNTS: Final[dict[type, tuple[str, ...]]] = {
     AccountView: ("posted", "held", "staked"),
@@ -55,9 +58,27 @@ def encode(view: View) -> bytes:
     return orjson.dumps(plain(view))
 
 
-def encode_all(views: list[Answer] | list[TxView]) -> bytes:
-    """Write several views as a JSON array."""
-    return orjson.dumps([plain(view) for view in views])
+def encode_all(views: list[TxView]) -> bytes:
+    """Write entries as a JSON array: their fields are plain already, but for their bytes."""
+    return msgspec.json.encode(views)
+
+
+def encode_holds(views: list[HoldView | None]) -> bytes:
+    """Write holds as a JSON array, with ``null`` for each that there is not."""
+    return orjson.dumps([view and plain(view) for view in views])
+
+
+def read_ids(text: str) -> list[str]:
+    """Take ids of holds apart that are asked for together, separated by commas.
+
+    Raises:
+        TooLargeError: more than ``MAX_HOLDS``.
+        BadIdError: one is none.
+    """
+    ids = text.split(",")
+    if len(ids) > MAX_HOLDS:
+        raise TooLargeError("too many holds in one request", limit=MAX_HOLDS)
+    return [check_digest(one) for one in ids]
 
 
 def encode_answers(answers: list[Answer]) -> bytes:

@@ -310,6 +310,10 @@ class HoldDocument(Document):
     bail: str = Fals
 
 
+class HoldsDocument(RootModel[list[HoldDocument | None]]):
+    """Holds in the order asked for; ``null`` for each that there is not."""
+
+
 class InclusionDocument(Document):
     """An RFC 6962 inclusion proof with the checkpoint it leads to."""
 

@@ -11,6 +11,7 @@ from api.http.documents import (
     AgentDocument,
     AgentPage,
     HoldDocument,
+    HoldsDocument,
     InclusionDocument,
     ProblemDocument,
     SupplyDocument,
@@ -57,6 +58,8 @@ async def test_the_ledger_is_told_as_it_is(stall: Site) -> None:
     assert int(balance.posted) - int(balance.held) == int(balance.available)
     hold = HoldDocument.model_validate((await stall.ask("GET", f"/v1/holds/{call['hold']}")).json)
     assert hold.agreement == call["agreement"]
+    holds = await stall.ask("GET", f"/v1/holds?ids={NOTHING},{call['hold']}")
+    assert HoldsDocument.model_validate(holds.json).root == [None, hold]
     tx = await stall.ask("GET", f"/v1/transactions/{call['hold']}")
     assert TransactionDocument.model_validate(tx.json).payload["type"] == "hold"
     assert SupplyDocument.model_validate((await stall.ask("GET", "/v1/supply")).json).equal
@@ -107,6 +110,10 @@ async def test_health_readiness_and_figures_are_told(site: Site) -> None:
         ("/v1/accounts/somebody", 422, "bad_id"),
         (f"/v1/transactions/{NOTHING}", 404, "transaction_not_found"),
         (f"/v1/holds/{NOTHING}", 404, "hold_not_found"),
+        ("/v1/holds", 422, "bad_input"),
+        ("/v1/holds?ids=", 422, "bad_id"),
+        (f"/v1/holds?ids={NOTHING},x", 422, "bad_id"),
+        ("/v1/holds?ids=" + ",".join([NOTHING] * 65), 413, "too_large"),
         (f"/v1/log/proof/inclusion?tx={NOTHING}", 404, "transaction_not_found"),
         (
             f"/v1/log/proof/inclusion?witnessed=1&format=tlog-proof&tx={NOTHING}",

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import orjson
@@ -43,6 +44,7 @@ from wallet.transactions import (
     transaction_id,
 )
 from wallet.transports.http import HttpLedger, LedgerUnreachableError
+from wallet.wire import LedgerAnswerError
 
 OPERATOR, ALICE, BOB = (Signer(bytes([number]) * 32) for number in range(1, 4))
 CLOCK, IDS = SystemClock(), RandomIds()
@@ -246,19 +248,76 @@ async def fetch(house: House, tile: Tile) -> bytes:
 
 async def test_submissions_of_one_moment_travel_together(house: House) -> None:
     await house.ledger.submit(house.faucet(ALICE))
-    posts = 0
-    attempt = house.ledger._attempt
-
-    async def counted(*args: object) -> tuple[int, bytes]:
-        nonlocal posts
-        posts += 1
-        return await attempt(*args)
-
-    house.ledger._attempt = counted
+    asked = counted(house)
     raws = [house.transfer(ALICE, BOB.did, n) for n in range(1, 101)]
     answers = await asyncio.gather(*(house.ledger.submit(raw) for raw in raws))
-    assert posts == 1
+    assert asked == ["/v1/transactions"]
     assert [answer.id for answer in answers] == [transaction_id(raw) for raw in raws]
+
+
+async def test_looks_of_one_moment_travel_together_and_each_sees_its_own_hold(
+    house: House,
+) -> None:
+    await house.ledger.submit(house.faucet(ALICE))
+    raws = [house.hold(ALICE, BOB.did, amount) for amount in range(1, 101)]
+    await house.ledger.submit_many(raws)
+    ids = [transaction_id(raw) for raw in raws]
+    asked = counted(house)
+    views = await asyncio.gather(
+        *(house.ledger.hold(one) for one in [*ids, "00" * 32, "x", ids[0]])
+    )
+    assert [len(path.split(",")) for path in asked] == [64, 38]  # ids[0] had left
+    assert [view.amount for view in views if view] == [*range(1, 101), 1]
+    assert views[100:102] == [None, None]
+    assert await house.ledger.hold(ids[4]) == views[4]
+    assert asked[2:] == [f"/v1/holds/{ids[4]}"]
+
+
+async def test_a_ledger_that_shows_one_hold_at_a_time_is_asked_for_one_at_a_time(
+    house: House,
+) -> None:
+    await house.ledger.submit(house.faucet(ALICE))
+    raws = [house.hold(ALICE, BOB.did, amount) for amount in (1, 2, 3)]
+    await house.ledger.submit_many(raws)
+    attempt = house.ledger._attempt
+
+    async def older(method: str, url: str, path: str, *rest: Any) -> tuple[int, bytes]:
+        return await attempt(method, url, path.replace("/v1/holds?", "/v1/nothing?"), *rest)
+
+    house.ledger._attempt = older
+    views = await asyncio.gather(*(house.ledger.hold(transaction_id(raw)) for raw in raws))
+    assert [view.amount for view in views if view] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("shown", ["swapped", "short"])
+async def test_holds_that_were_not_asked_for_are_not_believed(house: House, shown: str) -> None:
+    await house.ledger.submit(house.faucet(ALICE))
+    raws = [house.hold(ALICE, BOB.did, amount) for amount in (1, 2)]
+    await house.ledger.submit_many(raws)
+    attempt = house.ledger._attempt
+
+    async def lying(*args: Any) -> tuple[int, bytes]:
+        status, body = await attempt(*args)
+        views = orjson.loads(body)
+        return status, orjson.dumps(views[::-1] if shown == "swapped" else views[:1])
+
+    house.ledger._attempt = lying
+    looks = [house.ledger.hold(transaction_id(raw)) for raw in raws]
+    errors = await asyncio.gather(*looks, return_exceptions=True)
+    assert [type(error) for error in errors] == [LedgerAnswerError] * 2
+
+
+def counted(house: House) -> list[str]:
+    """Return the paths that the client asks for from now on."""
+    asked: list[str] = []
+    attempt = house.ledger._attempt
+
+    async def counting(method: str, url: str, path: str, *rest: Any) -> tuple[int, bytes]:
+        asked.append(path)
+        return await attempt(method, url, path, *rest)
+
+    house.ledger._attempt = counting
+    return asked
 
 
 async def test_a_call_larger_than_one_post_is_split_and_keeps_its_order(house: House) -> None:
@@ -370,6 +429,13 @@ ADDRESSES = [
     ("GET", "/v1/transactions/nothing", 404),
     ("GET", "/v1/transactions/%00%ff", 404),
     ("GET", "/v1/holds/" + "0" * 64, 404),
+    ("GET", "/v1/holds", 400),
+    ("GET", "/v1/holds?ids=", 400),
+    ("GET", "/v1/holds?ids=" + "0" * 64 + ",", 400),
+    ("GET", "/v1/holds?ids=" + ",".join(["0" * 64] * 64), 200),
+    ("GET", "/v1/holds?ids=" + ",".join(["0" * 64] * 65), 413),
+    ("GET", "/v1/holds?ids=" + "0" * 6_000, 413),
+    ("POST", "/v1/holds?ids=" + "0" * 64, 405),
     ("GET", "/v1/accounts/nobody", 404),
     ("GET", "/v1/accounts/", 404),
     ("GET", "/v1/accounts/" + "x" * 300, 413),

@@ -27,7 +27,7 @@ from rahba.errors import RahbaError
 from rahba.merkle import leaf_hash
 from rahba.note import read_checkpoint, split_note
 from wallet.merkle import MerkleLog
-from wallet.ports import Store
+from wallet.tail import Reading
 from wallet.tiles import (
     HEIGHT,
     MAX_LEVEL,
@@ -47,7 +47,7 @@ DOUBTED: Final = 2_048  # full tiles of a level that are compared at the start
 class TileDirectory:
     """Keeps ``folder`` in step with a log; for one thread at a time."""
 
-    def __init__(self, folder: Path, store: Store, log: MerkleLog) -> None:
+    def __init__(self, folder: Path, store: Reading, log: MerkleLog) -> None:
         """Write there what ``store`` and ``log`` have."""
         self._folder = folder
         self._store = store

@@ -2,6 +2,7 @@
 
 * All submissions of one loop tick travel in one POST (NDJSON); a few requests may be in flight,
   what comes meanwhile gathers for the next. Callers beyond ``MAX_WAITING`` wait their turn.
+* Holds that are looked at together are asked for together (:mod:`wallet.transports.looks`).
 * A stream (:meth:`HttpLedger.stream`) has a connection of its own.
 * When the connection breaks, the very same bytes are sent again, with growing pauses, until
   ``patience_s`` is over. The ledger knows them by their id, so a retry never pays twice.
@@ -22,17 +23,20 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
 from rahba.balance import AccountProof
 from rahba.errors import BadInputError
+from rahba.ids import is_digest
 from rahba.merkle import OutOfRangeError, leaf_hash
 from rahba.proof import InclusionProof
 from wallet.errors import LedgerUnavailableError
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
+from wallet.transports.exchange import AnswerTooLargeError, Exchange, place_of
+from wallet.transports.looks import Looks
 from wallet.transports.window import MAX_LINE_BYTES, Window, lines_of
 from wallet.wire import LedgerAnswerError, read
 
@@ -106,12 +110,14 @@ class HttpLedger:
         self._urls = deque(_addresses(url))
         self._patience_s = patience_s
         self._attempt_s = attempt_s
-        self._session: aiohttp.ClientSession | None = None
+        self._exchange = Exchange(max_answer_bytes=MAX_ANSWER_BYTES)
+        self._looks = Looks(self._holds, _closed)
         self._room = asyncio.Semaphore(MAX_WAITING)
         self._jobs: deque[_Job] = deque()
         self._posts: set[asyncio.Task[None]] = set()
         self._streams: dict[Window, aiohttp.ClientResponse | None] = {}
         self._scheduled = False
+        self._over = False
         self._chain = ""
         self._key = ""
 
@@ -128,18 +134,19 @@ class HttpLedger:
 
     async def close(self) -> None:
         """Give up what is still under way (its callers are told) and close the connections."""
+        self._over = True
         posts = tuple(self._posts)
         for post in posts:
             post.cancel()
         await asyncio.gather(*posts, return_exceptions=True)
         while self._jobs:
-            _fail(self._jobs.popleft(), LedgerUnreachableError("the client was closed"))
+            _fail(self._jobs.popleft(), _closed())
+        await self._looks.close()
         for window, reply in tuple(self._streams.items()):
-            await window.abandon(LedgerUnreachableError("the client was closed"))
+            await window.abandon(_closed())
             if reply is not None:
                 reply.close()
-        if self._session is not None:
-            await self._session.close()
+        await self._exchange.aclose()
 
     async def submit(self, raw: bytes, *, receipt: bool = False) -> Answer:
         """Submit one signed transaction; answers after it is durable."""
@@ -249,7 +256,7 @@ class HttpLedger:
 
     async def hold(self, hold_id: str) -> HoldView | None:
         """Return a hold by the id of its transaction."""
-        return await self._find(f"/v1/holds/{quote(hold_id, safe='')}", HoldView)
+        return await self._looks.look(hold_id) if is_digest(hold_id) else None
 
     async def transaction(self, tx_id: str) -> TxView | None:
         """Return a logged transaction."""
@@ -338,7 +345,7 @@ class HttpLedger:
                 raise LedgerAnswerError("not one answer for each transaction")  # noqa: TRY301
         except asyncio.CancelledError:
             for job in jobs:
-                _fail(job, LedgerUnreachableError("the client was closed"))
+                _fail(job, _closed())
             raise
         except (BadInputError, LedgerAnswerError, LedgerUnreachableError) as error:
             for job in jobs:
@@ -351,6 +358,17 @@ class HttpLedger:
             at += len(job.raws)
 
     # -- requests --------------------------------------------------------------------------
+
+    async def _holds(self, ids: list[str]) -> list[HoldView | None]:
+        """Ask for holds in one request, or one by one where that is not known yet."""
+        if len(ids) > 1:
+            status, body = await self._ask("GET", f"/v1/holds?ids={','.join(ids)}", absent=True)
+            if status == 200:
+                views = read(body, list[HoldView | None])
+                if len(views) != len(ids) or not all(map(_shows, views, ids)):
+                    raise LedgerAnswerError("not one view for each hold")
+                return views
+        return await asyncio.gather(*[self._find(f"/v1/holds/{one}", HoldView) for one in ids])
 
     async def _get(self, path: str, form: type[T]) -> T:
         return read((await self._ask("GET", path))[1], form)
@@ -366,12 +384,12 @@ class HttpLedger:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._patience_s
         attempt = 0
-        while True:
+        while not self._over:
             url = self._urls[0]
             try:
                 limit_s = min(self._attempt_s, max(give_up - loop.time(), _SHORTEST_S))
-                status, answer = await self._attempt(method, url + path, body, limit_s)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                status, answer = await self._attempt(method, url, path, body, limit_s)
+            except (TimeoutError, OSError) as error:
                 reason: Exception = error
             else:
                 if status == 200 or (absent and status == 404):
@@ -382,6 +400,7 @@ class HttpLedger:
             self._rotate(url)
             await self._pause(url, attempt, give_up, reason)
             attempt += 1
+        raise _closed()
 
     async def _pause(self, url: str, attempt: int, give_up: float, reason: Exception) -> None:
         """Wait before the next attempt, or say that there will be none."""
@@ -398,36 +417,32 @@ class HttpLedger:
             self._urls.rotate(-1)
 
     async def _attempt(
-        self, method: str, url: str, body: bytes | None, limit_s: float
+        self, method: str, url: str, path: str, body: bytes | None, limit_s: float
     ) -> tuple[int, bytes]:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=4 * MAX_IN_FLIGHT)
-            self._session = aiohttp.ClientSession(connector=connector)
-        headers = {"content-type": NDJSON} if body is not None else None
-        timeout = aiohttp.ClientTimeout(total=limit_s)
-        async with self._session.request(
-            method,
-            url,
-            data=body,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-        ) as reply:
-            chunks = bytearray()
-            async for chunk in reply.content.iter_any():
-                chunks += chunk
-                if len(chunks) > MAX_ANSWER_BYTES:
-                    raise LedgerAnswerError("the answer is too large")
-            return reply.status, bytes(chunks)
+        try:
+            return await self._exchange.ask(
+                method, url, path, limit_s=limit_s, body=body, kind=NDJSON
+            )
+        except AnswerTooLargeError as error:
+            raise LedgerAnswerError("the answer is too large") from error
 
 
 def _addresses(text: str) -> list[str]:
     urls = [url.strip().rstrip("/") for url in text.split(",")]
     for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query:
-            raise BadInputError("a ledger's address looks like http://127.0.0.1:8701")
+        try:
+            place_of(url)
+        except ValueError as error:
+            raise BadInputError("a ledger's address looks like http://127.0.0.1:8701") from error
     return urls
+
+
+def _closed() -> LedgerUnreachableError:
+    return LedgerUnreachableError("the client was closed")
+
+
+def _shows(view: HoldView | None, hold_id: str) -> bool:
+    return view is None or view.id == hold_id
 
 
 def _unsendable(raw: bytes) -> str | None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
-from urllib.parse import urlsplit
-
-import aiohttp
 
 from rahba.errors import BadInputError, RemoteError
+from wallet.transports.exchange import AnswerTooLargeError, Exchange, place_of
 from wallet.witness import origin_hash
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
 TIMEOUT_S: Final = 5.0
+BINARY: Final = "application/octet-stream"
 
 
 class WitnessUnreachableError(RemoteError):
@@ -27,11 +25,13 @@ class HttpWitness:
 
     def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Talk to ``url``; nothing is sent yet."""
-        if urlsplit(url).scheme not in {"http", "https"}:
-            raise BadInputError("a witness's address is http or https", url=url[:200])
         self._url = url.rstrip("/")
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
+        try:
+            place_of(self._url)
+        except ValueError as error:
+            raise BadInputError("a witness's address is http or https", url=url[:200]) from error
+        self._timeout_s = timeout_s
+        self._exchange = Exchange(max_answer_bytes=MAX_ANSWER_BYTES)
 
     async def add_checkpoint(self, body: bytes) -> tuple[int, str]:
         """Send a request; returns status and body.
@@ -51,27 +51,16 @@ class HttpWitness:
         return note if status == 200 else None
 
     async def _ask(self, method: str, path: str, body: bytes | None) -> tuple[int, str]:
-        if self._session is None:
-            self._session = aiohttp.ClientSession()
         try:
-            async with self._session.request(
-                method,
-                self._url + path,
-                data=body,
-                timeout=self._timeout,
-                allow_redirects=False,
-            ) as reply:
-                raw = bytearray()
-                async for chunk in reply.content.iter_any():
-                    raw += chunk
-                    if len(raw) > MAX_ANSWER_BYTES:
-                        raise WitnessUnreachableError(f"{self._url}: the answer is too long")
-                return reply.status, raw.decode()
-        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeDecodeError) as error:
+            status, raw = await self._exchange.ask(
+                method, self._url, path, limit_s=self._timeout_s, body=body, kind=BINARY
+            )
+            return status, raw.decode()
+        except AnswerTooLargeError as error:
+            raise WitnessUnreachableError(f"{self._url}: the answer is too long") from error
+        except (TimeoutError, OSError, UnicodeDecodeError) as error:
             raise WitnessUnreachableError(f"{self._url}{path}: {error!r}") from error
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            await asyncio.sleep(0)
+        await self._exchange.aclose()

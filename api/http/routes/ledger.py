@@ -6,6 +6,7 @@ passed on as the very bytes that were signed.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Final, Literal
 
 import aiohttp
@@ -25,6 +26,7 @@ from api.http.documents import (
     Digest,
     HistoryDocument,
     HoldDocument,
+    HoldsDocument,
     InclusionDocument,
     SubmittedDocument,
     SupplyDocument,
@@ -52,7 +54,7 @@ from rahba.ids import check_digest, key_of
 from rahba.proof import write_proof
 from wallet.errors import error_for
 from wallet.ports import Answer
-from wallet.wire import encode, encode_all, encode_answers
+from wallet.wire import encode, encode_all, encode_answers, encode_holds, read_ids
 
 router: Final = APIRouter(prefix="/v1", tags=["ledger"])
 
@@ -157,6 +159,19 @@ async def read_hold(request: Request, hold: Digest) -> Response:
     if view is None:
         raise UnknownHoldError("the ledger has no such hold", hold=hold)
     return Reply(encode(view))
+
+
+@router.get("/holds", responses=answers(HoldsDocument, 200, 413, 422))
+async def read_holds(
+    request: Request,
+    ids: Annotated[
+        str, Query(json_schema_extra={"pattern": "^[0-9a-f]{64}(,[0-9a-f]{64}){0,63}$"})
+    ],
+) -> Response:
+    """Return up to 64 holds by their ids, separated by commas; ``null`` for what is none."""
+    ledger = gateway_of(request).parts.ledger
+    found = await asyncio.gather(*[ledger.hold(one) for one in read_ids(ids)])
+    return Reply(encode_holds(found))
 
 
 @router.get("/supply", responses=answers(SupplyDocument))
