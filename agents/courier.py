@@ -9,6 +9,7 @@
   ``concurrency`` at a time, one at a time for a thread, and their leases are kept up meanwhile.
   Word that somebody leaves waits for neither: it may end the very work that it would wait for.
   What cannot be done for a long time is let go, and comes again once its lease is over.
+* What is done is acknowledged together, some milliseconds later.
 * Those who attend are never kept waiting by handlers: a seller's job may itself buy.
 * A broker that goes away is asked again until it is back.
 """
@@ -32,6 +33,7 @@ from rahba.messages import open_message
 
 _log: Final = logging.getLogger(__name__)
 MAX_IDLE_OWNERS: Final = 512
+GATHER_S: Final = 0.02
 BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -219,6 +221,7 @@ class Courier:
 
     async def _acknowledge(self) -> None:
         await self._to_acknowledge.wait()
+        await asyncio.sleep(GATHER_S)
         self._to_acknowledge.clear()
         batch, self._finished = self._finished, []
         graves, self._graves = self._graves, []

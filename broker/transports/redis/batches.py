@@ -14,9 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from hiredis import ReplyError
-
-from broker.errors import BrokerUnreachableError
 from broker.transports.redis.wire import Argument, Reply, Script, Wire
 
 MARKET: Final = "{market}"
@@ -73,7 +70,7 @@ class Batches:
             at_ms, *answers = await self._wire.run(
                 self._script, [MARKET], len(limits), *limits, *batch.told
             )
-        except (BrokerUnreachableError, ReplyError) as error:
+        except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
             for waiting in batch.waiting:
                 if not waiting.done():  # its caller may have gone
                     waiting.set_exception(error)

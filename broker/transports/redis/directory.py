@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final, Literal, cast
 
@@ -17,6 +18,7 @@ KEYS: Final = [
 ]
 CARDS: Final = KEYS[2]
 BATCH: Final = 500
+MAX_LOOKS: Final = 16
 _DIRECTORY: Final = load("directory")
 
 
@@ -26,6 +28,7 @@ class RedisCardStore(CardStore):
     def __init__(self, wire: Wire) -> None:
         """Work over ``wire``."""
         self._wire = wire
+        self._looks = _Looks(self)
 
     @override
     async def put(self, card: Card, raw: bytes, digest: str) -> Put:
@@ -57,8 +60,13 @@ class RedisCardStore(CardStore):
 
     @override
     async def look(self, after: str, agents: Sequence[str]) -> tuple[bool, list[Entry | None]]:
+        newest, entries = await self._looks.ask(agents)
+        return newest == after, entries
+
+    async def look_at(self, agents: Sequence[str]) -> tuple[str, list[Entry | None]]:
+        """Return the position of the newest change, and the entries of agents."""
         newest, flat = await self._do("look", *agents)
-        return _text(newest) == after, _entries(agents, flat)
+        return _text(newest), _entries(agents, flat)
 
     @override
     async def position(self) -> str:
@@ -92,6 +100,43 @@ class RedisCardStore(CardStore):
 
     async def _do(self, operation: str, *arguments: Argument) -> Reply:
         return await self._wire.run(_DIRECTORY, KEYS, operation, *arguments)
+
+
+class _Looks:
+    """Looks at who is there, for searches: those of a tick, or of the time of a look, go together.
+
+    Each search is answered by a look that began after it.
+    """
+
+    def __init__(self, store: RedisCardStore) -> None:
+        self._store = store
+        self._asked: list[tuple[Sequence[str], asyncio.Future[tuple[str, list[Entry | None]]]]] = []
+        self._looking: asyncio.Task[None] | None = None
+
+    def ask(self, agents: Sequence[str]) -> asyncio.Future[tuple[str, list[Entry | None]]]:
+        """Look at the newest change and at these agents."""
+        answer: asyncio.Future[tuple[str, list[Entry | None]]]
+        answer = asyncio.get_running_loop().create_future()
+        self._asked.append((agents, answer))
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return answer
+
+    async def _look(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked[:MAX_LOOKS], self._asked[MAX_LOOKS:]
+            agents = list(dict.fromkeys(agent for some, _ in asked for agent in some))
+            try:
+                newest, found = await self._store.look_at(agents)
+            except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
+                for _, answer in asked:
+                    if not answer.done():  # its caller may have gone
+                        answer.set_exception(error)
+                continue
+            entries = dict(zip(agents, found, strict=True))
+            for some, answer in asked:
+                if not answer.done():
+                    answer.set_result((newest, [entries[agent] for agent in some]))
 
 
 def _entries(agents: Sequence[str], flat: list[Reply]) -> list[Entry | None]:

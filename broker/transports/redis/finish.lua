@@ -1,18 +1,16 @@
 -- Acknowledge, extend or bury messages, each only by the holder of its fencing token.
--- KEYS: stream, dead letters, charges (one hash tag).
+-- KEYS[1]: the market's hash tag, with which its keys begin.
 -- ARGV: "done", "extend" or "bury"; group, consumer, dead letters kept, their ttl in ms, reason;
---       then id, token, sender, size in bytes ...
--- Answers the ids that somebody else holds now. An entry that is gone was acknowledged before.
+--       then for each mailbox: owner, number of messages, and for each id, token, sender, size.
+-- Answers for each mailbox the ids that somebody else holds now. An entry that is gone was
+-- acknowledged before.
 
-local stream, dead, charges = KEYS[1], KEYS[2], KEYS[3]
 local action, group, consumer = ARGV[1], ARGV[2], ARGV[3]
 
 -- One look at this consumer's messages between the first and the last finds most tokens.
-local tokens = {}
-local count = (#ARGV - 6) / 4
-if count > 1 then
-  local first, last = nil, nil
-  for i = 7, #ARGV, 4 do
+local function tokens_of(stream, from, count)
+  local tokens, first, last = {}, nil, nil
+  for i = from, from + 4 * (count - 1), 4 do
     local ms = string.sub(ARGV[i], 1, string.find(ARGV[i], '-', 1, true) - 1)
     if not first or ms < first then first = ms end
     if not last or ms > last then last = ms end
@@ -20,37 +18,10 @@ if count > 1 then
   for _, held in ipairs(redis.call('XPENDING', stream, group, first, last, 2 * count, consumer)) do
     tokens[held[1]] = held[4]
   end
+  return tokens
 end
 
-local mine, lost, freed, seen = {}, {}, {}, {}
-
-local function look(id, token, sender, size)
-  local held = nil
-  if tokens[id] ~= token then held = redis.call('XPENDING', stream, group, id, id, 1)[1] end
-  if tokens[id] == token or (held and held[2] == consumer and held[4] == token) then
-    mine[#mine + 1] = id
-    if sender == '' then return end
-    local account = freed[sender] or { 0, 0 }
-    freed[sender] = { account[1] + 1, account[2] + size }
-  elseif held or action == 'extend' then
-    lost[#lost + 1] = id
-  end
-end
-
-for i = 7, #ARGV, 4 do
-  if not seen[ARGV[i]] then
-    seen[ARGV[i]] = true
-    look(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3]))
-  end
-end
-if #mine == 0 then return lost end
-if action == 'extend' then
-  mine[#mine + 1] = 'JUSTID'
-  redis.call('XCLAIM', stream, group, consumer, 0, unpack(mine))
-  return lost
-end
-
-local function bury(id)
+local function bury(stream, dead, id)
   local entry = redis.call('XRANGE', stream, id, id)[1]
   if entry then
     redis.call('XADD', dead, 'MAXLEN', '~', tonumber(ARGV[4]), '*',
@@ -59,16 +30,61 @@ local function bury(id)
   end
 end
 
-if action == 'bury' then
-  for _, id in ipairs(mine) do bury(id) end
-end
-redis.call('XACK', stream, group, unpack(mine))
-redis.call('XDEL', stream, unpack(mine))
-for sender, account in pairs(freed) do
-  if redis.call('HINCRBY', charges, 'n:' .. sender, -account[1]) > 0 then
-    redis.call('HINCRBY', charges, 'b:' .. sender, -account[2])
-  else
-    redis.call('HDEL', charges, 'n:' .. sender, 'b:' .. sender)
+local function let_go(name, mine, freed)
+  local stream, charges = name .. ':in', name .. ':from'
+  if action == 'bury' then
+    for _, id in ipairs(mine) do bury(stream, name .. ':dead', id) end
+  end
+  redis.call('XACK', stream, group, unpack(mine))
+  redis.call('XDEL', stream, unpack(mine))
+  for sender, account in pairs(freed) do
+    if redis.call('HINCRBY', charges, 'n:' .. sender, -account[1]) > 0 then
+      redis.call('HINCRBY', charges, 'b:' .. sender, -account[2])
+    else
+      redis.call('HDEL', charges, 'n:' .. sender, 'b:' .. sender)
+    end
   end
 end
-return lost
+
+local function finish(owner, from, count)
+  local name = KEYS[1] .. ':a:' .. owner
+  local stream = name .. ':in'
+  if redis.pcall('XPENDING', stream, group).err then return {} end -- it is gone with all in it
+  local tokens = count > 1 and tokens_of(stream, from, count) or {}
+  local mine, lost, freed, seen = {}, {}, {}, {}
+  for i = from, from + 4 * (count - 1), 4 do
+    local id, token, sender = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+    local held = nil
+    if not seen[id] and tokens[id] ~= token then
+      held = redis.call('XPENDING', stream, group, id, id, 1)[1]
+    end
+    if seen[id] then
+      -- named twice
+    elseif tokens[id] == token or (held and held[2] == consumer and held[4] == token) then
+      mine[#mine + 1] = id
+      if sender ~= '' then
+        local account = freed[sender] or { 0, 0 }
+        freed[sender] = { account[1] + 1, account[2] + tonumber(ARGV[i + 3]) }
+      end
+    elseif held or action == 'extend' then
+      lost[#lost + 1] = id
+    end
+    seen[id] = true
+  end
+  if #mine == 0 then return lost end
+  if action == 'extend' then
+    mine[#mine + 1] = 'JUSTID'
+    redis.call('XCLAIM', stream, group, consumer, 0, unpack(mine))
+  else
+    let_go(name, mine, freed)
+  end
+  return lost
+end
+
+local answers, i = {}, 7
+while i <= #ARGV do
+  local count = tonumber(ARGV[i + 1])
+  answers[#answers + 1] = finish(ARGV[i], i + 2, count)
+  i = i + 2 + 4 * count
+end
+return answers

@@ -33,7 +33,7 @@ from broker.ports import Delivery, Mailbox, MailboxReader, Room
 from broker.threads import THREAD_TTL_MS
 from broker.transports.redis.batches import MARKET, MAX_TOGETHER, Batches
 from broker.transports.redis.lua_files import load
-from broker.transports.redis.wire import Line, Reply, Wire
+from broker.transports.redis.wire import Argument, Line, Reply, Wire
 from rahba.errors import TooLargeError
 
 GROUP: Final = "g"
@@ -222,33 +222,28 @@ class RedisMailboxReader(MailboxReader):
                 raise
 
     async def _finish(self, action: str, deliveries: Sequence[Delivery], reason: str = "") -> None:
-        by_owner: dict[str, list[Delivery]] = {}
-        for delivery in deliveries:
-            by_owner.setdefault(delivery.owner, []).append(delivery)
-        answers = await asyncio.gather(
-            *(self._finish_one(action, owner, some, reason) for owner, some in by_owner.items())
-        )
-        lost = [entry for answer in answers for entry in answer]
+        lost: list[str] = []
+        for start in range(0, len(deliveries), MAX_TOGETHER):
+            some = deliveries[start : start + MAX_TOGETHER]
+            lost += await self._finish_some(action, some, reason)
         if lost:
             raise LeaseLostError("somebody else took it over", entries=len(lost), first=lost[0])
 
-    async def _finish_one(
-        self, action: str, owner: str, deliveries: list[Delivery], reason: str
+    async def _finish_some(
+        self, action: str, deliveries: Sequence[Delivery], reason: str
     ) -> list[str]:
-        if len(deliveries) > MAX_TOGETHER:
-            first = await self._finish_one(action, owner, deliveries[:MAX_TOGETHER], reason)
-            return first + await self._finish_one(action, owner, deliveries[MAX_TOGETHER:], reason)
-        parts = [
-            part for one in deliveries for part in (one.entry, one.token, one.sender, len(one.raw))
-        ]
-        try:
-            how = (action, GROUP, self._consumer, MAX_DEAD, MAILBOX_TTL_MS, reason)
-            answer = await self._wire.run(_FINISH, _keys_of(owner), *how, *parts)
-        except ReplyError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            answer = []  # the mailbox is gone, and all that was in it
-        lost = [str(entry, "ascii") for entry in answer]
+        """Finish messages of any mailboxes in one call; returns those that somebody else holds."""
+        by_owner: dict[str, list[Delivery]] = {}
+        for delivery in deliveries:
+            by_owner.setdefault(delivery.owner, []).append(delivery)
+        told: list[Argument] = []
+        for owner, some in by_owner.items():
+            told += (owner, len(some))
+            for one in some:
+                told += (one.entry, one.token, one.sender, len(one.raw))
+        how = (action, GROUP, self._consumer, MAX_DEAD, MAILBOX_TTL_MS, reason)
+        answers = await self._wire.run(_FINISH, [MARKET], *how, *told)
+        lost = [str(entry, "ascii") for answer in answers for entry in answer]
         for one in deliveries:
             if action != "extend" or one.entry in lost:
                 self._let_go(one)
