@@ -136,6 +136,7 @@ async def test_a_letter_that_does_not_verify_is_buried_unseen(
     await broker.mailbox.send(BOB.did, raw)
     await until(lambda: courier.buried)
     assert seen == []
+    await emptied(broker)  # acknowledged a moment later
     assert len(await broker.mailbox.dead(BOB.did)) == 1
 
 
@@ -165,6 +166,7 @@ async def test_a_letter_that_never_can_be_handled_is_buried_with_its_reason(
     courier.serve(BOB.did, never)
     await broker.mailbox.send(BOB.did, message())
     await until(lambda: courier.buried)
+    await emptied(broker)
     ((_, reason),) = await broker.mailbox.dead(BOB.did)
     assert reason == "hopeless"
 
