@@ -40,6 +40,13 @@ class TooManyThreadsError(RemoteError):
     hint = "end a thread, or wait until one is past its deadline: retry_after_ms"
 
 
+class DamagedThreadError(RemoteError):
+    """The broker could not carry out a post; its own record of the thread is damaged."""
+
+    code = "damaged_thread"
+    hint = "begin another negotiation; what was signed in this one still holds"
+
+
 class LeaseLostError(LocalError):
     """Somebody else took a message over before it was acknowledged; its effects are theirs."""
 

@@ -175,6 +175,7 @@ KINDS: Final[dict[str, Kind]] = {
     "redis_too_old": Kind(500, "The broker's server is too old"),
     "mailbox_full": Kind(503, "The recipient has too many messages waiting"),
     "sender_quota": Kind(429, "The recipient has too much of this sender's unread"),
+    "damaged_thread": Kind(500, "The broker's record of this thread is damaged"),
     "too_many_threads": Kind(429, "The buyer has too many threads open with this seller"),
     "lease_lost": Kind(409, "Somebody else took the message over"),
     "bad_cursor": Kind(422, "The cursor was not made here"),

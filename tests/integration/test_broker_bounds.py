@@ -12,9 +12,14 @@ import pytest
 import pytest_asyncio
 
 from broker import Broker
-from broker.errors import LeaseLostError, MailboxFullError, SenderQuotaError
+from broker.errors import (
+    DamagedThreadError,
+    LeaseLostError,
+    MailboxFullError,
+    SenderQuotaError,
+)
 from broker.mailboxes import MAX_DEAD
-from broker.ports import Delivery, Mailbox, MailboxReader, Room
+from broker.ports import Delivery, Mailbox, MailboxReader, Room, Ruling
 from broker.thread import MAX_MESSAGES_A_SIDE, MAX_SEEN
 from broker.threads import _TERMS_KEPT, THREAD_TTL_MS, ThreadDesk
 from broker.transports.redis import connect
@@ -207,3 +212,17 @@ async def test_a_process_remembers_a_bounded_number_of_messages_and_threads(
         await broker.threads.post(talk.say(talk.buyer, talk.opening()))
         await broker.threads.post(talk.say(talk.seller, talk.quote(talk.offer())))
         assert len(broker.threads._terms) == _TERMS_KEPT
+
+
+async def test_a_damaged_thread_is_nobody_elses_trouble(broker: Broker, wire: Wire) -> None:
+    damaged, sound = Talk(), Talk()
+    for talk in (damaged, sound):
+        assert (await broker.threads.post(talk.say(talk.buyer, talk.opening()))).verdict == "OK"
+    await wire.call("HSET", thread_of(damaged.thread), "h", b"\xc1 is no header")
+    raws = [talk.say(talk.seller, NotUnderstood(code="x")) for talk in (damaged, sound)]
+    broken, ruled = await broker.threads.post_all(raws)
+    assert isinstance(broken, DamagedThreadError)
+    assert isinstance(ruled, Ruling)
+    assert ruled.verdict == "OK"
+    _, depths = await charged(wire, sound.buyer.did)
+    assert depths == {sound.seller.did: len(raws[1])}

@@ -6,7 +6,7 @@
 --       the feed, threads of a group, before when recent groups are forgotten or 0, how many are
 --       kept); then for each: thread, "say" or "end", what is said (MessagePack), raw message.
 -- Answers now in ms, then for each {verdict, first verdict, state}, or why there is no room: {FULL},
--- {QUOTA} or {THREADS, in how many ms there is a place at the latest}.
+-- {QUOTA} or {THREADS, in how many ms there is a place at the latest}; {BROKEN, why} for a failure.
 
 local TTL, OPEN_THREADS, GROUP_SIZE = LIMITS[5], LIMITS[6], LIMITS[8]
 local GROUPS = MARKET .. 'groups'
@@ -125,14 +125,18 @@ local function finish_thread(name, ending)
   return { verdict, first or '', thread and thread.state or 'closed' }
 end
 
+local function post(name, how, packed, raw)
+  local what = cmsgpack.unpack(packed)
+  if how == 'say' then return say(name, what, raw) end
+  return finish_thread(name, what)
+end
+
+-- A thread that is damaged is nobody else's trouble.
 local answers = { NOW }
 for i = FIRST, #ARGV, 4 do
-  local what = cmsgpack.unpack(ARGV[i + 2])
-  if ARGV[i + 1] == 'say' then
-    answers[#answers + 1] = say(ARGV[i], what, ARGV[i + 3])
-  else
-    answers[#answers + 1] = finish_thread(ARGV[i], what)
-  end
+  local well, answer = pcall(post, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+  answers[#answers + 1] = well and answer
+    or { 'BROKEN', type(answer) == 'table' and answer.err or tostring(answer) }
 end
 write_accounts()
 return answers

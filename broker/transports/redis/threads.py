@@ -9,6 +9,7 @@ from typing import Final, cast
 import msgspec
 from typing_extensions import override
 
+from broker.errors import DamagedThreadError
 from broker.mailboxes import MailboxLimits, check_size, refusal
 from broker.ports import Ruling, ThreadState, Verdict
 from broker.thread import Ending, Header, Said
@@ -160,6 +161,8 @@ class RedisThreadStore(ThreadStore):
 
 
 def _ruling(at_ms: int, answer: list[Reply]) -> Ruling:
+    if answer[0] == b"BROKEN":
+        raise DamagedThreadError("the post failed", reason=str(answer[1], "utf-8", "replace"))
     verdict, first, state = answer
     return Ruling(
         verdict=cast("Verdict", str(verdict, "ascii")),
