@@ -25,7 +25,7 @@ from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
 View = AccountView | AccountProof | HoldView | SupplyView | TxView | InclusionProof | Answer
 T = TypeVar("T")
 
-MAX_HOLDS: Final = 64
+MAX_HOLDS: Final = 50
 
 _AMOUNTS: Final[dict[type, tuple[str, ...]]] = {
     AccountView: ("posted", "held", "staked"),

@@ -165,10 +165,10 @@ async def read_hold(request: Request, hold: Digest) -> Response:
 async def read_holds(
     request: Request,
     ids: Annotated[
-        str, Query(json_schema_extra={"pattern": "^[0-9a-f]{64}(,[0-9a-f]{64}){0,63}$"})
+        str, Query(json_schema_extra={"pattern": "^[0-9a-f]{64}(,[0-9a-f]{64}){0,49}$"})
     ],
 ) -> Response:
-    """Return up to 64 holds by their ids, separated by commas; ``null`` for what is none."""
+    """Return up to 50 holds by their ids, separated by commas; ``null`` for what is none."""
     ledger = gateway_of(request).parts.ledger
     found = await asyncio.gather(*[ledger.hold(one) for one in read_ids(ids)])
     return Reply(encode_holds(found))
