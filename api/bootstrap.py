@@ -346,6 +346,7 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
     from agents.deployments import Deployments
     from agents.host import HeavyWork, World, host_folder, name_for
     from agents.host import run_host as run
+    from agents.proofs import LedgerProofs
     from agents.stores.redis import REPORTS_KEY, RedisMarks, RedisRecords
     from api.worker import CeleryQueue
     from broker.observer import Observer
@@ -368,7 +369,12 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
             heavy=HeavyWork(work_key(settings), queue, RedisMarks(wire)),
             reports=RedisRecords(wire, REPORTS_KEY),
             allow_private=settings.allow_private,
-            observer=Observer(links.broker.feed, clock, store=RedisKnowledgeStore(wire)),
+            observer=Observer(
+                links.broker.feed,
+                clock,
+                LedgerProofs(links.ledger),
+                store=RedisKnowledgeStore(wire),
+            ),
             standings=Reputations(
                 links.ledger,
                 file=host_folder(settings.data_dir, name_for(files)) / REPUTATIONS,

@@ -5,8 +5,8 @@
   asked. With NDJSON in ``accept`` as well it is a stream without end (:mod:`api.ledger_stream`).
   A batch always answers 200 with a list; a
   single envelope answers 200, or a problem document that carries its outcome.
-* Reads show committed state. Checkpoint and proofs are for anybody; tiles never change, so any
-  cache may keep them for ever.
+* Reads show committed state; ``POST /v1/holds`` asks for up to 1,000 holds by their ids. Checkpoint
+  and proofs are for anybody; tiles never change, so any cache may keep them for ever.
 * Whatever comes in has a limit (body, items, time, address), and wrong input is a 4xx.
 * It is given a ledger that has replayed its log, and listens only then: what ``/healthz`` says
   is that payments are taken.
@@ -147,6 +147,8 @@ class LedgerApp:
         path, method = scope["path"], scope["method"]
         if path == "/v1/transactions":
             return await self._submit(scope, receive) if method == "POST" else _only("POST")
+        if path == "/v1/holds":
+            return await self._holds(scope, receive) if method == "POST" else _only("POST")
         exact = self._exact.get(path)
         if exact is not None:
             return await exact(_query(scope["query_string"])) if method == "GET" else _only("GET")
@@ -160,15 +162,19 @@ class LedgerApp:
     # -- writes ----------------------------------------------------------------------------
 
     async def _submit(self, scope: Scope, receive: Receive) -> Reply:
-        kind = header_of(scope, b"content-type").partition(";")[0].strip().lower()
-        if kind not in {JSON, NDJSON}:
-            raise MediaTypeError(f"send {JSON} or {NDJSON}")
-        body = await read_body(scope, receive, self._max_body_bytes)
+        kind, body = await self._sent(scope, receive)
         receipt = _query(scope["query_string"]).get("receipt") == "1"
         if kind == JSON and body.lstrip(_SPACE)[:1] != b"[":
             return _single(await self._ledger.submit(body.strip(_SPACE), receipt=receipt))
         raws = _split_array(body) if kind == JSON else _split_lines(body)
         return Reply(encode_answers(await self._ledger.submit_many(raws, receipt=receipt)))
+
+    async def _sent(self, scope: Scope, receive: Receive) -> tuple[str, bytes]:
+        """Return the media type of a body that is read here, and the body."""
+        kind = header_of(scope, b"content-type").partition(";")[0].strip().lower()
+        if kind not in {JSON, NDJSON}:
+            raise MediaTypeError(f"send {JSON} or {NDJSON}")
+        return kind, await read_body(scope, receive, self._max_body_bytes)
 
     # -- reads -----------------------------------------------------------------------------
 
@@ -207,6 +213,13 @@ class LedgerApp:
 
     async def _hold(self, hold_id: str, _: Query) -> Reply:
         return _found(await self._ledger.hold(_digest(hold_id)))
+
+    async def _holds(self, scope: Scope, receive: Receive) -> Reply:
+        """Answer for many holds at once: their ids in, one view or null for each out."""
+        kind, body = await self._sent(scope, receive)
+        raws = _split_array(body) if kind == JSON else _split_lines(body)
+        found = await self._ledger.holds([_digest(_text(raw)) for raw in raws])
+        return Reply(encode_all(found))
 
     # -- the log ---------------------------------------------------------------------------
 
@@ -329,9 +342,16 @@ def _split_lines(body: bytes) -> list[bytes]:
     return _limited([line for line in body.split(b"\n") if line])
 
 
+def _text(raw: bytes) -> str:
+    try:
+        return msgspec.json.decode(raw, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadEncodingError(f"not a JSON string: {error}") from error
+
+
 def _limited(raws: list[bytes]) -> list[bytes]:
     if len(raws) > MAX_ITEMS:
-        raise TooLargeError("too many transactions in one request", limit=MAX_ITEMS)
+        raise TooLargeError("too many items in one request", limit=MAX_ITEMS)
     return raws
 
 

@@ -55,9 +55,9 @@ def encode(view: View) -> bytes:
     return orjson.dumps(plain(view))
 
 
-def encode_all(views: list[Answer] | list[TxView]) -> bytes:
-    """Write several views as a JSON array."""
-    return orjson.dumps([plain(view) for view in views])
+def encode_all(views: list[Answer] | list[TxView] | list[HoldView | None]) -> bytes:
+    """Write several views as a JSON array, null for what is not there."""
+    return orjson.dumps([None if view is None else plain(view) for view in views])
 
 
 def encode_answers(answers: list[Answer]) -> bytes:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -250,6 +250,19 @@ class HttpLedger:
     async def hold(self, hold_id: str) -> HoldView | None:
         """Return a hold by the id of its transaction."""
         return await self._find(f"/v1/holds/{quote(hold_id, safe='')}", HoldView)
+
+    async def holds(self, hold_ids: Sequence[str]) -> list[HoldView | None]:
+        """Return several holds in the order of their ids, in one request for each thousand."""
+        found: list[HoldView | None] = []
+        for start in range(0, len(hold_ids), MAX_ITEMS):
+            ids = hold_ids[start : start + MAX_ITEMS]
+            lines = msgspec.json.Encoder().encode_lines(ids)
+            _, body = await self._ask("POST", "/v1/holds", lines)
+            some = read(body, list[HoldView | None])
+            if len(some) != len(ids):
+                raise LedgerAnswerError("not one answer for each hold")
+            found += some
+        return found
 
     async def transaction(self, tx_id: str) -> TxView | None:
         """Return a logged transaction."""
