@@ -19,7 +19,7 @@ from api.standby_http import serve_standby
 from rahba.clock import SystemClock
 from rahba.cosignature import cosign
 from rahba.envelope import Signer
-from rahba.errors import BadInputError, TooLargeError
+from rahba.errors import BadInputError
 from rahba.ids import RandomIds
 from rahba.merkle import OutOfRangeError, leaf_hash, verify_consistency
 from rahba.note import open_checkpoint
@@ -35,7 +35,6 @@ from wallet.tiles import Tile, split_bundle, split_hashes, tile_path
 from wallet.transactions import (
     EXPIRING_LANE,
     AnyTx,
-    Capture,
     Faucet,
     Hold,
     Transfer,
@@ -147,55 +146,6 @@ async def test_money_moves_over_http_and_every_view_shows_it(house: House) -> No
     supply = await house.ledger.supply()
     assert supply.equal
     assert supply.issued == 10**9
-
-
-async def test_many_holds_are_asked_for_at_once_whether_they_last_or_have_ended(
-    house: House,
-) -> None:
-    await house.ledger.submit_many([house.faucet(ALICE), house.faucet(BOB)])
-    holds = [house.hold(ALICE, BOB.did, 100 + number) for number in range(1_200)]
-    await house.ledger.submit_many(holds)
-    ids = [transaction_id(raw) for raw in holds]
-    tx = Capture(**house._common(BOB), hold=ids[3], amount="103", final=True, receipt=None)
-    assert (await house.ledger.submit(house.sign(tx, BOB))).ok
-    found = await house.ledger.holds([ids[5], "00" * 32, ids[3], ids[5], *ids])
-    assert len(found) == 4 + len(ids)
-    assert found[1] is None
-    assert [hold and (hold.amount, hold.status, hold.captured) for hold in found[:4]] == [
-        (105, "open", 0),
-        None,
-        (103, "captured", 103),
-        (105, "open", 0),
-    ]
-    assert [hold and hold.id for hold in found[4:]] == ids
-    assert found[:4] == await house.sequencer.holds([ids[5], "00" * 32, ids[3], ids[5]])
-    assert found[2] == await house.ledger.hold(ids[3])
-    assert await house.ledger.holds([]) == []
-    with pytest.raises(TooLargeError):
-        await house.sequencer.holds(ids)
-
-
-@pytest.mark.parametrize(
-    ("kind", "body", "status"),
-    [
-        ("application/json", b'["%s"]' % (b"0" * 64), 200),
-        ("application/json", b"[]", 200),
-        ("application/json", b'["short"]', 404),
-        ("application/json", b"[7]", 400),
-        ("application/json", b"{}", 400),
-        ("application/x-ndjson", b"nonsense", 400),
-        ("application/x-ndjson", b'"%s"\n' % (b"0" * 64) * 1_001, 413),
-        ("text/plain", b"", 415),
-    ],
-)
-async def test_holds_that_are_asked_for_wrongly_are_the_callers_fault(
-    house: House, kind: str, body: bytes, status: int
-) -> None:
-    headers = {"content-type": kind}
-    async with house.web.post(f"{house.url}/v1/holds", data=body, headers=headers) as reply:
-        assert reply.status == status, await reply.text()
-    async with house.web.get(f"{house.url}/v1/holds") as reply:
-        assert (reply.status, reply.headers["allow"]) == (405, "POST")
 
 
 async def test_views_over_http_are_those_of_the_sequencer(house: House) -> None:
