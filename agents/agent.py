@@ -22,7 +22,7 @@ from typing import Any, Final, Literal, TypeVar
 from typing_extensions import override
 
 from agents.ports import Vital
-from agents.schema import MAX_INPUT_BYTES, OfferDefinitionError, Signature
+from agents.schema import MAX_INPUT_BYTES, OfferDefinitionError, Signature, TierError
 from rahba.errors import RahbaError
 from rahba.ids import check_skill
 from rahba.messages import MAX_TIERS, Energy
@@ -153,7 +153,8 @@ class Agent:
             if skill in self.offers or len(self.offers) >= MAX_OFFERS:
                 raise OfferDefinitionError(f"{skill} is offered twice, or over {MAX_OFFERS} offers")
             self.offers[skill] = _checked(
-                OfferSpec(
+                privacy=self.data_policy,
+                spec=OfferSpec(
                     skill=_skill(skill),
                     function=function,
                     signature=Signature(function),
@@ -171,7 +172,7 @@ class Agent:
                     budget_fals=None if budget is None else _price(budget),
                     penalty=penalty,
                     tiers=tuple(tiers),
-                )
+                ),
             )
             return function
 
@@ -182,7 +183,7 @@ class Agent:
         return f"Agent({self.name!r}, {sorted(self.offers)})"
 
 
-def _checked(spec: OfferSpec) -> OfferSpec:
+def _checked(spec: OfferSpec, privacy: str) -> OfferSpec:
     if spec.floor_fals > spec.price_fals:
         raise OfferDefinitionError(f"{spec.skill}: the floor is above the price")
     if not 0 < spec.timeout_s <= MAX_TIMEOUT_S:
@@ -191,7 +192,7 @@ def _checked(spec: OfferSpec) -> OfferSpec:
         raise OfferDefinitionError(f"{spec.skill}: input is at most {MAX_INPUT_BYTES} bytes")
     if not 0 <= spec.quality <= 1_000 or spec.latency_ms < 0:
         raise OfferDefinitionError(f"{spec.skill}: quality is 0 to 1000, latency 0 ms or more")
-    _check_tiers(spec)
+    _check_tiers(spec, privacy)
     if not 0 <= spec.penalty <= 1_000:
         raise OfferDefinitionError(f"{spec.skill}: a penalty is 0 to 1000 thousandths of the price")
     if spec.runs not in {"inline", "worker"}:
@@ -199,14 +200,24 @@ def _checked(spec: OfferSpec) -> OfferSpec:
     return spec
 
 
-def _check_tiers(spec: OfferSpec) -> None:
+def _check_tiers(spec: OfferSpec, privacy: str) -> None:
     if len(spec.tiers) >= MAX_TIERS:
-        raise OfferDefinitionError(f"{spec.skill}: at most {MAX_TIERS} tiers, the offer's included")
+        raise TierError(f"{spec.skill}: at most {MAX_TIERS} tiers, the offer's included")
+    known = {(spec.latency_ms, spec.quality, privacy, spec.energy)}
     for tier in spec.tiers:
         if _price(tier.floor or tier.price) > _price(tier.price):
-            raise OfferDefinitionError(f"{spec.skill}: a tier's floor is above its price")
+            raise TierError(f"{spec.skill}: a tier's floor is above its price")
         if not 0 <= (tier.quality or 0) <= 1_000 or (tier.latency_ms or 0) < 0:
-            raise OfferDefinitionError(f"{spec.skill}: quality is 0 to 1000, latency 0 ms or more")
+            raise TierError(f"{spec.skill}: quality is 0 to 1000, latency 0 ms or more")
+        terms = (
+            spec.latency_ms if tier.latency_ms is None else tier.latency_ms,
+            spec.quality if tier.quality is None else tier.quality,
+            tier.privacy or privacy,
+            tier.energy or spec.energy,
+        )
+        if terms in known:  # an offer says its terms and its price: which of them would be meant?
+            raise TierError(f"{spec.skill}: two tiers are had on the same terms")
+        known.add(terms)
 
 
 def _skill(name: str) -> str:

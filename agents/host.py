@@ -29,7 +29,7 @@ from agents.agent import Agent
 from agents.courier import BACKOFF_S, Courier
 from agents.deployments import HOSTS, Deployment, DeploymentMovedError, Deployments
 from agents.member import Member, Surroundings
-from agents.ports import DeploymentStore, TaskQueue, WorkMarks
+from agents.ports import DeploymentStore, Standings, TaskQueue, WorkMarks
 from agents.pulse import Pulse
 from agents.shelf import CARD_TTL_MS
 from agents.source import Source, agents_in, make_agent
@@ -87,6 +87,7 @@ class World:
     """What a host works with; everything real is made by the composition root.
 
     ``reports`` keeps how bridges are doing; ``allow_private`` lets them lead into our own networks.
+    By ``standings`` the jobs of its agents choose whom to ask; without them all sellers are alike.
     """
 
     broker: Broker
@@ -100,6 +101,7 @@ class World:
     reports: DeploymentStore | None = None
     allow_private: bool = False
     observer: Observer | None = None
+    standings: Standings | None = None
 
 
 class Host:
@@ -128,6 +130,8 @@ class Host:
             desk=self._desk,
             observations=world.observer,
         )
+        if world.standings is not None:
+            world.broker.directory.judge_by(world.standings)
         self._members: dict[str, Member] = {}
         self._pulses: dict[str, asyncio.Task[None]] = {}
         self._taking: set[str] = set()
@@ -157,6 +161,8 @@ class Host:
         if deployments is not None:
             self._reader.add(HOSTS)
             loops.append(_every(WATCH_S, partial(self._watch, deployments)))
+        if self._world.standings is not None:
+            loops.append(self._world.standings.run())
         running = [asyncio.create_task(loop) for loop in loops]
         try:
             for path in files:
@@ -319,6 +325,8 @@ class Host:
         await asyncio.gather(*running, return_exceptions=True)
         await asyncio.gather(*(self._quiet(key) for key in list(self._pulses)))
         await asyncio.gather(*(member.leave(grace_s=GRACE_S) for member in self.members))
+        if self._world.standings is not None:
+            await self._world.standings.save()
         await self._courier.stop(grace_s=1.0)
         await self._reader.close()
 
@@ -330,7 +338,7 @@ def open_host(world: World, name: str) -> Iterator[Host]:
     Raises:
         HostRunningError: another process has it.
     """
-    folder = world.data_dir / "hosts" / quote(name, safe=" ")
+    folder = host_folder(world.data_dir, name)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
@@ -338,6 +346,11 @@ def open_host(world: World, name: str) -> Iterator[Host]:
         except OSError as error:
             raise HostRunningError(f"another process runs the host {name!r}") from error
         yield Host(world, agent_signer(folder / "key"))
+
+
+def host_folder(data_dir: Path, name: str) -> Path:
+    """Return where the host called ``name`` keeps what is its own."""
+    return data_dir / "hosts" / quote(name, safe=" ")
 
 
 def name_for(files: Sequence[Path]) -> str:

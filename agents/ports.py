@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from broker.knowledge.forecast import PriceView
 from broker.knowledge.outcomes import Evidence
+from broker.ports import Standing
 from rahba.errors import RahbaError
 from rahba.messages import Mode
 from wallet.ports import HoldView
@@ -131,6 +132,18 @@ class Observations(Protocol):
 
     def evidence(self, skill: str, seller: str) -> Evidence:
         """Return how a seller's jobs of a skill ended lately."""
+        ...
+
+
+class Standings(Standing, Protocol):
+    """What agents have earned, by the ledger's log; asked in memory, kept up with beside."""
+
+    async def run(self) -> None:
+        """Keep up with the ledger until cancelled, over whatever outage of it."""
+        ...
+
+    async def save(self) -> None:
+        """Keep what was read, so that the next process need not read it again."""
         ...
 
 

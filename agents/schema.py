@@ -40,6 +40,13 @@ class OfferDefinitionError(LocalError):
     hint = "give every argument and the return value a type that JSON can express"
 
 
+class TierError(OfferDefinitionError):
+    """An offer cannot be had on these other terms."""
+
+    code = "bad_tier"
+    hint = "give each tier terms of its own, a floor up to its price, and at most seven of them"
+
+
 class ArgumentsError(BadInputError):
     """The arguments of a call do not fit the offer; ``field`` is the first that does not."""
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER_FILE: Final = "ledger.sqlite"
+REPUTATIONS: Final = "reputation.json"
 EXPLORED_FOR_MS: Final = 60_000
 
 
@@ -338,7 +339,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             ids=ids,
             ledger_url=settings.ledger_url,
             clerk=_clerk(settings),
-            reputation_file=settings.data_dir / "gateway" / "reputation.json",
+            reputation_file=settings.data_dir / "gateway" / REPUTATIONS,
             settings=GatewaySettings(allow_private=settings.allow_private),
         )
         following = asyncio.create_task(links.broker.directory.follow())
@@ -354,13 +355,15 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
 async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Event) -> None:
     """Run the agents of ``files``, or without any the deployments."""
     from agents.deployments import Deployments
-    from agents.host import HeavyWork, World
+    from agents.host import HeavyWork, World, host_folder, name_for
     from agents.host import run_host as run
+    from agents.proofs import LedgerProofs
     from agents.stores.redis import REPORTS_KEY, RedisMarks, RedisRecords
     from api.worker import CeleryQueue
     from broker.observer import Observer
     from broker.transports.redis.knowledge import RedisKnowledgeStore
     from broker.transports.redis.wire import Wire
+    from wallet.reputation import Reputations
 
     tune_for_dealing()
     settings = located(settings)
@@ -378,7 +381,17 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
             heavy=HeavyWork(work_key(settings), queue, RedisMarks(wire)),
             reports=RedisRecords(wire, REPORTS_KEY),
             allow_private=settings.allow_private,
-            observer=Observer(links.broker.feed, clock, store=RedisKnowledgeStore(wire)),
+            observer=Observer(
+                links.broker.feed,
+                clock,
+                LedgerProofs(links.ledger),
+                store=RedisKnowledgeStore(wire),
+            ),
+            standings=Reputations(
+                links.ledger,
+                file=host_folder(settings.data_dir, name_for(files)) / REPUTATIONS,
+                neighbours=[settings.data_dir / "gateway" / REPUTATIONS],
+            ),
         )
         try:
             await run(world, stop, files)

@@ -219,8 +219,7 @@ class LedgerApp:
 
     async def _holds(self, query: Query) -> Reply:
         """Show several holds in the order asked for; ``null`` for what is none."""
-        ids = read_ids(query.get("ids", ""))
-        return Reply(encode_holds([await self._ledger.hold(hold_id) for hold_id in ids]))
+        return Reply(encode_holds(await self._ledger.holds(read_ids(query.get("ids", "")))))
 
     # -- the log ---------------------------------------------------------------------------
 

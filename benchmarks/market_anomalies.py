@@ -78,20 +78,24 @@ class Teller:
         self._count += 1
         thread = f"{self._count:032x}"
         about = {"skill": skill, "buyer": buyer, "seller": seller}
+        agreement, hold = f"{self._count:064x}", f"{self._count:015x}".ljust(64, "0")
         events = [
-            self.event("accepted", thread=thread, price=str(price), **about),
-            self.event("held", thread=thread, amount=str(price)),
+            self.event("accepted", thread=thread, agreement=agreement, price=str(price), **about),
+            self.event("held", thread=thread, hold=hold, amount=str(price)),
         ]
         if end == "settled":
-            agreement = f"{self._count:064x}"
-            told = {"thread": thread, "agreement": agreement, "paid": str(price), "tx": ""}
-            return [*events, self.event("settled", **told, **about)]
+            told = {"thread": thread, "agreement": agreement, "paid": str(price), "hold": hold}
+            return [*events, self.event("settled", **told, **about, tx="")]
         return [*events, self.event(end, thread=thread, code="")]
 
 
 def fold(knowledge: Knowledge, events: list[Told]) -> list[Notice]:
-    """Fold events; returns all notices."""
-    return [notice for event in events for notice in knowledge.note(*event)]
+    """Fold events as if the ledger bore out what they tell; returns all notices."""
+    notices = []
+    for event in events:
+        knowledge.note(*event)
+        notices += knowledge.count([True] * len(knowledge.waiting))
+    return notices
 
 
 def honest_market(teller: Teller, *, deals: int, seed: int) -> Iterator[list[Told]]:

@@ -1,5 +1,7 @@
 """Follows the feed and knows what it teaches: prices, how jobs end, what looks odd.
 
+* Nothing that the feed says of money counts before the ledger bears it out: that is asked for many
+  jobs at once, while the feed is read on. As long as the ledger is away it waits, within limits.
 * One task a process (``run``); everything else is asked of it and answered from memory at once.
 * The state is kept now and then, and a process that starts goes on from there: the feed itself
   forgets sooner. What happened in between, and is still on the feed, is folded in.
@@ -7,7 +9,7 @@
   ones; each is claimed first, so that one of them tells it. One that dies between the claim and
   the telling leaves it untold: flags are hints.
 
-    observer = Observer(broker.feed, clock, store=RedisKnowledgeStore(wire))
+    observer = Observer(broker.feed, clock, LedgerProofs(ledger), store=RedisKnowledgeStore(wire))
     view = observer.prices("text.summarise")
 """
 
@@ -15,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from hiredis import ReplyError
 
+from broker.knowledge.endings import Proofs
 from broker.knowledge.flags import FLAG_MS, Flag
 from broker.knowledge.fold import KINDS, MAX_SKILLS, Knowledge, Notice
 from broker.knowledge.forecast import Forecast, PriceView, course_for, outlook, price_view
@@ -30,6 +34,7 @@ from rahba.errors import RahbaError
 
 SAVE_EVERY_MS: Final = 60_000
 READ_EVERY_MS: Final = 250
+MOST_ASKED: Final = 500
 _PAUSE_S: Final = 1.0
 
 Step = tuple[int, int]
@@ -60,33 +65,30 @@ class Observer:
         self,
         feed: Feed,
         clock: Clock,
+        proofs: Proofs,
         *,
         store: KnowledgeStore | None = None,
         tells: bool = False,
         save_every_ms: int = SAVE_EVERY_MS,
     ) -> None:
-        """Follow ``feed`` from where ``store`` is; keep the state there if this one ``tells``."""
-        self._feed, self._clock = feed, clock
+        """Follow ``feed`` from where ``store`` is; keep the state there if this one ``tells``.
+
+        What the feed says of payments counts as far as ``proofs`` bear it out.
+        """
+        self._feed, self._clock, self._proofs = feed, clock, proofs
         self._store, self._tells = store, tells
         self._save_every_ms, self._saved_ms = save_every_ms, clock.now_ms()
         self._known = Knowledge()
+        self._news = asyncio.Event()
         self._flags: tuple[str, dict[str, list[Flag]]] = ("", {})
         self._outlooks: dict[str, tuple[Step, Forecast | None]] = {}
         self._views: dict[str, tuple[int, Forecast | None, PriceView | None]] = {}
 
     async def run(self) -> None:
-        """Follow the feed until cancelled, over whatever outage of the broker."""
-        loaded = False
-        while True:
-            try:
-                if not loaded and self._store is not None:
-                    raw = await self._store.load()
-                    self._known = self._known if raw is None else Knowledge.restore(raw)
-                loaded = True
-                await self._follow()
-            except (RahbaError, ReplyError) as error:
-                _log.warning("cannot follow the feed: %s", error)
-                await asyncio.sleep(_PAUSE_S)
+        """Follow the feed until cancelled, over whatever outage of the broker and the ledger."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._read(), name="read-the-feed")
+            tasks.create_task(self._prove(), name="ask-the-ledger")
 
     def history(self, skill: str) -> History | None:
         """Return the price history of a skill, if it was ever traded."""
@@ -139,15 +141,51 @@ class Observer:
             self._saved_ms = self._clock.now_ms()
             await self._store.save(self._known.dump(), self._known.last_id)
 
+    async def _read(self) -> None:
+        loaded = False
+        while True:
+            try:
+                if not loaded and self._store is not None:
+                    raw = await self._store.load()
+                    self._known = self._known if raw is None else Knowledge.restore(raw)
+                loaded = True
+                self._news.set()
+                await self._follow()
+            except (RahbaError, ReplyError) as error:
+                _log.warning("cannot follow the feed: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+
     async def _follow(self) -> None:
         feed = self._feed.subscribe(after=self._known.last_id, kinds=KINDS, every_ms=READ_EVERY_MS)
         async for batch in feed:
-            notices = [notice for event in batch for notice in self._known.note(*event)]
-            if self._tells:
-                for notice in notices:
-                    await self._tell(notice)
+            for event in batch:
+                self._known.note(*event)
+            self._news.set()
             if self._clock.now_ms() >= self._saved_ms + self._save_every_ms:
                 await self.keep()
+
+    async def _prove(self) -> None:
+        """Ask for what waits, the oldest first, whenever there is something new."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while asked := self._known.waiting[:MOST_ASKED]:
+                try:
+                    answers = await self._proofs.borne_out(asked)
+                except RahbaError as error:
+                    _log.warning("payments wait for the ledger: %s", error)
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
+                await self._tell_all(self._known.count(answers))
+
+    async def _tell_all(self, notices: Sequence[Notice]) -> None:
+        if not self._tells:
+            return
+        try:
+            for notice in notices:
+                await self._tell(notice)
+        except (RahbaError, ReplyError) as error:  # flags are hints
+            _log.warning("a flag was not told: %s", error)
 
     async def _tell(self, notice: Notice) -> None:
         if self._store is None or await self._store.claim(notice.name, FLAG_MS):

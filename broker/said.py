@@ -203,7 +203,7 @@ def told_at_end(thread: str, header: Header) -> list[Told]:
     """Return the events of an ending that was ruled OK."""
     state, group = header.state, header.group
     if state == "settled":
-        names = ("group", "agreement", "skill", "buyer", "seller", "paid", "tx")
+        names = ("group", "agreement", "skill", "buyer", "seller", "paid", "tx", "hold")
         return [("settled", {"thread": thread, **{name: getattr(header, name) for name in names}})]
     kind = "failed" if state == "failed" else "closed"
     events: list[Told] = []

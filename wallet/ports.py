@@ -150,6 +150,10 @@ class Ledger(Protocol):
         """Return a hold by the id of its transaction."""
         ...
 
+    async def holds(self, hold_ids: Sequence[str]) -> list[HoldView | None]:
+        """Return several holds (at most 1000) in the order of their ids; ``None``: no such hold."""
+        ...
+
     async def transaction(self, tx_id: str) -> TxView | None:
         """Return a logged transaction, or ``None`` ("unknown": it may be sent again)."""
         ...

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -57,16 +58,24 @@ class Reputations:
 
     ``lower_bound`` and ``glance`` answer at once, from what was read so far: for rankings and
     lists. ``standing`` reads up to the newest checkpoint first. With ``file`` a later process goes
-    on where this one stopped.
+    on where this one stopped; one that never ran begins where a neighbour did, by its file.
     """
 
-    def __init__(self, ledger: Ledger, *, file: Path | None = None) -> None:
-        """Read ``ledger`` from its first entry, or from where ``file`` ends."""
+    def __init__(
+        self, ledger: Ledger, *, file: Path | None = None, neighbours: Sequence[Path] = ()
+    ) -> None:
+        """Read ``ledger`` from where ``file`` or a neighbour's ends, else from its first entry.
+
+        Files are believed as far as their sums go: they are to be of the same data folder. That
+        they are of this very log is seen at the next checkpoint.
+        """
         self._ledger = ledger
         self._file = file
         self._turn = asyncio.Lock()
         self._asking = 0
-        self._begin(_kept(file))
+        own = _kept(file)
+        kept = [own] if own.size else [own, *(_kept(each) for each in neighbours)]
+        self._begin(max(kept, key=lambda read: read.size))
         self._saved = self._read.size
 
     @property

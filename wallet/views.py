@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 from rahba.balance import AccountProof
 from rahba.encoding import b64
 from rahba.envelope import Signer
-from rahba.errors import BadInputError
+from rahba.errors import BadInputError, TooLargeError
 from rahba.ids import check_digest
 from rahba.merkle import OutOfRangeError
 from rahba.note import verifier_key
@@ -28,13 +28,14 @@ from wallet.links import concerns, previous
 from wallet.merkle import MerkleLog
 from wallet.ports import AccountView, Entry, HoldView, Store, SupplyView, TxView
 from wallet.snapshot import archive_key, archived
-from wallet.state import SYSTEM
+from wallet.state import SYSTEM, Escrow
 from wallet.stores.tiles import TileDirectory
 from wallet.tail import Shown, Tail
 from wallet.transactions import Genesis, payload_of
 
 MAX_ENTRIES: Final = 1_000
 MAX_HISTORY: Final = 1_000
+MAX_HOLDS: Final = 1_000
 MAX_TILES: Final = 16
 RETRY_S: Final = 1.0
 T = TypeVar("T")
@@ -97,27 +98,26 @@ class LedgerViews:
 
     async def hold(self, hold_id: str) -> HoldView | None:
         """Return a hold by the id of its transaction."""
+        return (await self.holds([hold_id]))[0]
+
+    async def holds(self, hold_ids: Sequence[str]) -> list[HoldView | None]:
+        """Return several holds in the order of their ids.
+
+        Raises:
+            TooLargeError: more than ``MAX_HOLDS`` at once.
+        """
+        if len(hold_ids) > MAX_HOLDS:
+            raise TooLargeError("too many holds at once", limit=MAX_HOLDS)
+        keys = {each: archive_key(check_digest(each)) for each in hold_ids}
         await self._settled()
-        found = self._book.state.holds.get(hold_id)
-        if found is None:
-            key = archive_key(check_digest(hold_id))
-            row = await self._read(lambda: self._store.row(key))
-            found = archived(row) if row is not None else None
-        if found is None:
-            return None
-        return HoldView(
-            found.id,
-            found.payer,
-            found.payee,
-            found.amount,
-            found.captured,
-            found.expires,
-            found.agreement,
-            found.status,
-            found.arbitration.arbiter if found.arbitration is not None else None,
-            found.deadline or None,
-            found.bail,
-        )
+        known = self._book.state.holds
+        found = {each: known.get(each) for each in hold_ids}
+        ended = [each for each, hold in found.items() if hold is None]
+        if ended:
+            rows = await self._read(lambda: [self._store.row(keys[each]) for each in ended])
+            some = zip(ended, rows, strict=True)
+            found |= {each: archived(row) for each, row in some if row is not None}
+        return [_hold_view(found[each]) for each in hold_ids]
 
     async def account_proof(self, account_id: str) -> AccountProof | None:
         """Prove an account under the latest checkpoint; ``None`` while none covers it."""
@@ -271,6 +271,24 @@ class LedgerViews:
 def _view(entry: Entry) -> TxView:
     payload = payload_of(entry.raw)  # what is in the log was read in full before it got there
     return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
+
+
+def _hold_view(found: Escrow | None) -> HoldView | None:
+    if found is None:
+        return None
+    return HoldView(
+        found.id,
+        found.payer,
+        found.payee,
+        found.amount,
+        found.captured,
+        found.expires,
+        found.agreement,
+        found.status,
+        found.arbitration.arbiter if found.arbitration is not None else None,
+        found.deadline or None,
+        found.bail,
+    )
 
 
 def _after(entries: list[Entry], position: int) -> int:

@@ -95,17 +95,20 @@ def buying(
     """Return a buyer's preferences over a seller's tiers, as surplus in fals.
 
     It pays no more for a tier than is asked for it, nor than its limit; nor does it take less than
-    any tier would leave it at its asking price, or than what it has elsewhere: the price at which
-    the service of tier ``here`` would be only as good. With nothing elsewhere, no deal is worth a
-    little less than what is asked, as far as the limit is above that: no bargain shall fail for the
-    last part of what it could save. Whoever asks for much more than is paid on
-    the market (``market_fals``) is answered by what is paid.
+    any tier within its limit would leave it at its asking price, or than what it has elsewhere: the
+    price at which the service of tier ``here`` would be only as good. With nothing elsewhere, no
+    deal is worth a little less than what is asked, as far as the limit is above that: no bargain
+    shall fail for the last part of what it could save. Where everything is asked more for than its
+    limit, nothing is sure to be had, and any tier at the limit is better than no deal. Whoever asks
+    for much more than is paid on the market (``market_fals``) is answered by what is paid.
     """
     base = yardstick.worth_fals(tiers[here].issues)
     worth = [yardstick.worth_fals(tier.issues) - base for tier in tiers]
     caps = [min(tier.ask_fals, limit_fals) for tier in tiers]
-    floor = max(value - cap for value, cap in zip(worth, caps, strict=True))
-    hopes = [_hope(tier.ask_fals, market_fals) for tier in tiers]
+    asks = [tier.ask_fals for tier in tiers]
+    sure = [value - ask for value, ask in zip(worth, asks, strict=True) if ask <= limit_fals]
+    floor = max(sure, default=min(worth) - limit_fals)
+    hopes = [_hope(ask, market_fals) for ask in asks]
     best = max(value - hope for value, hope in zip(worth, hopes, strict=True))
     if elsewhere_fals is not None:
         floor = max(floor, -max(elsewhere_fals, 0))

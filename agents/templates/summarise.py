@@ -1,7 +1,8 @@
 """Sums a text up by its own most telling sentences (TextRank); nothing is made up.
 
 Three qualities compete on one skill: ``fast`` looks at shared words for a few rounds, ``balanced``
-weighs them, ``thorough`` also refuses to say the same thing twice.
+weighs them, ``thorough`` also refuses to say the same thing twice. One agent can sell several of
+them as tiers: a job gets the least of them that is as good as what was bought.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict, override
 
 from agents.agent import Agent
+from agents.job import Job
 from agents.templates.crafts import prose, textrank
 from agents.templates.crafts.textrank import Settings
 from agents.templates.crafts.tongues import detect, stop_words
@@ -73,7 +75,6 @@ class Summarise(PricedTemplate):
     @override
     def build(self, config: SummariseConfig, name: str) -> Agent:
         agent = self.agent(config, name)
-        preset = PRESETS[config.quality]
         quality, latency_ms = _CLAIMS[config.quality]
 
         @agent.offer(
@@ -86,9 +87,12 @@ class Summarise(PricedTemplate):
         )
         def summarise(
             text: Annotated[str, Field(max_length=prose.MAX_TEXT_CHARS)],
+            job: Job,
             max_sentences: Annotated[int, Field(ge=1, le=50)] | None = None,
         ) -> SummaryOutput:
             """Sum up ``text`` in at most ``max_sentences`` of its sentences."""
+            bought = job.terms.issues
+            preset = PRESETS[as_good_as(quality if bought is None else bought.quality)]
             most = max_sentences or config.max_sentences or preset.max_sentences
             return summed_up(text, preset, most)
 
@@ -105,6 +109,12 @@ class Summarise(PricedTemplate):
                 and all(point["text"] in _SAMPLE for point in output["sentences"])
             ),
         )
+
+
+def as_good_as(quality: int) -> Quality:
+    """Return the least effort that is worth so many thousandths; the best, if none is."""
+    good = [name for name in PRESETS if _CLAIMS[name][0] >= quality]
+    return good[0] if good else "thorough"
 
 
 def summed_up(text: str, preset: Settings, max_sentences: int) -> SummaryOutput:

@@ -73,6 +73,14 @@ async def templates(*, as_json: bool) -> None:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting, repeatable."
 )
 @click.option("--price", help="Its price in RHB; the same as --set price=…")
+@click.option(
+    "--tier",
+    "tiers",
+    multiple=True,
+    metavar="KEY=VALUE,…",
+    help="Other terms at another price, repeatable: price, floor, quality, latency_ms, privacy, "
+    "energy_uwh.",
+)
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is listed.")
 @json_option
 @asynchronous
@@ -81,12 +89,14 @@ async def deploy(
     name: str | None,
     settings: tuple[str, ...],
     price: str | None,
+    tiers: tuple[str, ...],
     *,
     wait: bool,
     as_json: bool,
 ) -> None:
     """Deploy an agent from TEMPLATE (see `rahba templates`)."""
     config = _pairs(settings) | ({"price": price} if price else {})
+    config |= {"tiers": [_pairs(tier.split(",")) for tier in tiers]} if tiers else {}
     async with visited() as market:
         record = await market.deploy(template, name or template, config)
         if wait:

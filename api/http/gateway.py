@@ -13,6 +13,7 @@ import aiohttp
 from starlette.requests import Request
 
 from agents.deployments import Deployments
+from agents.proofs import LedgerProofs
 from agents.stores.redis import REPORTS_KEY, RedisRecords
 from api.http.auth import Keyring, Principal
 from api.http.calls import Calls
@@ -53,7 +54,11 @@ class Gateway:
         )
         self.seats = Seats(settings.max_streams, self.metrics)
         self.observer = Observer(
-            parts.broker.feed, parts.clock, store=RedisKnowledgeStore(parts.wire), tells=True
+            parts.broker.feed,
+            parts.clock,
+            LedgerProofs(parts.ledger),
+            store=RedisKnowledgeStore(parts.wire),
+            tells=True,
         )
         self.calls = Calls(parts, self.metrics, self.observer)
         self.records = RedisRecords(parts.wire)

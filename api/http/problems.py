@@ -242,6 +242,7 @@ KINDS: Final[dict[str, Kind]] = {
     "deployment_moved": Kind(409, "The deployment's state does not allow this"),
     "self_test_failed": Kind(422, "The agent does not pass its own test"),
     "bad_offer": Kind(422, "The offer cannot be made as declared"),
+    "bad_tier": Kind(422, "The offer cannot be had on these other terms"),
     "bad_agent_file": Kind(422, "The file declares no agent"),
     "ruff_missing": Kind(500, "A program that the template needs is missing"),
     "host_running": Kind(409, "Another process runs this host"),

@@ -79,6 +79,16 @@ def test_a_deployed_agent_sells_until_it_is_stopped(
     raise AssertionError("a stopped agent is still listed")
 
 
+def test_an_agent_is_deployed_on_several_terms(market: RunningMarket) -> None:
+    tier = "price=0.004,floor=0.003,quality=900,latency_ms=200"
+    record = market.rahba("deploy", "keywords", "--name", "weaver", "--tier", tier)
+    assert record["state"] == "running"
+    (found,) = [each for each in market.rahba("ls", "agents") if each["id"] == record["agent"]]
+    (shown,) = found["skills"][0]["tiers"]
+    assert (shown["price"], shown["quality"], shown["latency_ms"]) == ("4000000", 900, 200)
+    market.rahba("stop", "weaver")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -86,6 +96,8 @@ def test_a_deployed_agent_sells_until_it_is_stopped(
         (["deploy", "sentiment", "--set", "price=much"], "bad_config"),
         (["deploy", "sentiment", "--set", "colour=red"], "bad_config"),
         (["deploy", "sentiment", "--set", "price"], "bad_input"),
+        (["deploy", "sentiment", "--tier", "price=0.004"], "bad_config"),
+        (["deploy", "sentiment", "--tier", "quality"], "bad_input"),
         (["stop", "nobody"], "bad_input"),
         (["call", "no.such.skill", "--arg", "text=x"], "unknown_skill"),
         (["call", "Bad Skill"], "bad_id"),

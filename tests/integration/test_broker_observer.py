@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
+from typing_extensions import override
 
 from api.embedded_redis import EmbeddedRedis
 from benchmarks.market_anomalies import Teller, Told
 from broker import Broker
+from broker.knowledge.endings import Ending, Proofs
 from broker.knowledge.fold import Knowledge
 from broker.observer import KnowledgeStore, Observer
 from broker.transports.redis import connect, knowledge
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
 from tests.fixtures.broker import kill_now
+from wallet.errors import LedgerUnavailableError
 
 CLOCK = SystemClock()
 
@@ -29,11 +33,23 @@ async def store(empty_redis: str) -> AsyncIterator[KnowledgeStore]:
     await wire.close()
 
 
+class Everything(Proofs):
+    """Bears out whatever is told: here it is about the feed. ``away`` is a ledger that is not."""
+
+    away = False
+
+    @override
+    async def borne_out(self, endings: Sequence[Ending]) -> list[bool]:
+        if self.away:
+            raise LedgerUnavailableError("away")
+        return [True] * len(endings)
+
+
 @contextlib.asynccontextmanager
 async def observing(
-    broker: Broker, store: KnowledgeStore, *, tells: bool = True
+    broker: Broker, store: KnowledgeStore, *, tells: bool = True, proofs: Proofs | None = None
 ) -> AsyncIterator[Observer]:
-    observer = Observer(broker.feed, CLOCK, store=store, tells=tells)
+    observer = Observer(broker.feed, CLOCK, proofs or Everything(), store=store, tells=tells)
     task = asyncio.create_task(observer.run())
     try:
         yield observer
@@ -98,6 +114,27 @@ async def test_a_new_observer_goes_on_where_the_last_one_was_though_the_feed_for
     assert Knowledge.restore(raw).skills["text.upper"].history.deals == 5
 
 
+async def test_what_waits_for_the_ledger_is_kept_and_counts_once_it_is_back(
+    broker: Broker, store: KnowledgeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.observer._PAUSE_S", 0.05)
+    teller, away = Teller(), Everything()
+    away.away = True
+    async with observing(broker, store, proofs=away) as first:
+        await publish(broker, [event for _ in range(5) for event in teller.job("b", "s", 1_000)])
+        await until(lambda: len(first._known.waiting) == 5)
+        assert first.history("text.upper") is None
+        await first.keep()
+    async with observing(broker, store, proofs=away) as second:
+        await until(lambda: len(second._known.waiting) == 5)
+        await publish(broker, teller.job("b", "s", 2_000))
+        await until(lambda: len(second._known.waiting) == 6)
+        assert deals(second) == 0
+        away.away = False
+        await until(lambda: deals(second) == 6)
+        assert second._known.waiting == []
+
+
 async def test_what_is_kept_never_forgets(store: KnowledgeStore) -> None:
     assert await store.load() is None
     assert await store.save(b"newer", "1700000000000-2")
@@ -136,7 +173,7 @@ async def test_an_observer_keeps_its_state_by_itself_and_outlives_an_outage(
     server.start()
     broker, wire = await connect(server.url, CLOCK), Wire(server.url)
     store, teller = knowledge.RedisKnowledgeStore(wire), Teller()
-    observer = Observer(broker.feed, CLOCK, store=store, tells=True, save_every_ms=1)
+    observer = Observer(broker.feed, CLOCK, Everything(), store=store, tells=True, save_every_ms=1)
     kill_now(server)
     task = asyncio.create_task(observer.run())
     await asyncio.sleep(0.1)
@@ -149,7 +186,9 @@ async def test_an_observer_keeps_its_state_by_itself_and_outlives_an_outage(
             raw = raw or await store.load()
             await asyncio.sleep(0.01)
         assert raw is not None
-        assert Knowledge.restore(raw).skills["text.upper"].history.deals == 1
+        kept = Knowledge.restore(raw)
+        kept.count([True] * len(kept.waiting))  # what waited when it was kept waits again
+        assert kept.skills["text.upper"].history.deals == 1
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

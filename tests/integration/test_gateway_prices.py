@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from api.http.documents import AgentDocument, CallDocument
 from api.http.price_documents import PricesDocument
 from api.http.routes import prices as route
 from benchmarks.market_anomalies import Teller
-from tests.fixtures.gateway import Site
+from rahba.envelope import Signer
+from tests.fixtures.gateway import CLOCK, IDS, Site
+from tests.fixtures.paid_jobs import tell_paid
+from wallet.account import Wallet
+from wallet.keys import agent_signer
 
 
 async def until(look: Callable[[], Awaitable[Any]]) -> Any:
@@ -83,15 +88,21 @@ async def test_a_call_without_a_route_has_none(stall: Site) -> None:
     assert "routing" not in (await stall.call()).json
 
 
-async def test_who_fails_is_routed_round_after_a_while(stall: Site) -> None:
+def key_of(folder: Path, name: str) -> Signer:
+    """Return the key of an agent on the host."""
+    return agent_signer(folder / "agents" / name / "key")
+
+
+async def test_who_fails_is_routed_round_after_a_while(stall: Site, tmp_path: Path) -> None:
     """Three sellers' worth of failures on the feed move calls to the one that delivers."""
-    agents = (await stall.ask("GET", "/v1/agents?skill=text.echo")).json["agents"]
-    cheap, dear = (next(a["id"] for a in agents if a["name"] == n) for n in ("parrot", "thrush"))
+    names = {"failed": "parrot", "settled": "thrush"}
+    keys = {end: key_of(tmp_path, name) for end, name in names.items()}
+    cheap, dear = keys["failed"].did, keys["settled"].did
     teller, feed = Teller(), stall.parts.broker.feed
     for number in range(60):
-        for seller, end in ((cheap, "failed"), (dear, "settled")):
-            for _, event in teller.job(f"b{number}", seller, 2_000_000, skill="text.echo", end=end):
-                await feed.publish(event.kind, event.data)
+        for end, seller in keys.items():
+            about = {"buyer": f"b{number}", "price": 2_000_000, "skill": "text.echo", "end": end}
+            await tell_paid(feed, stall.owner, teller, seller, **about)
 
     async def learnt() -> bool:
         return (await stall.ask("GET", "/v1/prices/text.echo")).json["deals"] == 60
@@ -102,15 +113,19 @@ async def test_who_fails_is_routed_round_after_a_while(stall: Site) -> None:
     assert (await stall.call(mode=None, route="cheapest")).json["seller"] == cheap
 
 
-async def test_a_flag_shows_on_the_card_with_its_reason_and_punishes_nobody(stall: Site) -> None:
+async def test_a_flag_shows_on_the_card_with_its_reason_and_punishes_nobody(
+    stall: Site, tmp_path: Path
+) -> None:
     agents = (await stall.ask("GET", "/v1/agents?skill=text.echo")).json["agents"]
     assert all(agent["flags"] == [] for agent in agents)
     parrot = next(agent["id"] for agent in agents if agent["name"] == "parrot")
     teller, feed = Teller(), stall.parts.broker.feed
+    ring = key_of(tmp_path, "parrot"), Signer(b"washer".ljust(32))
+    await Wallet(stall.ledger, ring[1], clock=CLOCK, ids=IDS).faucet(1_000_000)
     for _ in range(6):
-        for pair in ((parrot, "washer"), ("washer", parrot)):
-            for _, event in teller.job(*pair, 1_000_000, skill="text.wash"):
-                await feed.publish(event.kind, event.data)
+        for buyer, seller in (ring, ring[::-1]):
+            about = {"buyer": buyer.did, "price": 1_000_000, "skill": "text.wash"}
+            await tell_paid(feed, stall.owner, teller, seller, **about)
 
     async def flagged() -> Any:
         answer = await stall.ask("GET", f"/v1/agents/{parrot}")
@@ -118,7 +133,7 @@ async def test_a_flag_shows_on_the_card_with_its_reason_and_punishes_nobody(stal
 
     (flag,) = await until(flagged)
     assert flag.kind == "ring"
-    assert sorted(flag.agents) == sorted([parrot, "washer"])
+    assert sorted(flag.agents) == sorted(each.did for each in ring)
     assert "went round among 2 keys" in flag.reason
     told = [event.kind for _, event in await feed.tail(1_000)]
     assert told.count("anomaly.ring") == 1

@@ -56,3 +56,16 @@ async def test_what_a_buyer_needs_is_what_it_is_offered(bazaar: Bazaar, mode: st
     assert sold[2].privacy == "sealed"
     with pytest.raises(NoDealError):
         await bazaar.buy(mode=mode, min_quality=951)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+async def test_a_short_bargain_ends_with_a_deal_though_the_best_is_beyond_the_buyers_limit(
+    bazaar: Bazaar, rounds: int
+) -> None:
+    sold = await stall(bazaar)
+    keen = Weights(price=100, quality=900, latency=0, energy=0)
+    deal = await bazaar.buy(mode="bargain", weights=keen, rounds=rounds, budget_fals=2_400_000)
+    assert sold[0].price_fals == deal.agreed_fals <= 2_400_000
+    least = await bazaar.buy(mode="bargain", weights=keen, rounds=rounds, budget_fals=1_250_000)
+    assert sold[1].privacy == "public", "the one tier with a floor below that"
+    assert 1_200_000 <= least.agreed_fals <= 1_250_000

@@ -80,7 +80,12 @@ def test_a_wrong_setting_is_refused(name: str, settings: dict[str, Any]) -> None
 def test_every_template_shows_its_settings_as_a_schema() -> None:
     for name in BUILT_IN:
         assert {"price", "floor", "strategy"} <= set(template_named(name).schema()["properties"])
-    assert Pricing().terms() == {"price": "0.002", "floor": "0.0012", "strategy": None}
+    assert Pricing().terms() == {
+        "price": "0.002",
+        "floor": "0.0012",
+        "strategy": None,
+        "tiers": [],
+    }
 
 
 async def test_a_self_test_that_fails_says_why() -> None:
@@ -175,4 +180,4 @@ def test_only_the_concierge_buys() -> None:
     for name in BUILT_IN:
         (offer,) = template_named(name).make({}, "stall").offers.values()
         wants_job = offer.signature.job_argument is not None
-        assert wants_job is (name == "concierge")
+        assert wants_job is (name in {"concierge", "summarise"})

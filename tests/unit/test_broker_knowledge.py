@@ -10,7 +10,14 @@ from benchmarks import market_anomalies
 from benchmarks.market_anomalies import Teller, fold, honest_market
 from broker.errors import BadCursorError
 from broker.knowledge.flags import FLAG_MS, MAX_FLAGS, TELL_EVERY_MS, Board
-from broker.knowledge.fold import MAX_JOBS, MAX_SKILLS, Knowledge, Notice
+from broker.knowledge.fold import (
+    MAX_HOLDS,
+    MAX_JOBS,
+    MAX_SKILLS,
+    MAX_WAITING,
+    Knowledge,
+    Notice,
+)
 from broker.knowledge.outcomes import (
     DISCOUNT,
     MAX_SELLERS,
@@ -284,6 +291,7 @@ def test_bytes_of_another_version_begin_anew() -> None:
         {},
         {"thread": 7},
         {"thread": "t", "paid": "-1", "skill": "s", "buyer": "b", "seller": "a", "agreement": "d"},
+        {"thread": "t", "paid": "5", "skill": "s", "buyer": "b", "seller": "a", "agreement": "d"},
         {"thread": "t", "paid": 5, "skill": "s", "buyer": "b", "seller": "a", "agreement": "d"},
         {"thread": "t", "paid": "5", "skill": None, "buyer": "b", "seller": "a", "agreement": "d"},
     ],
@@ -291,10 +299,73 @@ def test_bytes_of_another_version_begin_anew() -> None:
 def test_what_is_malformed_teaches_nothing(data: dict[str, object]) -> None:
     knowledge = Knowledge()
     for number, kind in enumerate(("accepted", "held", "settled", "failed", "unheard")):
-        assert knowledge.note(f"{number + 1}-0", Event(kind=kind, ts=1, data=data)) == []
+        knowledge.note(f"{number + 1}-0", Event(kind=kind, ts=1, data=data))
+    assert knowledge.waiting == []
     assert knowledge.skills == {}
     with pytest.raises(BadCursorError):
         knowledge.note("not an id", Event(kind="held", ts=1, data={}))
+
+
+def test_nothing_counts_before_the_ledger_bears_it_out() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    for event in [*teller.job("b", "s", 1_000), *teller.job("b", "s", 9_000_000)]:
+        knowledge.note(*event)
+    for event in teller.job("b", "s", 1_000, end="failed"):
+        knowledge.note(*event)
+    assert [ending.paid_fals for ending in knowledge.waiting] == [1_000, 9_000_000, None]
+    assert knowledge.skills == {}
+    assert knowledge.outcomes.evidence("text.upper", "s") == Evidence()
+    assert knowledge.count([True, False, False]) == []
+    assert knowledge.skills["text.upper"].history.deals == 1
+    assert knowledge.skills["text.upper"].window.prices == [1_000]
+    assert knowledge.flows.paid == {"b": 1_000}
+    assert knowledge.outcomes.evidence("text.upper", "s") == Evidence(1.0, 0.0)
+    assert knowledge.count([]) == []
+
+
+def test_a_payment_that_is_told_again_counts_once() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    job = teller.job("b", "s", 1_000)
+    fold(knowledge, job)
+    about = job[-1][1].data
+    for _ in range(20):
+        fold(knowledge, [teller.event("settled", **about)])
+    assert knowledge.skills["text.upper"].history.deals == 1
+    assert knowledge.outcomes.evidence("text.upper", "s") == Evidence(1.0, 0.0)
+
+
+def test_who_says_that_a_paid_job_failed_does_not_keep_it_from_counting() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    job = teller.job("b", "s", 1_000)
+    fold(knowledge, [*job[:2], teller.event("failed", thread=job[0][1].data["thread"], code="")])
+    fold(knowledge, job[2:])
+    fold(knowledge, [teller.event("settled", **job[2][1].data)])
+    assert knowledge.skills["text.upper"].history.deals == 1
+
+
+def test_what_leaves_nothing_in_the_ledger_teaches_nothing() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    fold(knowledge, teller.job("b", "s", 0))
+    unheld = teller.job("b", "s", 5, end="failed")
+    unheld[1][1].data["hold"] = ""
+    fold(knowledge, unheld)
+    assert knowledge.skills == {}
+    assert knowledge.outcomes.evidence("text.upper", "s") == Evidence()
+
+
+def test_while_the_ledger_is_away_the_oldest_endings_wait_and_no_more_than_so_many() -> None:
+    teller, knowledge = Teller(), Knowledge()
+    for number in range(MAX_WAITING + 10):
+        for event in teller.job("b", f"s{number}", 5):
+            knowledge.note(*event)
+    assert len(knowledge.waiting) == MAX_WAITING
+    assert knowledge.waiting[0].seller == "s0"
+    kept = Knowledge.restore(knowledge.dump())
+    kept.count([True] * MAX_WAITING)
+    assert kept.skills["text.upper"].history.deals == MAX_WAITING
+    for number in range(5 * MAX_WAITING):
+        fold(kept, teller.job("b", "s", number + 1))
+    assert len(kept.counted) == MAX_HOLDS
 
 
 def test_the_fold_is_bounded_whatever_is_told() -> None:

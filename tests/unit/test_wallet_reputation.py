@@ -299,3 +299,41 @@ async def until(holds: Any) -> None:
             return
         await asyncio.sleep(0.02)
     raise AssertionError("it never came")
+
+
+async def test_a_process_that_never_ran_begins_where_a_neighbour_is(
+    log: DealLog, tmp_path: Path
+) -> None:
+    other, own = tmp_path / "gateway.json", tmp_path / "host.json"
+    neighbour = Reputations(log.ledger, file=other)
+    await neighbour.catch_up()
+    await neighbour.save()
+    log.deal("buyer-9", "seller-1")
+    found = Reputations(log.ledger, file=own, neighbours=[tmp_path / "nobody.json", other])
+    assert found.basis == neighbour.basis
+    await found.catch_up()
+    await found.save()
+    log.deal("buyer-8", "seller-1")
+    again = Reputations(log.ledger, file=own, neighbours=[other])
+    assert again.basis == found.basis, "its own file goes first"
+    assert (await again.standing(did("seller-1"))) == (
+        await Reputations(log.ledger).standing(did("seller-1"))
+    )
+
+
+async def test_a_neighbours_file_of_another_log_is_found_out_and_read_anew(
+    log: DealLog, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    foreign = DealLog()
+    foreign.deal("buyer-9", "seller-2")
+    elsewhere = Reputations(foreign.ledger, file=other)
+    await elsewhere.catch_up()
+    await elsewhere.save()
+    found = Reputations(log.ledger, neighbours=[other])
+    with pytest.raises(NotAuditedError):
+        await found.catch_up()
+    await found.catch_up()
+    assert found.lower_bound(did("seller-1")) == (
+        (await Reputations(log.ledger).standing(did("seller-1")))[0].rate.low
+    )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -257,6 +257,10 @@ class HttpLedger:
     async def hold(self, hold_id: str) -> HoldView | None:
         """Return a hold by the id of its transaction."""
         return await self._looks.look(hold_id) if is_digest(hold_id) else None
+
+    async def holds(self, hold_ids: Sequence[str]) -> list[HoldView | None]:
+        """Return several holds in the order of their ids, in as few requests as they fit into."""
+        return await asyncio.gather(*(self.hold(hold_id) for hold_id in hold_ids))
 
     async def transaction(self, tx_id: str) -> TxView | None:
         """Return a logged transaction."""

@@ -62,7 +62,8 @@ local function told_at_end(name, thread)
   if thread.state == 'settled' then
     return tell('settled', { thread = name, group = thread.group or '',
       agreement = thread.agreement or '', skill = thread.skill or '', buyer = thread.buyer,
-      seller = thread.seller, paid = thread.paid or '', tx = thread.tx or '' })
+      seller = thread.seller, paid = thread.paid or '', tx = thread.tx or '',
+      hold = thread.hold or '' })
   end
   if thread.mode == 'tender' and not thread.agreement and thread.seller_offer then
     reveal(name, thread)
