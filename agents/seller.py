@@ -45,11 +45,12 @@ from agents.negotiation import (
     seller_move,
     sign_agreement,
 )
+from agents.news import News
 from agents.order import MAX_DEADLINE_MS, Commission, check_hold, examine
 from agents.patience import UNREAD, patiently
 from agents.pen import Pen
 from agents.perform import BusyError, Done, Workbench
-from agents.ports import Observations, Progress, Purchaser, Till
+from agents.ports import Observations, Purchaser, Till
 from agents.shelf import find_posted, seller_policy
 from agents.source import Source
 from agents.work import WorkDesk
@@ -85,7 +86,6 @@ HANDOVER_MS: Final = 150
 REPLY_MS: Final = 60_000
 MIN_NOTICE_MS: Final = 200
 POLICY_MS: Final = 12 * 3_600 * 1_000
-PROGRESS_MS: Final = 250
 PROMISE_GRACE_MS: Final = 2_000
 
 _log: Final = logging.getLogger(__name__)
@@ -130,8 +130,7 @@ class Seller:
         self._cases = Cases(signer, clock=clock, ids=ids)
         self._jobs: dict[str, asyncio.Future[Done]] = {}
         self._observations = observations
-        self._told_ms = 0
-        self._telling: set[asyncio.Task[None]] = set()
+        self._news = News(broker.feed, clock)
 
     async def handle(self, letter: Letter) -> None:
         """Do what is due in the letter's thread; returns when the effects are durable."""
@@ -336,7 +335,7 @@ class Seller:
             clock=self._clock,
             purse=Purse(budget),
             purchaser=self._purchaser,
-            on_progress=self._tell,
+            on_progress=self._news.tell,
         )
         # A posted price is a promise to nobody: who finds the agent full gets its money back.
         promise = None if view.facts.get("mode") == "posted" else view.id
@@ -481,23 +480,6 @@ class Seller:
         if ruling.ok:
             line.said(body, raw)
         return ruling
-
-    def _tell(self, news: Progress) -> None:
-        now_ms = self._clock.now_ms()
-        if news.kind != "progress" or now_ms - self._told_ms < PROGRESS_MS:
-            return
-        self._told_ms = now_ms
-        task = asyncio.create_task(self._publish(news))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-
-    async def _publish(self, news: Progress) -> None:
-        try:
-            _ = await self._broker.feed.publish(
-                "progress", {"agreement": news.agreement, "done": news.text}
-            )
-        except RahbaError as error:
-            _log.debug("progress not told: %s", error)
 
 
 def _owes(view: ThreadView, talk: Talk) -> bool:

@@ -156,20 +156,21 @@ def test_a_tender_shows_every_seller(
         shoot(page, "tender")
 
 
+@pytest.mark.parametrize("place", [1, 2], ids=["a seller's offer", "the buyer's answer"])
 def test_one_byte_altered_in_flight_turns_the_badge_red(
-    browser: Browser, market: RunningMarket, busy_market: dict[str, str]
+    browser: Browser, market: RunningMarket, busy_market: dict[str, str], place: int
 ) -> None:
     def alter(route: Route) -> None:
         body = orjson.loads(route.fetch().body())
         transcript = body["threads"][0]["transcript"]
-        envelope = orjson.loads(base64.b64decode(transcript[1]))
+        envelope = orjson.loads(base64.b64decode(transcript[place]))
         payload = base64.b64decode(envelope["payload"])
         price = re.search(rb'"price":"(\d)', payload)
         assert price is not None
         other = b"1" if price.group(1) != b"1" else b"2"
         changed = payload[: price.start(1)] + other + payload[price.end(1) :]
         envelope["payload"] = base64.b64encode(changed).decode()
-        transcript[1] = base64.b64encode(orjson.dumps(envelope)).decode()
+        transcript[place] = base64.b64encode(orjson.dumps(envelope)).decode()
         route.fulfill(json=body)
 
     with watched(browser) as page:

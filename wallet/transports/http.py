@@ -3,15 +3,11 @@
 * All submissions of one loop tick travel in one POST (NDJSON); a few requests may be in flight,
   what comes meanwhile gathers for the next. Callers beyond ``MAX_WAITING`` wait their turn.
 * Holds that are looked at together are asked for together (:mod:`wallet.transports.looks`).
-* A stream (:meth:`HttpLedger.stream`) has a connection of its own.
 * When the connection breaks, the very same bytes are sent again, with growing pauses, until
-  ``patience_s`` is over. The ledger knows them by their id, so a retry never pays twice.
+  ``patience_s`` is over: the ledger knows them by their id.
 * A ledger with a standby has several addresses, separated by commas: what one of them cannot
   answer (unreachable, silent, or itself waiting) is asked of the next.
 * After that, :class:`LedgerUnreachableError`: whether they were logged is then unknown.
-
-    async with HttpLedger("http://127.0.0.1:8701") as ledger:
-        answer = await ledger.submit(raw)
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@
  */
 
 const ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+const MESSAGE_TYPE = "application/vnd.rahba.message+json";
+const BATCH_TYPE = "application/vnd.rahba.digests";
 const MAX_NOTE = 64 * 1024;
 const MAX_RECEIPT = 512 * 1024;
 const MAX_SIGNATURES = 100;
@@ -118,21 +120,49 @@ export function joined(...parts) {
 }
 
 /**
- * Opens a DSSE envelope and checks every signature (DSSE v1, PAE).
+ * DSSE's pre-authentication encoding (DSSE v1).
+ * @param {string} type
+ * @param {Uint8Array} payload
+ */
+function pae(type, payload) {
+  const { length } = text.encode(type);
+  return joined(text.encode(`DSSEv1 ${length} ${type} ${payload.length} `), payload);
+}
+
+/**
+ * What a signature is over: one payload, or for messages the digests of several, this among them.
+ * @param {string} type
+ * @param {Uint8Array} payload
+ * @param {string | undefined} of
+ * @returns {Promise<Uint8Array | null>} null: the signature is of other payloads
+ */
+async function signedBytes(type, payload, of) {
+  const message = pae(type, payload);
+  if (of === undefined) return message;
+  const digests = bytesOf(of);
+  const count = digests.length / 32;
+  if (type !== MESSAGE_TYPE || ![2, 3, 4, 5, 6, 7, 8].includes(count)) return null;
+  const ours = hex(await sha256(message));
+  for (let at = 0; at < digests.length; at += 32) {
+    if (hex(digests.slice(at, at + 32)) === ours) return pae(BATCH_TYPE, digests);
+  }
+  return null;
+}
+
+/**
+ * Opens a DSSE envelope and checks every signature.
  * @param {string} raw the envelope, base64 of its bytes
  * @returns {Promise<{payload: any, kind: string, signers: string[], valid: boolean | null}>}
  */
 export async function openEnvelope(raw) {
   const envelope = JSON.parse(new TextDecoder().decode(bytesOf(raw)));
   const payload = bytesOf(envelope.payload);
-  const kind = text.encode(envelope.payloadType);
-  const head = text.encode(`DSSEv1 ${kind.length} ${envelope.payloadType} ${payload.length} `);
-  const message = joined(head, payload);
   /** @type {boolean | null} */
   let valid = envelope.signatures.length > 0;
-  for (const { keyid, sig } of envelope.signatures) {
+  for (const { keyid, sig, of } of envelope.signatures) {
     const key = keyOf(keyid);
-    const answer = key ? await verifies(key, bytesOf(sig), message) : false;
+    const message = await signedBytes(envelope.payloadType, payload, of);
+    const answer = key && message ? await verifies(key, bytesOf(sig), message) : false;
     valid = answer === false || valid === false ? false : answer === null ? null : valid;
   }
   return {
