@@ -20,12 +20,13 @@ from typing import Any, Final
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 SLOTS: Final = REDIS_CLUSTER_HASH_SLOTS
-_KEYLESS: Final = frozenset(
-    "ACL AUTH CLIENT CLUSTER COMMAND CONFIG DBSIZE ECHO FLUSHALL FLUSHDB FUNCTION HELLO INFO "
-    "LATENCY PING PUBLISH SCRIPT SLOWLOG TIME WAIT".split()
-)
+_KEYLESS: Final = frozenset({
+    "ACL", "AUTH", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "FLUSHALL",
+    "FLUSHDB", "FUNCTION", "HELLO", "INFO", "LATENCY", "PING", "PUBLISH", "SCRIPT", "SLOWLOG",
+    "TIME", "WAIT",
+})  # fmt: skip
 _SECOND: Final = frozenset({"MEMORY", "OBJECT", "XGROUP", "XINFO"})
-_COUNTED: Final = frozenset("EVAL EVALSHA EVALSHA_RO EVAL_RO FCALL FCALL_RO".split())
+_COUNTED: Final = frozenset({"EVAL", "EVALSHA", "EVALSHA_RO", "EVAL_RO", "FCALL", "FCALL_RO"})
 _STREAMS: Final = frozenset({"XREAD", "XREADGROUP"})
 
 
