@@ -28,15 +28,23 @@ PATIENCE_SECONDS = 0.5
 FAILOVER_SECONDS = 15.0
 
 
-@pytest.fixture(params=CLUSTERED)
-def doomed(
+@pytest.fixture(scope="module", params=CLUSTERED)
+def replicated(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RedisCluster]:
-    """Run three masters and their replicas, to be killed."""
-    folder = tmp_path_factory.mktemp("doomed")
+    """Run three masters and their replicas of each server in turn."""
+    folder = tmp_path_factory.mktemp("replicated")
     cluster = RedisCluster(program_of(request.param), folder, replicas=True)
     yield cluster
     cluster.stop()
+
+
+@pytest.fixture
+def doomed(replicated: RedisCluster) -> RedisCluster:
+    """Return the whole cluster, to be damaged."""
+    replicated.mend()
+    replicated.emptied()
+    return replicated
 
 
 async def test_after_a_master_is_killed_its_replica_serves_the_market(
@@ -59,7 +67,7 @@ async def test_after_a_master_is_killed_its_replica_serves_the_market(
     reader = broker.mailbox.receive(["ann"], consumer="host")
     assert await reader.next(wait_ms=50) == []
     for key in (CARDS, FEED):
-        await asyncio.to_thread(settled, doomed)
+        await asyncio.to_thread(doomed.settle)
         victim = doomed.master_of(key)
         victim.kill()
         started = asyncio.get_running_loop().time()
@@ -69,7 +77,8 @@ async def test_after_a_master_is_killed_its_replica_serves_the_market(
         assert asyncio.get_running_loop().time() - started < PATIENCE_SECONDS + 4
         await again(lambda key=key: touch(broker, key))
         assert doomed.master_of(key) is not victim
-        victim.start()
+        victim.start()  # here: the kernel ends it with the thread that starts it
+        await asyncio.to_thread(doomed.mend)
     listings = (await again(lambda: broker.directory.find(Query(limit=100)))).listings
     assert {one.card.agent for one in listings} == {owner.did for owner in owners}
     assert await broker.directory.heartbeat([owner.did for owner in owners]) == []
@@ -92,7 +101,7 @@ async def test_a_promoted_replica_is_taught_the_scripts_that_it_lacks(
     wire = ClusterWire(doomed.members[5].url, patience_s=20)  # a replica leads to the masters too
     script = Script("return redis.call('INCR', KEYS[1])")
     assert await wire.run(script, ["{n}"]) == 1
-    await asyncio.to_thread(settled, doomed)
+    await asyncio.to_thread(doomed.settle)
     doomed.master_of("{n}").kill()
     assert await lost_or(wire.run(script, ["{n}"])) in {None, 2}
     assert await wire.run(script, ["{n}"]) >= 2  # waits for the promotion, within its patience
@@ -105,12 +114,14 @@ async def test_a_master_that_freezes_is_given_up_for_its_replica(
     monkeypatch.setattr("broker.transports.redis.wire.CONNECT_SECONDS", 0.3)
     wire = ClusterWire(doomed.members[0].url, patience_s=PATIENCE_SECONDS)
     await wire.call("SET", "{n}", 1)
-    await asyncio.to_thread(settled, doomed)
+    await asyncio.to_thread(doomed.settle)
     frozen = doomed.master_of("{n}")
     assert frozen.process is not None
     node = next(one for one in wire._nodes.values() if one.address.port == frozen.port)
     assert node.line is not None
-    node.line._answer_seconds = 0.5
+    assert node.line._watch is not None
+    node.line._watch.cancel()
+    node.line._watch, node.line._answer_seconds = None, 0.5
     os.kill(frozen.process.pid, signal.SIGSTOP)
     with pytest.raises(BrokerUnreachableError):
         await wire.call("GET", "{n}")
@@ -118,13 +129,6 @@ async def test_a_master_that_freezes_is_given_up_for_its_replica(
     os.kill(frozen.process.pid, signal.SIGCONT)
     assert await again(lambda: wire.call("GET", "{n}")) == b"1"
     await wire.close()
-
-
-def settled(cluster: RedisCluster) -> None:
-    """Wait until what was written is with the replicas."""
-    for member in cluster.members:
-        if member.facts("replication")["role"] == "master":
-            member.do("WAIT", 1, 2_000)
 
 
 async def touch(broker: Broker, key: str) -> object:
