@@ -163,6 +163,16 @@ class ClusterWire(Wire):
         return await self._settled(self._sent(command, slot_of_key(keys[0]) if keys else None))
 
     @override
+    async def everywhere(self, *command: Argument) -> list[Reply]:
+        try:
+            await self._draw()
+            masters = dict.fromkeys(node for node in self._serving if node is not None)
+            lines = [await node.reach() for node in masters]
+            return [await line.call(*command) for line in lines]
+        except OSError as error:
+            raise BrokerUnreachableError(f"the broker did not answer: {error}") from error
+
+    @override
     async def own_line(self, key: str, *, answer_seconds: float) -> Line:
         if self._closed:
             raise ConnectionError("the broker was closed")

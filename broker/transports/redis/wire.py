@@ -316,6 +316,10 @@ class Wire:
         """Send a command that names no key to the server that keeps ``keys``; else as `call`."""
         return await self.call(*command)
 
+    async def everywhere(self, *command: Argument) -> list[Reply]:
+        """Send a command that names no key to every server there is; errors as of `call`."""
+        return [await self.call(*command)]
+
     async def own_line(self, key: str, *, answer_seconds: float) -> Line:  # noqa: ARG002
         """Open a connection of one's own to the server that keeps ``key``, to block on it.
 
