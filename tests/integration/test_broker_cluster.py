@@ -106,8 +106,6 @@ async def test_a_slot_on_its_way_is_followed_by_asking(
         assert await cluster_wire.call("GET", "{way}new") == b"asked"
         assert target.do("CLUSTER", "COUNTKEYSINSLOT", slot_of_key("{way}")) == 1
         assert slot_taught(cluster_wire, "{way}") == source.port
-        script = Script("return redis.call('GET', KEYS[1])")
-        assert await cluster_wire.run(script, ["{way}new"]) == b"asked"
     assert source.do("CLUSTER", "COUNTKEYSINSLOT", slot_of_key("{way}")) == 0
     assert slot_taught(cluster_wire, "{way}") == source.port
     got = await cluster_wire.many(("GET", "{way}old"), ("GET", "{way}new"))
@@ -125,6 +123,31 @@ async def test_keys_split_between_two_nodes_are_waited_for(
         await asyncio.sleep(0.2)
         assert not asked.done()
     assert await asked == [b"1", b"2"]
+
+
+async def test_a_script_waits_for_its_slot_to_arrive(
+    each_cluster: RedisCluster, cluster_wire: ClusterWire
+) -> None:
+    move = Script("""
+      local had = redis.call('GET', KEYS[1] .. ':unnamed')
+      return {had, redis.call('INCR', KEYS[1])}
+    """)
+    await cluster_wire.call("SET", "{script}:unnamed", "kept")
+    with each_cluster.moving("{script}") as (_, target):
+        running = asyncio.create_task(cluster_wire.run(move, ["{script}"]))
+        await asyncio.sleep(0.3)
+        assert not running.done()
+        assert target.do("CLUSTER", "COUNTKEYSINSLOT", slot_of_key("{script}")) == 0
+    assert await running == [b"kept", 1]
+
+
+async def test_a_script_whose_slot_does_not_arrive_is_given_up(
+    each_cluster: RedisCluster,
+) -> None:
+    wire = ClusterWire(each_cluster.url, patience_s=0.2)
+    with each_cluster.moving("{stuck}"), pytest.raises(BrokerUnreachableError, match="ASK"):
+        await wire.run(Script("return redis.call('INCR', KEYS[1])"), ["{stuck}"])
+    await wire.close()
 
 
 async def test_a_move_under_load_loses_and_doubles_nothing(

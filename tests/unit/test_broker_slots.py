@@ -12,6 +12,7 @@ from broker.transports.redis.slots import (
     SLOTS,
     Redirection,
     Stretch,
+    is_script,
     read_slots,
     slot_of,
     slot_of_key,
@@ -80,6 +81,13 @@ def test_the_map_names_the_master_of_each_stretch() -> None:
         Stretch(100, SLOTS - 1, "", 7002),
     ]
     assert read_slots([]) == []
+
+
+def test_scripts_are_told_from_other_commands() -> None:
+    assert is_script(("evalsha", "0" * 40, 1, "key"))
+    assert is_script(("EVAL", "return 1", 0))
+    assert not is_script(("SCRIPT", "LOAD", "return 1"))
+    assert not is_script(("GET", "key"))
 
 
 def test_the_examples_hold() -> None:

@@ -2,7 +2,8 @@
 
 * The map of slots is asked of any node that answers. A node that refuses a command because its slot
   has moved says where to: the command follows (``MOVED``, ``ASK``), and the map is drawn anew.
-* What a node refuses for the moment (a failover, keys on their way) is tried again. All this ends
+* What a node refuses for the moment (a failover, keys on their way) is tried again, and a script
+  waits until its slot has arrived: half of its keys may still be at home. All this ends
   after ``patience_s`` with :class:`~broker.errors.BrokerUnreachableError`, as on a single server:
   so does, at once, a call whose answer was lost with its node.
 * A reader's own line closes itself when its slot is served elsewhere; the reader sees a connection
@@ -28,6 +29,7 @@ from broker.transports.redis.slots import (
     SLOTS,
     Redirection,
     Stretch,
+    is_script,
     read_slots,
     slot_of,
     slot_of_key,
@@ -244,6 +246,8 @@ class ClusterWire(Wire):
         redirection = Redirection.of(said)
         if redirection is None and not said.startswith(_FOR_NOW):
             raise refusal
+        if redirection is not None and redirection.asking and is_script(errand.command):
+            redirection = None
         errand.redirections += 1
         if errand.redirections > MAX_REDIRECTIONS and redirection is not None:
             raise BrokerUnreachableError("the cluster's nodes disagree on a slot") from refusal

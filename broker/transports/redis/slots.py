@@ -81,6 +81,11 @@ def slot_of(command: Sequence[str | int | bytes]) -> int | None:
     return slot_of_key(command[place]) if len(command) > place else None
 
 
+def is_script(command: Sequence[str | int | bytes]) -> bool:
+    """Say whether ``command`` runs a script, which may use more keys than it names."""
+    return str(command[0]).upper() in _COUNTED
+
+
 def slot_of_key(key: str | int | bytes) -> int:
     """Return the slot of a key: the checksum of what stands in its first braces, or of it all."""
     return key_slot(key if isinstance(key, bytes) else str(key).encode())
