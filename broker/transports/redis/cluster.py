@@ -90,9 +90,8 @@ class Node:
         if (line := self.open_line) is not None:
             return line
         if self.opening is None or self.opening.done():
-            self.opening = asyncio.create_task(Line.open(self.address))
-        self.line = await asyncio.shield(self.opening)
-        return self.line
+            self.opening = asyncio.create_task(self._open())
+        return await asyncio.shield(self.opening)
 
     async def close(self) -> None:
         """Drop the line; calls in flight fail."""
@@ -101,6 +100,10 @@ class Node:
             await asyncio.gather(self.opening, return_exceptions=True)
         if self.line is not None:
             await self.line.aclose()
+
+    async def _open(self) -> Line:
+        self.line = await Line.open(self.address)  # kept even if nobody waits any more
+        return self.line
 
 
 class ReadersLine(Line):

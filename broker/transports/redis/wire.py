@@ -358,17 +358,18 @@ class Wire:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._keep_trying())
         try:
-            self._line = await asyncio.shield(self._opening)
+            return await asyncio.shield(self._opening)
         except (OSError, hiredis.ReplyError) as error:
             raise BrokerUnreachableError(f"the broker cannot be reached: {error}") from error
-        return self._line
 
     async def _keep_trying(self) -> Line:
         deadline = asyncio.get_running_loop().time() + self._patience_s
         while True:
             try:
-                return await Line.open(self._address)
+                self._line = await Line.open(self._address)  # kept even if nobody waits any more
             except OSError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
+            else:
+                return self._line
             await asyncio.sleep(RETRY_SECONDS)
