@@ -174,6 +174,39 @@ async def test_a_move_under_load_loses_and_doubles_nothing(
     assert int(await cluster_wire.call("GET", "{load}")) == acknowledged
 
 
+async def test_a_slot_that_valkey_moves_whole_keeps_nobody_waiting(
+    valkey_cluster: RedisCluster,
+) -> None:
+    wire = ClusterWire(valkey_cluster.emptied())
+    await asyncio.gather(*(wire.call("SET", f"{{whole}}:{n}", bytes(500)) for n in range(5_000)))
+    count = Script("return redis.call('INCR', KEYS[1] .. ':unnamed')")
+    acknowledged, longest_s, stop = 0, 0.0, False
+
+    async def push() -> None:
+        nonlocal acknowledged, longest_s
+        loop = asyncio.get_running_loop()
+        while not stop:
+            started = loop.time()
+            await wire.run(count, ["{whole}"])
+            acknowledged += 1
+            longest_s = max(longest_s, loop.time() - started)
+
+    pushing = [asyncio.create_task(push()) for _ in range(4)]
+    slot, source = slot_of_key("{whole}"), valkey_cluster.master_of("{whole}")
+    target = next(one for one in valkey_cluster.members if one is not source)
+    words = ("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", target.id)
+    await asyncio.to_thread(source.do, *words)
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(valkey_cluster.master_of, "{whole}") is source:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    stop = True
+    await asyncio.gather(*pushing)
+    assert int(await wire.call("GET", "{whole}:unnamed")) == acknowledged
+    assert slot_taught(wire, "{whole}") == target.port
+    assert longest_s < 2
+    await wire.close()
+
+
 async def test_a_blocked_reader_finds_its_slot_again(
     each_cluster: RedisCluster, cluster_wire: ClusterWire
 ) -> None:
