@@ -27,8 +27,10 @@ from rahba.ids import RandomIds
 
 if TYPE_CHECKING:
     from agents.brains.clerk import Clerk
+    from agents.host import HeavyWork
     from agents.work import WorkKey
     from broker import Broker
+    from broker.transports.redis.wire import Wire
     from wallet.book import Book
     from wallet.cosigning import Cosigning
     from wallet.ports import Ledger, Store
@@ -323,12 +325,12 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     from api.http.parts import GatewayParts
     from api.http.server import serve
     from api.http.settings import GatewaySettings
-    from broker.transports.redis.wire import Wire
+    from broker.transports.redis.dial import dial
 
     tune_for_dealing()
     ids = RandomIds()
     async with linked(settings) as links:
-        wire = Wire(links.redis_url)
+        wire = await dial(links.redis_url)
         courier = Courier(links.broker.mailbox, SystemClock(), consumer=f"gateway-{ids.new()}")
         parts = GatewayParts(
             ledger=links.ledger,
@@ -355,21 +357,21 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
 async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Event) -> None:
     """Run the agents of ``files``, or without any the deployments."""
     from agents.deployments import Deployments
-    from agents.host import HeavyWork, World, host_folder, name_for
+    from agents.host import World, host_folder, name_for
     from agents.host import run_host as run
     from agents.proofs import LedgerProofs
-    from agents.stores.redis import REPORTS_KEY, RedisMarks, RedisRecords
-    from api.worker import CeleryQueue
+    from agents.stores.redis import REPORTS_KEY, RedisRecords
     from broker.observer import Observer
+    from broker.transports.redis.dial import dial
     from broker.transports.redis.knowledge import RedisKnowledgeStore
-    from broker.transports.redis.wire import Wire
     from wallet.reputation import Reputations
 
     tune_for_dealing()
     settings = located(settings)
     clock, ids = SystemClock(), RandomIds()
-    async with linked(settings) as links:
-        wire, queue = Wire(links.redis_url), CeleryQueue(links.celery_broker_url)
+    async with linked(settings) as links, contextlib.AsyncExitStack() as stack:
+        wire = await dial(links.redis_url)
+        stack.push_async_callback(wire.close)
         world = World(
             broker=links.broker,
             ledger=links.ledger,
@@ -378,7 +380,7 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
             data_dir=settings.data_dir,
             faucet=NETWORK.endswith(":dev"),
             deployments=Deployments(RedisRecords(wire), links.broker.mailbox, clock, ids),
-            heavy=HeavyWork(work_key(settings), queue, RedisMarks(wire)),
+            heavy=await _heavy_work(settings, links, wire, stack),
             reports=RedisRecords(wire, REPORTS_KEY),
             allow_private=settings.allow_private,
             observer=Observer(
@@ -393,22 +395,44 @@ async def run_host(settings: Settings, files: Sequence[Path], stop: asyncio.Even
                 neighbours=[settings.data_dir / "gateway" / REPUTATIONS],
             ),
         )
-        try:
-            await run(world, stop, files)
-        finally:
-            queue.close()
-            await wire.close()
+        await run(world, stop, files)
+
+
+async def _heavy_work(
+    settings: Settings, links: Links, wire: Wire, stack: contextlib.AsyncExitStack
+) -> HeavyWork | None:
+    """Return how heavy jobs reach the workers; ``None`` where there is no queue for them."""
+    from agents.host import HeavyWork
+    from agents.stores.redis import RedisMarks
+    from api.queue import WITHOUT_WORKERS, find_queue
+    from api.worker import CeleryQueue
+
+    url = await find_queue(links.redis_url, links.celery_broker_url)
+    if url is None:
+        log.warning(WITHOUT_WORKERS)
+        return None
+    queue = CeleryQueue(url)
+    stack.callback(queue.close)
+    return HeavyWork(work_key(settings), queue, RedisMarks(wire))
 
 
 def run_worker(settings: Settings, processes: int) -> None:
-    """Run one Celery worker with beat until SIGTERM."""
+    """Run one Celery worker with beat until SIGTERM.
+
+    Raises:
+        QueueOnClusterError: its queue would be on a Redis Cluster.
+    """
+    from api.queue import QueueOnClusterError, find_queue
     from api.worker import run_worker as run
 
     settings = located(settings)
     assert settings.redis_url is not None
     assert settings.celery_broker_url is not None
+    queue = asyncio.run(find_queue(settings.redis_url, settings.celery_broker_url))
+    if queue is None:
+        raise QueueOnClusterError("a worker needs a queue, and none was named beside the cluster")
     run(
-        settings.celery_broker_url,
+        queue,
         settings.redis_url,
         work_key(settings),
         processes=processes,

@@ -23,6 +23,7 @@ import msgspec
 
 from api.auditor import prepare_auditor
 from api.embedded_redis import EmbeddedRedis
+from api.queue import WITHOUT_WORKERS, find_queue
 from api.settings import Address, Settings, next_database
 from api.supervisor import Service, Supervisor
 from rahba.errors import LocalError, RahbaError
@@ -48,7 +49,7 @@ class NoMarketError(LocalError):
 
 
 class Whereabouts(msgspec.Struct, frozen=True):
-    """Where the processes of a running market are."""
+    """Where the processes of a running market are; no queue, no workers."""
 
     pid: int
     data_dir: str
@@ -105,7 +106,7 @@ class LocalMarket:
             pid=os.getpid(),
             data_dir=str(settings.data_dir),
             redis_url=redis_url,
-            celery_broker_url=settings.celery_broker_url or next_database(redis_url),
+            celery_broker_url=await self._queue(redis_url) or "",
             ledger_url=settings.ledger_url,
             gateway_url=settings.gateway_url,
             witness_url=settings.witness.url,
@@ -114,6 +115,13 @@ class LocalMarket:
         self._supervisor = Supervisor(settings.data_dir, self._groups(self.where))
         await self._supervisor.start(before_spawning=self._check_ports)
         write_whereabouts(settings.data_dir, self.where)
+
+    async def _queue(self, redis_url: str) -> str | None:
+        url = self._settings.celery_broker_url or next_database(redis_url)
+        found = await find_queue(redis_url, url)
+        if found is None:
+            log.warning(WITHOUT_WORKERS)
+        return found
 
     def _check_ports(self) -> None:
         settings = self._settings
@@ -147,7 +155,7 @@ class LocalMarket:
             [
                 service("gateway", _answers(f"{where.gateway_url}/readyz")),
                 service("host", _at_once),
-                service("worker", _at_once),
+                *([service("worker", _at_once)] if where.celery_broker_url else []),
             ],
         ]
 

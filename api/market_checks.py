@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from itertools import dropwhile, islice
 from typing import Final
@@ -19,10 +18,12 @@ import psutil
 
 from api.machine_checks import Finding
 from api.market import NoMarketError, Whereabouts, find_market
+from api.queue import WITHOUT_WORKERS, QueueOnClusterError, find_queue
 from api.settings import Settings
 from api.worker import QUEUE
 from broker.errors import BrokerUnreachableError
 from broker.transports.redis import connect
+from broker.transports.redis.dial import dial
 from broker.transports.redis.wire import Wire
 from rahba.clock import Clock
 from rahba.errors import RahbaError
@@ -59,10 +60,11 @@ def check_processes(where: Whereabouts) -> Finding:
         running = {_name(child.cmdline()) for child in children if child.is_running()}
     except psutil.Error:
         return _processes_wrong("the supervisor's processes cannot be seen")
-    missing = [name for name in SERVICES if name not in running]
+    wanted = [name for name in SERVICES if name != "worker" or where.celery_broker_url]
+    missing = [name for name in wanted if name not in running]
     if missing:
         return _processes_wrong(f"not running: {', '.join(missing)}")
-    return Finding("processes", "ok", f"{', '.join(SERVICES)} are running")
+    return Finding("processes", "ok", f"{', '.join(wanted)} are running")
 
 
 def _name(command: list[str]) -> str:
@@ -130,27 +132,33 @@ async def check_witnesses(url: str) -> Finding:
 
 async def check_broker(where: Whereabouts, clock: Clock) -> AsyncIterator[Finding]:
     """Check the broker's clock, who is on the market, and the queue of heavy jobs."""
-    wire, celery = (
-        Wire(url, patience_s=PATIENCE_S) for url in (where.redis_url, where.celery_broker_url)
-    )
     try:
-        yield await _check_time(wire, clock)
+        yield await _check_broker(where.redis_url, clock)
         yield await _check_agents(where, clock)
-        yield await _check_queue(celery, where.celery_broker_url)
+        yield await _check_workers(where)
     except (BrokerUnreachableError, OSError, hiredis.ReplyError) as error:
         yield Finding("broker", "broken", f"{error}"[:200], "rahba logs redis, or check REDIS_URL")
+
+
+async def _check_broker(url: str, clock: Clock) -> Finding:
+    wire = await dial(url, patience_s=PATIENCE_S)
+    try:
+        return await _check_time(wire, clock)
     finally:
-        await asyncio.gather(wire.close(), celery.close())
+        await wire.close()
 
 
 async def _check_time(wire: Wire, clock: Clock) -> Finding:
     asked_ms = clock.now_ms()
-    seconds, micros = await wire.call("TIME")
-    skew_ms = int(seconds) * 1_000 + int(micros) // 1_000 - (asked_ms + clock.now_ms()) // 2
+    told = await wire.everywhere("TIME")
+    now_ms = (asked_ms + clock.now_ms()) // 2
+    skews = [int(seconds) * 1_000 + int(micros) // 1_000 - now_ms for seconds, micros in told]
+    skew_ms = max(skews, key=abs)
     if abs(skew_ms) > MAX_SKEW_MS:
         text = f"its clock differs from this machine's by {skew_ms} ms"
         return Finding("broker", "broken", text, "set both clocks by a time service (NTP)")
-    return Finding("broker", "ok", f"answers; its clock differs by {skew_ms} ms")
+    who = "answers" if len(told) == 1 else f"{len(told)} masters of a cluster answer"
+    return Finding("broker", "ok", f"{who}; its clock differs by {skew_ms} ms")
 
 
 async def _check_agents(where: Whereabouts, clock: Clock) -> Finding:
@@ -162,6 +170,21 @@ async def _check_agents(where: Whereabouts, clock: Clock) -> Finding:
     if not count:
         return Finding("agents", "warning", "none is on the market", "rahba deploy summarise")
     return Finding("agents", "ok", f"{count} on the market")
+
+
+async def _check_workers(where: Whereabouts) -> Finding:
+    try:
+        url = await find_queue(where.redis_url, where.celery_broker_url)
+    except QueueOnClusterError as error:
+        return Finding("workers", "broken", error.message, error.hint)
+    if url is None:
+        step = "to have workers, set CELERY_BROKER_URL to a server that is no cluster"
+        return Finding("workers", "ok", WITHOUT_WORKERS, step)
+    wire = Wire(url, patience_s=PATIENCE_S)
+    try:
+        return await _check_queue(wire, url)
+    finally:
+        await wire.close()
 
 
 async def _check_queue(wire: Wire, url: str) -> Finding:

@@ -14,6 +14,7 @@ from typing import Final
 from api.keys import find_key, issue_key, list_keys, parse_token, revoke_key
 from api.market import Whereabouts
 from api.settings import Settings
+from broker.transports.redis.dial import dial
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
 from rahba.ids import RandomIds
@@ -41,7 +42,7 @@ async def prepare_owner(settings: Settings, where: Whereabouts) -> str:
 
     A key whose record the broker has lost is replaced by a fresh one.
     """
-    ledger, wire = HttpLedger(where.ledger_url), Wire(where.redis_url)
+    wire, ledger = await dial(where.redis_url), HttpLedger(where.ledger_url)
     try:
         path = settings.data_dir / TOKEN_FILE
         if path.exists():
@@ -65,7 +66,7 @@ async def renew_api_key(settings: Settings) -> Path:
         The file with the new one.
     """
     assert settings.redis_url is not None
-    ledger, wire = HttpLedger(settings.ledger_url), Wire(settings.redis_url)
+    wire, ledger = await dial(settings.redis_url), HttpLedger(settings.ledger_url)
     try:
         wallet = owner_wallet(settings.data_dir, ledger)
         for key in await list_keys(wire, account=wallet.account):

@@ -35,7 +35,7 @@ from agents.work import WorkKey, Workshop
 from api.supervisor import PARENT_VARIABLE, end_with_parent
 from broker.errors import BrokerUnreachableError
 from broker.transports.redis import connect
-from broker.transports.redis.wire import Wire
+from broker.transports.redis.dial import dial
 from rahba.clock import SystemClock
 from rahba.errors import RahbaError
 from rahba.ids import RandomIds, check_digest
@@ -134,7 +134,7 @@ def make_worker(broker_url: str, redis_url: str, key: WorkKey) -> Celery:
 
 async def _work(redis_url: str, key: WorkKey, agreement: str, sealed: str) -> str:
     clock = SystemClock()
-    broker, wire = await connect(redis_url, clock), Wire(redis_url)
+    broker, wire = await connect(redis_url, clock), await dial(redis_url)
     try:
         shop = Workshop(key, RedisMarks(wire), broker.mailbox, clock, RandomIds(), load=make_agent)
         done = await shop.run(agreement, sealed)

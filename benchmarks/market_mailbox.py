@@ -100,7 +100,7 @@ class Streams(Post):
     async def serve(self, name: str, handle: Handle) -> None:
         """Read what is new to the group."""
         await self._wire.call("XGROUP", "CREATE", name, "g", "0", "MKSTREAM")
-        line, acknowledging = await self._wire.own_line(answer_seconds=10), _Acknowledging()
+        line, acknowledging = await self._wire.own_line(name, answer_seconds=10), _Acknowledging()
         read = ("XREADGROUP", "GROUP", "g", "bench", "COUNT", BATCH, "BLOCK", WAIT_MS)
         try:
             while True:

@@ -11,6 +11,7 @@ import pytest
 
 pytest_plugins = [
     "tests.fixtures.broker",
+    "tests.fixtures.cluster",
     "tests.fixtures.wallet",
     "tests.fixtures.postgres",
     "tests.fixtures.log_files",

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 async def wired() -> AsyncIterator[Wire]:
     """Connect to the Redis of the market that runs here."""
     from api.bootstrap import located
-    from broker.transports.redis.wire import Wire
+    from broker.transports.redis.dial import dial
 
     url = located(Settings.read(os.environ)).redis_url
     assert url is not None
-    wire = Wire(url)
+    wire = await dial(url)
     try:
         yield wire
     finally:

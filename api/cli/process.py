@@ -120,7 +120,10 @@ def worker(processes: int) -> None:
     """Run a worker for heavy jobs (Celery); on another machine, too."""
     from api.bootstrap import run_worker
 
-    run_worker(set_up_service(), processes)
+    try:
+        run_worker(set_up_service(), processes)
+    except RahbaError as error:
+        fail(error, as_json=False)
 
 
 @click.command()

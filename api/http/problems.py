@@ -172,6 +172,7 @@ KINDS: Final[dict[str, Kind]] = {
     # directory, mail and threads
     "broker_unreachable": Kind(503, "The broker cannot be reached"),
     "bad_redis_url": Kind(500, "The broker's address cannot be read"),
+    "cross_slot": Kind(500, "Keys of one command lie in different slots of the cluster"),
     "redis_too_old": Kind(500, "The broker's server is too old"),
     "mailbox_full": Kind(503, "The recipient has too many messages waiting"),
     "sender_quota": Kind(429, "The recipient has too much of this sender's unread"),

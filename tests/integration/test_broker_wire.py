@@ -63,6 +63,18 @@ async def test_a_cancelled_caller_disturbs_nobody(wire: Wire) -> None:
     assert [answers[n] for n in range(10) if n != 3] == [b"%d" % n for n in range(10) if n != 3]
 
 
+async def test_a_line_whose_caller_has_gone_is_kept_for_the_next(wire: Wire) -> None:
+    first = asyncio.create_task(wire.call("PING"))
+    while wire._opening is None:  # noqa: ASYNC110  # it begins within the next tick
+        await asyncio.sleep(0)
+    wire._opening.add_done_callback(lambda _: first.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert wire._line is wire._opening.result()
+    assert await wire.call("PING") == b"PONG"
+    assert wire._line is wire._opening.result()
+
+
 async def test_a_refused_command_fails_alone(wire: Wire) -> None:
     good, bad = await asyncio.gather(
         wire.call("ECHO", "x"), wire.call("NONSENSE"), return_exceptions=True

@@ -63,7 +63,7 @@ class RedisFeed(Feed):
             while True:
                 try:
                     if line is None or line.closed:
-                        line = await self._wire.own_line(answer_seconds=BLOCK_MS / 1000 + 5)
+                        line = await self._wire.own_line(KEY, answer_seconds=BLOCK_MS / 1000 + 5)
                     if position is None:
                         position = await _newest(line)
                     entries = await _read(line, position)

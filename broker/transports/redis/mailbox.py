@@ -139,7 +139,6 @@ class RedisMailboxReader(MailboxReader):
         self._consumer = consumer
         self._limits = limits
         self._line: Line | None = None
-        self._line_id = 0
         self._reading: asyncio.Future[Reply] | None = None
         self._owners: dict[str, None] = {}
         self._fresh: dict[str, None] = {}
@@ -336,7 +335,8 @@ class RedisMailboxReader(MailboxReader):
         )
         if self._changed.done() and not self._reading.done():
             self._changed = loop.create_future()
-            await self._wire.call("CLIENT", "UNBLOCK", self._line_id)
+            if self._line is not None:
+                await self._wire.unblock(self._line)
         return self._what_was_read()
 
     def _wake(self) -> None:
@@ -362,8 +362,8 @@ class RedisMailboxReader(MailboxReader):
 
     async def _ask(self, seconds: float) -> asyncio.Future[Reply]:
         if self._line is None or self._line.closed:
-            self._line = await self._wire.own_line(answer_seconds=MAX_BLOCK_MS / 1000 + 5)
-            self._line_id = int(await self._line.call("CLIENT", "ID"))
+            near, silence_s = stream_of(next(iter(self._owners))), MAX_BLOCK_MS / 1000 + 5
+            self._line = await self._wire.own_line(near, answer_seconds=silence_s)
         # Neither a new mailbox nor a stale lease should wait for the end of a long silence.
         block_ms = max(1, min(int(seconds * 1000), self._limits.lease_ms // 3, MAX_BLOCK_MS))
         keys = [stream_of(owner) for owner in self._owners]

@@ -1,4 +1,4 @@
-"""Builds the broker on a Redis server: ``connect(url, clock)``."""
+"""Builds the broker on a Redis server or a Redis Cluster: ``connect(url, clock)``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from broker.events import FeedLimits
 from broker.mailboxes import MailboxLimits
 from broker.stores.texts import make_text
 from broker.threads import ThreadDesk, ThreadLimits
+from broker.transports.redis.dial import dial
 from broker.transports.redis.directory import RedisCardStore
 from broker.transports.redis.feed import RedisFeed
 from broker.transports.redis.mailbox import RedisMailbox
 from broker.transports.redis.threads import RedisThreadStore
-from broker.transports.redis.wire import Wire
 from rahba.clock import Clock
 
 
@@ -26,14 +26,14 @@ async def connect(
     patience_s: float = 3.0,
     search: Search | None = None,
 ) -> Broker:
-    """Return a broker on the server at ``url``; refuses one older than Redis 6.2.
+    """Return a broker on the server, or the cluster of the node, at ``url``: Redis 6.2 or later.
 
     Raises:
         BrokerUnreachableError: nothing answers there within ``patience_s``.
-        BadRedisUrlError: ``url`` is no Redis address.
+        BadRedisUrlError: ``url`` is no Redis address, or names a database of a cluster.
         RedisTooOldError: the server is too old.
     """
-    wire = Wire(url, patience_s=patience_s)
+    wire = await dial(url, patience_s=patience_s)
     try:
         await wire.check()
     except BaseException:

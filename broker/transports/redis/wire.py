@@ -5,6 +5,9 @@
 * :class:`Wire` keeps a line open. After a loss it connects again; a call that cannot be sent
   within ``patience_s`` raises :class:`~broker.errors.BrokerUnreachableError`, as does a call whose
   answer was lost (it may or may not have taken effect: every command of ours may be repeated).
+* A wire leads to one server. Where there is a cluster it is a
+  :class:`~broker.transports.redis.cluster.ClusterWire`; :func:`~broker.transports.redis.dial.dial`
+  finds out which one it takes.
 * Limits: calls in flight a line, seconds to wait for an answer, bytes of one answer.
 
     wire = Wire("redis://127.0.0.1:6379/0")
@@ -18,7 +21,7 @@ import ssl
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import hiredis
 from redis.connection import parse_url
@@ -85,6 +88,9 @@ class Address:
 class Line(asyncio.Protocol):
     """One connection; made by :meth:`open`."""
 
+    address: Address
+    number: int  #: the server's name for it, known of the lines that :meth:`Wire.own_line` opens
+
     def __init__(self, answer_seconds: float) -> None:
         """Wait at most ``answer_seconds`` for each answer."""
         self._reader = hiredis.Reader(notEnoughData=self)
@@ -98,7 +104,7 @@ class Line(asyncio.Protocol):
         self.closed = False
 
     @classmethod
-    async def open(cls, address: Address, *, answer_seconds: float = ANSWER_SECONDS) -> Line:
+    async def open(cls, address: Address, *, answer_seconds: float = ANSWER_SECONDS) -> Self:
         """Connect, log in and choose the database.
 
         Raises:
@@ -107,6 +113,7 @@ class Line(asyncio.Protocol):
         """
         loop = asyncio.get_running_loop()
         line = cls(answer_seconds)
+        line.address = address
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if address.path is not None:
@@ -130,6 +137,11 @@ class Line(asyncio.Protocol):
             line.close()
             raise
         return line
+
+    @property
+    def idle(self) -> bool:
+        """Say whether nobody waits for an answer."""
+        return not self._expected
 
     def call(self, *command: Argument) -> asyncio.Future[Reply]:
         """Send one command with this tick's others; the future holds its answer."""
@@ -218,6 +230,16 @@ class Line(asyncio.Protocol):
                 future.exception()  # a caller that has gone need not look
 
 
+async def numbered(line: Line) -> Line:
+    """Ask the server for the number of a new line; raises OSError."""
+    try:
+        line.number = int(await line.call("CLIENT", "ID"))
+    except BaseException:
+        line.close()
+        raise
+    return line
+
+
 class Script:
     """A Lua script, sent by its digest and by its text only when the server lacks it."""
 
@@ -231,9 +253,9 @@ class Script:
 class Wire:
     """Keeps one line open for all callers of a loop; safe for any number of tasks of it."""
 
-    def __init__(self, url: str, *, patience_s: float = 3.0) -> None:
+    def __init__(self, url: str | Address, *, patience_s: float = 3.0) -> None:
         """Connect on first use; wait ``patience_s`` for an unreachable server before giving up."""
-        self._address = Address.of(url)
+        self._address = Address.of(url) if isinstance(url, str) else url
         self._patience_s = patience_s
         self._line: Line | None = None
         self._opening: asyncio.Task[Line] | None = None
@@ -286,18 +308,31 @@ class Wire:
             except hiredis.ReplyError as error:
                 if not str(error).startswith("NOSCRIPT"):
                     raise
-        script.sha = (await self.call("SCRIPT", "LOAD", script.source)).decode("ascii")
+        loaded = await self.call_near(keys, "SCRIPT", "LOAD", script.source)
+        script.sha = loaded.decode("ascii")
         return await self.call("EVAL", script.source, *tail)
 
-    async def own_line(self, *, answer_seconds: float) -> Line:
-        """Open a connection of one's own, for commands that block.
+    async def call_near(self, keys: Sequence[str], *command: Argument) -> Reply:  # noqa: ARG002
+        """Send a command that names no key to the server that keeps ``keys``; else as `call`."""
+        return await self.call(*command)
+
+    async def everywhere(self, *command: Argument) -> list[Reply]:
+        """Send a command that names no key to every server there is; errors as of `call`."""
+        return [await self.call(*command)]
+
+    async def own_line(self, key: str, *, answer_seconds: float) -> Line:  # noqa: ARG002
+        """Open a connection of one's own to the server that keeps ``key``, to block on it.
 
         Raises:
             OSError: the server cannot be reached.
         """
         if self._closed:
             raise ConnectionError("the broker was closed")
-        return await Line.open(self._address, answer_seconds=answer_seconds)
+        return await numbered(await Line.open(self._address, answer_seconds=answer_seconds))
+
+    async def unblock(self, line: Line) -> None:
+        """End what blocks one's own ``line`` now: it answers as if its time were up."""
+        await self.call("CLIENT", "UNBLOCK", line.number)
 
     async def check(self) -> str:
         """Return the server's version; refuse one below the floor."""
@@ -323,17 +358,18 @@ class Wire:
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._keep_trying())
         try:
-            self._line = await asyncio.shield(self._opening)
+            return await asyncio.shield(self._opening)
         except (OSError, hiredis.ReplyError) as error:
             raise BrokerUnreachableError(f"the broker cannot be reached: {error}") from error
-        return self._line
 
     async def _keep_trying(self) -> Line:
         deadline = asyncio.get_running_loop().time() + self._patience_s
         while True:
             try:
-                return await Line.open(self._address)
+                self._line = await Line.open(self._address)  # kept even if nobody waits any more
             except OSError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
+            else:
+                return self._line
             await asyncio.sleep(RETRY_SECONDS)
