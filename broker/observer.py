@@ -176,7 +176,9 @@ class Observer:
                     _log.warning("payments wait for the ledger: %s", error)
                     await asyncio.sleep(_PAUSE_S)
                     continue
-                await self._tell_all(self._known.count(answers))
+                notices = self._known.count(answers)
+                self._flags = "", {}
+                await self._tell_all(notices)
 
     async def _tell_all(self, notices: Sequence[Notice]) -> None:
         if not self._tells:

@@ -16,6 +16,7 @@ from benchmarks.market_anomalies import Teller, Told
 from broker import Broker
 from broker.knowledge.endings import Ending, Proofs
 from broker.knowledge.fold import Knowledge
+from broker.knowledge.outliers import MIN_DEALS
 from broker.observer import KnowledgeStore, Observer
 from broker.transports.redis import connect, knowledge
 from broker.transports.redis.wire import Wire
@@ -128,11 +129,16 @@ async def test_what_waits_for_the_ledger_is_kept_and_counts_once_it_is_back(
     async with observing(broker, store, proofs=away) as second:
         await until(lambda: len(second._known.waiting) == 5)
         await publish(broker, teller.job("b", "s", 2_000))
-        await until(lambda: len(second._known.waiting) == 6)
+        for number in range(2 * MIN_DEALS):
+            await publish(broker, teller.job(f"b{number}", "s", 1_000))
+        await publish(broker, teller.job("b", "odd", 90_000_000))
+        await until(lambda: len(second._known.waiting) == 7 + 2 * MIN_DEALS)
         assert deals(second) == 0
+        assert second.flags("odd") == []
         away.away = False
-        await until(lambda: deals(second) == 6)
+        await until(lambda: deals(second) == 7 + 2 * MIN_DEALS)
         assert second._known.waiting == []
+        assert second.flags("odd"), "though nothing more was told"
 
 
 async def test_what_is_kept_never_forgets(store: KnowledgeStore) -> None:
