@@ -432,12 +432,11 @@ async def say_all(
     """Post a message in each thread, all at once; returns those in whose threads it stands."""
     if not parleys:
         return []
-    pen = parleys[0].desk.pen
-    raws = await asyncio.gather(
-        *(
-            pen.put(parley.line.next(body, reply_by=reply_by))
+    raws = await parleys[0].desk.pen.seal_all(
+        [
+            parley.line.next(body, reply_by=reply_by)
             for parley, body in zip(parleys, bodies, strict=True)
-        )
+        ]
     )
     outcomes = await parleys[0].desk.threads.post_all(raws)
     well = []

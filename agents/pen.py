@@ -7,6 +7,8 @@ busy key says several things at a time. What goes out by itself is signed by its
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from itertools import islice
 
 from rahba.envelope import Signer
 from rahba.messages import Message, seal_messages
@@ -18,30 +20,33 @@ class Pen:
     def __init__(self, signer: Signer) -> None:
         """Sign by this key."""
         self.signer = signer
-        self._waiting: list[tuple[Message, asyncio.Future[bytes]]] = []
+        self._waiting: list[tuple[Sequence[Message], asyncio.Future[list[bytes]]]] = []
 
     async def seal(self, message: Message) -> bytes:
         """Sign a message with this tick's others."""
-        return await self.put(message)
+        (raw,) = await self.seal_all([message])
+        return raw
 
-    def put(self, message: Message) -> asyncio.Future[bytes]:
-        """Have a message signed with this tick's others; the future holds its bytes."""
+    def seal_all(self, messages: Sequence[Message]) -> asyncio.Future[list[bytes]]:
+        """Sign messages with this tick's others; returns their bytes in the same order."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._sign)
-        sealed: asyncio.Future[bytes] = loop.create_future()
-        self._waiting.append((message, sealed))
+        sealed: asyncio.Future[list[bytes]] = loop.create_future()
+        self._waiting.append((messages, sealed))
         return sealed
 
     def _sign(self) -> None:
         waiting, self._waiting = self._waiting, []
         try:
-            raws = seal_messages([message for message, _ in waiting], self.signer)
+            said = [message for messages, _ in waiting for message in messages]
+            raws = iter(seal_messages(said, self.signer))
         except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
             for _, sealed in waiting:
                 if not sealed.done():
                     sealed.set_exception(error)
             return
-        for (_, sealed), raw in zip(waiting, raws, strict=True):
+        for messages, sealed in waiting:
+            theirs = list(islice(raws, len(messages)))
             if not sealed.done():  # its caller may have gone
-                sealed.set_result(raw)
+                sealed.set_result(theirs)

@@ -67,6 +67,7 @@ pidfile "{directory}/redis.pid"
 logfile "{directory}/redis.log"
 appendonly yes
 appendfsync always
+auto-aof-rewrite-min-size 256mb
 save ""
 maxmemory-policy noeviction
 """

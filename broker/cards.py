@@ -1,11 +1,15 @@
-"""What the directory needs of whatever keeps cards and leases."""
+"""What the directory needs of whatever keeps cards and leases, and a quick look into a card."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
+import msgspec
+
+from rahba.encoding import unb64
+from rahba.errors import BadInputError
 from rahba.messages import Card
 
 
@@ -87,3 +91,27 @@ class CardStore(Protocol):
     async def sweep(self) -> list[str]:
         """Remove the entries whose lease is over and return them, each to one caller only."""
         ...
+
+
+class _Carrier(msgspec.Struct, frozen=True):
+    payload: str
+
+
+_carriers: Final = msgspec.json.Decoder(_Carrier)
+_cards: Final = msgspec.json.Decoder(Card)
+
+
+def peek_card(raw: bytes) -> Card:
+    """Read a signed card **without** verifying it, for lookups whose finds are verified after.
+
+    Raises:
+        BadInputError: the bytes hold no card.
+    """
+    try:
+        card = _cards.decode(unb64(_carriers.decode(raw).payload))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise BadInputError("the bytes hold no card") from error
+    for entry in card.skills:
+        if entry.posted is not None:
+            _ = entry.posted.issues.price_fals
+    return card

@@ -15,12 +15,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from broker.cards import CardStore, Entry
+from broker.cards import CardStore, Entry, peek_card
 from broker.catalogue import Catalogue
 from broker.textindex import TextIndex
 from rahba.encoding import sha256_hex
 from rahba.errors import RahbaError
-from rahba.messages import Card, peek_card
+from rahba.messages import Card
 
 REBUILD_AT: Final = 20_000
 FOLLOW_EVERY_S: Final = 0.5

@@ -8,7 +8,7 @@
   digests of their PAEs, one after another, in base64, and the signature is over those, under a
   type of its own. Each envelope still stands by itself (``docs/adr/0034``).
 * Verification is libsodium's, after the key was checked to be a point of the prime-order group.
-* ``conceal`` seals bytes to one recipient (X25519 from its Ed25519 key, libsodium sealed box).
+* ``conceal`` seals bytes to one recipient (X25519 from its Ed25519 key, NaCl's box).
 
     >>> signer = Signer(bytes(32))
     >>> opened = open_envelope(seal("text/x-demo", {"a": 1}, signer), "text/x-demo")
@@ -43,6 +43,10 @@ from rahba.ids import did_of, key_of
 MAX_SIGNATURES: Final = 4
 SIGNATURE_BYTES: Final = 64
 MAX_TOGETHER: Final = 8
+MAX_USES: Final = 256
+MAX_LINES: Final = 1_024
+_KEY_BYTES: Final = 32
+_BOX_HEAD: Final = _KEY_BYTES + bindings.crypto_box_NONCEBYTES
 BATCH_TYPE: Final = "application/vnd.rahba.digests"
 _DIGEST_BYTES: Final = 32
 _LENGTHS: Final = range(2 * _DIGEST_BYTES, (MAX_TOGETHER + 1) * _DIGEST_BYTES, _DIGEST_BYTES)
@@ -73,13 +77,13 @@ class Opened:
 class Signer:
     """Holds one Ed25519 key; signs, and reveals what was concealed for it. Never prints it."""
 
-    __slots__ = ("_box_keys", "_secret", "did", "public_key")
+    __slots__ = ("_secret", "_shared", "did", "public_key")
 
     def __init__(self, seed: bytes) -> None:
         """Derive the key pair from a 32-byte seed (RFC 8032)."""
         self.public_key, self._secret = bindings.crypto_sign_seed_keypair(seed)
         self.did = did_of(self.public_key)
-        self._box_keys: tuple[bytes, bytes] | None = None
+        self._shared: dict[bytes, bytes] = {}  # by the ephemeral keys of senders
 
     @override
     def __repr__(self) -> str:
@@ -102,14 +106,21 @@ class Signer:
 
     def reveal(self, concealed: bytes) -> bytes:
         """Open what :func:`conceal` sealed for this key."""
-        if self._box_keys is None:
-            secret = bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
-            self._box_keys = bindings.crypto_scalarmult_base(secret), secret
-        public, secret = self._box_keys
+        if len(concealed) < _BOX_HEAD:
+            raise BadSignatureError("the sealed bytes are cut off")
+        public, nonce = concealed[:_KEY_BYTES], concealed[_KEY_BYTES:_BOX_HEAD]
         try:
-            return bindings.crypto_box_seal_open(concealed, public, secret)
+            shared = self._shared.get(public)
+            if shared is None:
+                secret = bindings.crypto_sign_ed25519_sk_to_curve25519(self._secret)
+                shared = bindings.crypto_box_beforenm(public, secret)
+            plain = bindings.crypto_box_open_afternm(concealed[_BOX_HEAD:], nonce, shared)
         except (exceptions.CryptoError, ValueError, TypeError) as error:
             raise BadSignatureError("the sealed bytes are not for this key") from error
+        while len(self._shared) >= MAX_LINES:
+            _ = self._shared.pop(next(iter(self._shared)), None)
+        self._shared[public] = shared
+        return plain
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -228,8 +239,35 @@ def _verify_batch(did: str, of: bytes, signature: str) -> None:
 
 
 def conceal(recipient: str, plain: bytes) -> bytes:
-    """Seal ``plain`` so that only the holder of ``recipient``'s key can read it."""
-    return bindings.crypto_box_seal(plain, _box_key(recipient))
+    """Seal ``plain`` so that only the holder of ``recipient``'s key can read it.
+
+    ``epk || nonce || box`` (X25519, XSalsa20-Poly1305; NaCl's ``crypto_box``). The secret half of
+    the ephemeral key ``epk`` is forgotten at once; what it shares with the recipient serves
+    ``MAX_USES`` messages to it, each under a random nonce of 192 bits. The sender's own key opens
+    nothing, and agreeing on a key is paid for once among many messages.
+    """
+    line = _LINES.pop(recipient, None)
+    if line is None or line.uses >= MAX_USES:
+        public, secret = bindings.crypto_box_keypair()
+        line = _Line(public, bindings.crypto_box_beforenm(_box_key(recipient), secret))
+    line.uses += 1
+    while len(_LINES) >= MAX_LINES:
+        _ = _LINES.pop(next(iter(_LINES)), None)
+    _LINES[recipient] = line
+    nonce = bindings.randombytes(bindings.crypto_box_NONCEBYTES)
+    return line.public + nonce + bindings.crypto_box_afternm(plain, nonce, line.shared)
+
+
+@dataclass(slots=True)
+class _Line:
+    """What an ephemeral key shares with one recipient, and how many messages it sealed."""
+
+    public: bytes
+    shared: bytes
+    uses: int = 0
+
+
+_LINES: Final[dict[str, _Line]] = {}
 
 
 @lru_cache(maxsize=4_096)

@@ -10,17 +10,22 @@ seller; the threads of one request share its ``group``.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from rahba.encoding import MAX_INT, canonical, decode_as, sha256_hex, shape, unb64
+from rahba.encoding import (
+    MAX_INT,
+    canonical,
+    decode_as,
+    encode_text,
+    sha256_hex,
+    shape,
+)
 from rahba.envelope import Signer, open_envelope, seal_together
 from rahba.errors import (
-    BadInputError,
     BadSignatureError,
     EnvelopeExpiredError,
     RahbaError,
@@ -365,11 +370,15 @@ def seal_messages(messages: Sequence[Message], signer: Signer) -> list[bytes]:
     """Sign several messages of one sender; some of them may share a signature."""
     if any(message.sender != signer.did for message in messages):
         raise BadSignatureError("a message is signed by its sender")
-    payloads = [canonical(message) for message in messages]
+    payloads, read = [], []
+    for message in messages:
+        payload, found = _write(message)
+        payloads.append(payload)
+        read.append(found)
     sealed = seal_together(MESSAGE_TYPE, payloads, signer)
-    for raw, payload in zip(sealed, payloads, strict=True):
-        with contextlib.suppress(RahbaError):  # then it is for its readers to refuse
-            _remember(raw, _read(payload), sha256_hex(raw))
+    for raw, found in zip(sealed, read, strict=True):
+        if found is not None:
+            _remember(raw, found, sha256_hex(raw))
     return sealed
 
 
@@ -394,6 +403,15 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
             "the message is out of its time", reply_by=message.reply_by, now=now_ms
         )
     return message
+
+
+def _write(message: Message) -> tuple[bytes, Message | None]:
+    """Encode a message, and return what a reader makes of the bytes; ``None``: it refuses them."""
+    try:
+        payload = encode_text(message)
+        return payload, _read(payload)
+    except (RahbaError, TypeError, ValueError):
+        return canonical(message), None
 
 
 def _verify(raw: bytes) -> Message:
@@ -449,30 +467,6 @@ def open_card(raw: bytes, *, now_ms: int | None) -> Card:
         terms = [*entry.tiers, *([entry.posted.issues] if entry.posted is not None else [])]
         for issues in terms:
             _ = issues.price_fals
-    return card
-
-
-class _Carrier(msgspec.Struct, frozen=True):
-    payload: str
-
-
-_carriers: Final = msgspec.json.Decoder(_Carrier)
-_cards: Final = msgspec.json.Decoder(Card)
-
-
-def peek_card(raw: bytes) -> Card:
-    """Read a signed card **without** verifying it, for lookups whose finds are verified after.
-
-    Raises:
-        BadInputError: the bytes hold no card.
-    """
-    try:
-        card = _cards.decode(unb64(_carriers.decode(raw).payload))
-    except (msgspec.DecodeError, ValueError) as error:
-        raise BadInputError("the bytes hold no card") from error
-    for entry in card.skills:
-        if entry.posted is not None:
-            _ = entry.posted.issues.price_fals
     return card
 
 

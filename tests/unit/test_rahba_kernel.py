@@ -253,8 +253,38 @@ class TestEnvelope:
         assert BOB.reveal(box) == b"secret"
         with pytest.raises(errors.BadSignatureError):
             ALICE.reveal(box)
-        with pytest.raises(errors.BadSignatureError):
-            BOB.reveal(b"too short")
+        for spoilt in (
+            b"too short",
+            b"",
+            box[:-1],
+            bytes(32) + box[32:],
+            box[:40] + b"x" + box[41:],
+        ):
+            with pytest.raises(errors.BadSignatureError):
+                BOB.reveal(spoilt)
+
+    def test_what_is_concealed_again_looks_different_and_its_key_changes_now_and_then(self) -> None:
+        count = envelope.MAX_USES + 10
+        boxes = [envelope.conceal(BOB.did, b"secret") for _ in range(count)]
+        assert len(set(boxes)) == len({box[32:56] for box in boxes}) == count
+        assert 2 <= len({box[:32] for box in boxes}) <= 3
+        assert {BOB.reveal(box) for box in boxes} == {b"secret"}
+        others = [Signer(number.to_bytes(32, "big")) for number in range(1, 4)]
+        for other in others:
+            assert other.reveal(envelope.conceal(other.did, b"x")) == b"x"
+        assert len({envelope.conceal(other.did, b"x")[:32] for other in others}) == 3
+
+    def test_what_is_kept_for_concealing_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(envelope, "MAX_LINES", 3)
+        monkeypatch.setattr(envelope, "_LINES", {})
+        reader = Signer(b"\x09" * 32)
+        for number in range(1, 9):
+            other = Signer(number.to_bytes(32, "big"))
+            assert other.reveal(envelope.conceal(other.did, b"x")) == b"x"
+            monkeypatch.setattr(envelope, "MAX_USES", number % 2)
+            assert reader.reveal(envelope.conceal(reader.did, b"y")) == b"y"
+            assert len(envelope._LINES) <= 3
+            assert len(reader._shared) <= 3
 
     def test_a_signer_never_shows_its_secret(self) -> None:
         seed = b"\x07" * 32
