@@ -162,6 +162,7 @@ class Parley:
         self.entry: SkillOffer = entry
         self.attendance = attendance
         self.hold: Hold | None = None
+        self.released = False
         self._heard: set[str] = set()
         talk = Talk(thread, desk.signer.did, listing.card.agent, posted=entry.posted)
         self.line = Line(talk, desk.signer, clock=desk.clock, ids=desk.ids)
@@ -170,6 +171,11 @@ class Parley:
     def talk(self) -> Talk:
         """Return what has been said."""
         return self.line.talk
+
+    @property
+    def is_sealed(self) -> bool:
+        """Say whether the seller was asked for one sealed quote."""
+        return self.talk.cfp is not None and self.talk.cfp.mode == "tender"
 
     @property
     def menu(self) -> tuple[Issues, ...]:
@@ -241,6 +247,8 @@ class Parley:
     def farewell(self, reason: str) -> Body | None:
         """Return how to tell a seller that it was not chosen, or that no deal is in sight."""
         body: Body | None = None
+        if self.released:
+            return None
         if self.talk.phase in {"asked", "quoted", "countered"}:
             body = Reject(reason)
         elif self.talk.phase == "agreed" and self.talk.agreed is not None:
@@ -456,9 +464,19 @@ async def say_all(
 
 
 async def release(parleys: Sequence[Parley], reason: str) -> None:
-    """Tell sellers, all at once, that they were not chosen; never raises."""
+    """Be done with sellers that were not chosen, all at once; never raises.
+
+    Who bargains is told so. Who answered a sealed tender finds its thread closed.
+    """
     farewells = [(parley, parley.farewell(reason)) for parley in parleys]
     told = [(parley, body) for parley, body in farewells if body is not None]
+    sealed = [parley for parley, body in told if parley.is_sealed and isinstance(body, Reject)]
+    if sealed:
+        with contextlib.suppress(RahbaError):
+            await sealed[0].desk.threads.release([each.talk.thread for each in sealed], reason)
+            for each in sealed:
+                each.released = True
+        told = [(parley, body) for parley, body in told if parley not in sealed]
     if told:
         reply_by = told[0][0].desk.clock.now_ms() + HOLD_GRACE_MS
         _ = await say_all(

@@ -95,6 +95,11 @@ class Workbench:
         """Return how many jobs are promised and not begun."""
         return self._promises.standing(now_ms=self._clock.now_ms())
 
+    @property
+    def promised_threads(self) -> list[str]:
+        """Return the threads in which a promise stands."""
+        return self._promises.threads
+
     def promise(self, thread: str, buyer: str, *, until_ms: int) -> bool:
         """Keep room for the job of a thread; false if there is none (left for this buyer).
 

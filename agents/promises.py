@@ -39,6 +39,11 @@ class Promises:
         heapq.heappush(self._ends, (until_ms, thread))
         return True
 
+    @property
+    def threads(self) -> list[str]:
+        """Return the threads in which a promise was made and not forgotten, oldest first."""
+        return list(self._made)
+
     def has(self, thread: str) -> bool:
         """Say whether a promise stands in this thread."""
         return thread in self._made

@@ -51,6 +51,7 @@ from agents.patience import UNREAD, patiently
 from agents.pen import Pen
 from agents.perform import BusyError, Done, Workbench
 from agents.ports import Observations, Purchaser, Till
+from agents.rooms import Rooms
 from agents.shelf import find_posted, seller_policy
 from agents.source import Source
 from agents.work import WorkDesk
@@ -128,6 +129,7 @@ class Seller:
         self.backing_fals = 0
         self._policies: dict[str, tuple[int, int, SellerPolicy]] = {}
         self._pen = Pen(signer)
+        self._rooms = Rooms(self.bench, broker.threads, clock)
         self._cases = Cases(signer, clock=clock, ids=ids)
         self._jobs: dict[str, asyncio.Future[Done]] = {}
         self._observations = observations
@@ -175,7 +177,7 @@ class Seller:
 
     async def _negotiate(self, case: Case, letter: Letter) -> bool:
         line = case.line
-        match self._promised(line.talk, self._move(line.talk)):
+        match await self._promised(line.talk, self._move(line.talk)):
             case Say(Quote(offer=offer) | Counter(offer=offer) as body):
                 pledge = await self._pledge(agreement_of(line.talk, offer))
                 answer: Body = msgspec.structs.replace(body, pledge=pledge)
@@ -195,7 +197,7 @@ class Seller:
             self._cases.keep(case)
         return ruling is None or ruling.ok
 
-    def _promised(self, talk: Talk, move: Move) -> Move:
+    async def _promised(self, talk: Talk, move: Move) -> Move:
         """Keep room for what a move would bind us to; without room it is a refusal."""
         if talk.cfp is None:
             return move
@@ -206,7 +208,8 @@ class Seller:
                 until_ms = talk.cfp.deadline
             case _:
                 return move
-        if self.bench.promise(talk.thread, talk.buyer, until_ms=until_ms + PROMISE_GRACE_MS):
+        until_ms += PROMISE_GRACE_MS
+        if await self._rooms.promise(talk.thread, talk.buyer, until_ms=until_ms):
             return move
         return Say(Refuse("busy"))
 

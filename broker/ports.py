@@ -338,6 +338,17 @@ class Threads(Protocol):
         """Note that the thread ended without payment (idempotent)."""
         ...
 
+    async def release(self, threads: Sequence[str], code: str) -> None:
+        """Note that these threads lead to no deal: open -> closed (idempotent).
+
+        Nobody is sent anything: it is in the thread, and told on the feed.
+        """
+        ...
+
+    async def states(self, threads: Sequence[str]) -> list[ThreadState | None]:
+        """Return how threads stand, ``None`` for unknown ones."""
+        ...
+
     async def get(self, thread: str) -> ThreadView | None:
         """Return one thread."""
         ...

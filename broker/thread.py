@@ -35,7 +35,7 @@ import msgspec
 from broker.ports import ThreadState, Verdict
 
 Role = Literal["buyer", "seller"]
-EndingKind = Literal["settled", "failed", "expired"]
+EndingKind = Literal["settled", "failed", "expired", "closed"]
 
 MAX_MESSAGES_A_SIDE: Final = 32
 MAX_SEEN: Final = 128
@@ -74,6 +74,7 @@ ENDINGS: Final[dict[EndingKind, frozenset[ThreadState]]] = {
     "settled": frozenset({"delivered"}),
     "failed": frozenset({"open", "agreed", "held", "delivered"}),
     "expired": frozenset({"open", "agreed", "held"}),
+    "closed": frozenset({"open"}),
 }
 
 ENDED: Final[frozenset[ThreadState]] = frozenset(
@@ -120,9 +121,13 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How the thread ended apart from its messages; ``paid`` (fals) and ``tx`` when settled."""
+    """How the thread ended apart from its messages.
+
+    ``paid`` (fals) and ``tx`` when settled; ``code`` says why it was closed.
+    """
 
     kind: EndingKind
+    code: str = ""
     paid: str = ""
     tx: str = ""
 
@@ -295,7 +300,8 @@ def rule_ending(record: ThreadRecord | None, ending: Ending, now_ms: int) -> Dec
             "OK",
             replace(record, state="settled", settled_ms=now_ms, paid=ending.paid, tx=ending.tx),
         )
-    return Decision("OK", replace(record, state=ending.kind, code=record.code or ending.kind))
+    code = record.code or ending.code or ending.kind
+    return Decision("OK", replace(record, state=ending.kind, code=code))
 
 
 def header_of(record: ThreadRecord) -> Header:

@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from broker.errors import BadQueryError, TooManyThreadsError
 from broker.lookout import Lookout
-from broker.ports import Directory, Ruling, Threads, ThreadView
+from broker.ports import Directory, Ruling, Threads, ThreadState, ThreadView
 from broker.said import Terms, rounds_of, said_of, terms_of_opening
 from broker.thread import Ending, Header, Said
 from rahba.clock import Clock
@@ -45,6 +45,7 @@ from rahba.money import wire_fals
 THREAD_TTL_MS: Final = 7 * 24 * 3_600_000
 MAX_GROUP: Final = 64
 MAX_RECENT: Final = 1_000
+MAX_CODE_CHARS: Final = 64
 _TERMS_KEPT: Final = 4_096
 
 Whole = tuple[Header, tuple[bytes, ...]]
@@ -80,8 +81,8 @@ class ThreadStore(Protocol):
         """Find room, judge, record, tell and deliver; answers the ruling of each, or no room."""
         ...
 
-    async def end(self, thread: str, ending: Ending) -> Ruling:
-        """Judge an ending by the rules; record and tell it if it stands."""
+    async def end(self, threads: Sequence[str], ending: Ending) -> list[Ruling]:
+        """Judge an ending of each thread by the rules; record and tell it where it stands."""
         ...
 
     async def headers(self, threads: Sequence[str]) -> list[Header | None]:
@@ -158,6 +159,16 @@ class ThreadDesk(Threads):
         return await self._end(thread, Ending(kind=state))
 
     @override
+    async def release(self, threads: Sequence[str], code: str) -> None:
+        ids = [check_id(thread) for thread in threads]
+        _ = await self._store.end(ids, Ending(kind="closed", code=code[:MAX_CODE_CHARS]))
+
+    @override
+    async def states(self, threads: Sequence[str]) -> list[ThreadState | None]:
+        headers = await self._store.headers([check_id(thread) for thread in threads])
+        return [None if header is None else header.state for header in headers]
+
+    @override
     async def get(self, thread: str) -> ThreadView | None:
         return next(iter(await self._views([check_id(thread)])), None)
 
@@ -188,7 +199,8 @@ class ThreadDesk(Threads):
         return Posting(message.thread, said, raw)
 
     async def _end(self, thread: str, ending: Ending) -> Ruling:
-        return await self._store.end(check_id(thread), ending)
+        (ruling,) = await self._store.end([check_id(thread)], ending)
+        return ruling
 
     async def _posted_offer(self, message: Message) -> Offer | None:
         body = message.body

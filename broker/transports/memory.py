@@ -109,7 +109,10 @@ class MemoryThreadStore(ThreadStore):
         return outcomes
 
     @override
-    async def end(self, thread: str, ending: Ending) -> Ruling:
+    async def end(self, threads: Sequence[str], ending: Ending) -> list[Ruling]:
+        return [self._end(thread, ending) for thread in threads]
+
+    def _end(self, thread: str, ending: Ending) -> Ruling:
         now_ms = self._clock.now_ms()
         decision = rule_ending(self._records.get(thread), ending, now_ms)
         if decision.verdict == "OK" and decision.record is not None:

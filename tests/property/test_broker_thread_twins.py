@@ -73,7 +73,8 @@ said = st.builds(
 )
 endings = st.builds(
     Ending,
-    kind=st.sampled_from(["settled", "failed", "expired"]),
+    kind=st.sampled_from(["settled", "failed", "expired", "closed"]),
+    code=st.sampled_from(["", "not_chosen"]),
     paid=st.sampled_from(["", "5"]),
     tx=st.sampled_from(["", "tx1", "tx2"]),
 )
@@ -189,7 +190,7 @@ class Script:
                 (ruling,) = await store.post([Posting(thread, step, b"raw")])
                 assert isinstance(ruling, Ruling)
             else:
-                ruling = await store.end(thread, step)
+                (ruling,) = await store.end([thread], step)
             kept = await self._wire.call("HGETALL", thread_of(thread))
             fields = dict(zip(kept[::2], kept[1::2], strict=True))
             seen = {

@@ -21,6 +21,7 @@ local ENDINGS = {
   settled = { delivered = true },
   failed = { open = true, agreed = true, held = true, delivered = true },
   expired = { open = true, agreed = true, held = true },
+  closed = { open = true },
 }
 local ENDED = { delivered = true, settled = true, expired = true, closed = true, failed = true,
   decommitted = true }
@@ -172,7 +173,7 @@ local function finish(thread, ending, now)
   if ending.kind == 'settled' then
     thread.settled_ms, thread.paid, thread.tx = now, ending.paid, ending.tx
   elseif not thread.code then
-    thread.code = ending.kind
+    thread.code = ending.code or ending.kind
   end
   return 'OK'
 end

@@ -99,9 +99,10 @@ class RedisThreadStore(ThreadStore):
         return outcomes
 
     @override
-    async def end(self, thread: str, ending: Ending) -> Ruling:
+    async def end(self, threads: Sequence[str], ending: Ending) -> list[Ruling]:
         what = _pack.encode(ending)
-        return _ruling(*await self._posts.put(thread, "end", what, b"", size_bytes=0))
+        ends = [self._posts.put(thread, "end", what, b"", size_bytes=0) for thread in threads]
+        return [_ruling(*await answer) for answer in ends]
 
     @override
     async def headers(self, threads: Sequence[str]) -> list[Header | None]:
