@@ -137,7 +137,7 @@ class Host:
         self._taking: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._observing: asyncio.Task[None] | None = None  # from the first agent on
+        self._watching: list[asyncio.Task[None]] = []
         self._beats = 0
         self._reader = world.broker.mailbox.receive([signer.did], consumer=self._name)
         self.ready = asyncio.Event()
@@ -161,8 +161,6 @@ class Host:
         if deployments is not None:
             self._reader.add(HOSTS)
             loops.append(_every(WATCH_S, partial(self._watch, deployments)))
-        if self._world.standings is not None:
-            loops.append(self._world.standings.run())
         running = [asyncio.create_task(loop) for loop in loops]
         try:
             for path in files:
@@ -173,8 +171,7 @@ class Host:
             self.ready.set()
             await stop.wait()
         finally:
-            observing = [] if self._observing is None else [self._observing]
-            await self._end([*running, *self._tasks, *observing])
+            await self._end([*running, *self._tasks, *self._watching])
 
     async def add(self, agent: Agent, source: Source, *, key: str | None = None) -> Member:
         """Put an agent on the market; ``key`` names it among the host's agents."""
@@ -188,10 +185,17 @@ class Host:
         if agent.vital is not None:
             pulse = Pulse(member, agent.vital, self._world.clock, self._world.reports, key)
             self._pulses[key] = asyncio.create_task(pulse.run(), name=f"pulse-{agent.name}")
-        if self._observing is None and self._world.observer is not None:
-            self._observing = asyncio.create_task(self._world.observer.run(), name="observer")
+        self._watch_market()
         _log.info("%s is on the market as %s", agent.name, member.did)
         return member
+
+    def _watch_market(self) -> None:
+        """Follow feed and log, for the agents that there are: a host without any has no use."""
+        if not self._watching:
+            following = (self._world.observer, self._world.standings)
+            self._watching = [
+                asyncio.create_task(each.run()) for each in following if each is not None
+            ]
 
     # Deployments.
 

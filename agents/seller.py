@@ -1,17 +1,16 @@
 """The seller's side of every thread of one agent: quote, bargain, check, work, deliver, collect.
 
-Nothing is kept in memory that matters. Each letter makes the seller look at the thread as the
-broker has it and do what is due *now*:
+Nothing is kept in memory that matters. Each letter makes the seller do what is due *now*, by the
+thread as the broker has it, or as its letters tell (:mod:`agents.cases`):
 
     open       answer the last message: quote, counter, accept or refuse
     held       check the order and its money, work, deliver
     delivered  collect: capture the hold, note the payment
     ended      give back a hold that is still open
 
-So a letter that comes again, to this process or to the next after a crash, does what is left to do
-and no more. The broker lets one result stand; the capture of a deal is the same bytes whenever it
-is made (:mod:`agents.till`), and the ledger executes those once.
-
+So a letter that comes again does what is left to do and no more. The broker lets one result stand;
+the capture of a deal is the same bytes whenever it is made (:mod:`agents.till`), and the ledger
+executes those once.
 Order of leaving a deal: release the money first, then say that it failed.
 """
 

@@ -34,7 +34,7 @@ from rahba.envelope import Signer
 from rahba.ids import RandomIds
 from wallet.account import Wallet
 
-SELLERS, AT_ONCE = 5, 32
+SELLERS, AT_ONCE = 5, 64
 SKILL = "bench.echo"
 MONEY_FALS = 100 * 10**9
 BUDGET_FALS = 1_000_000
