@@ -90,8 +90,7 @@ class Cases:
         order = body.order if isinstance(body, Accept | Job) else None
         if order is not None:
             deal = {"agreement": order.agreement, "hold": order.hold or ""}
-            facts = {**view.facts, **deal, "agreed_ms": str(self._clock.now_ms())}
-            return Case(replace(view, state="held", facts=facts), case.line)
+            return Case(replace(view, state="held", facts={**view.facts, **deal}), case.line)
         if isinstance(body, Counter):
             return case
         if isinstance(body, Reject):

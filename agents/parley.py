@@ -3,7 +3,7 @@
 * Every message goes through the broker's thread, which rules on it; only what stands is noted.
 * The same bytes are posted again while the broker is away: the thread tells repeats apart.
 * Order of commitment: hold the money, then accept. If the accept does not stand, the hold names an
-  agreement that does not exist; the seller is told, and the ledger gives the money back at the
+  agreement that does not exist; the thread is ended, and the ledger gives the money back at the
   hold's expiry in any case.
 """
 
@@ -310,7 +310,7 @@ class Parley:
             agreement=deal,
             signature=sign_agreement(agreement, desk.signer),
             hold=None if self.hold is None else self.hold.id,
-            input=seal_goods(self.seller, request.plain),
+            input=seal_goods(self.seller, request.plain, sender=desk.signer.did),
             deadline=deadline,
             depth=request.want.depth,
             parent=request.want.parent,
@@ -479,6 +479,6 @@ async def release(parleys: Sequence[Parley], reason: str) -> None:
         told = [(parley, body) for parley, body in told if parley not in sealed]
     if told:
         reply_by = told[0][0].desk.clock.now_ms() + HOLD_GRACE_MS
-        _ = await say_all(
-            [parley for parley, _ in told], [body for _, body in told], reply_by=reply_by
-        )
+        losers, bodies = [parley for parley, _ in told], [body for _, body in told]
+        with contextlib.suppress(RahbaError):
+            _ = await say_all(losers, bodies, reply_by=reply_by)

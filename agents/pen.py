@@ -41,12 +41,19 @@ class Pen:
         try:
             said = [message for messages, _ in waiting for message in messages]
             raws = iter(seal_messages(said, self.signer))
-        except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
-            for _, sealed in waiting:
-                if not sealed.done():
-                    sealed.set_exception(error)
+        except Exception:  # noqa: BLE001  # one of them cannot be signed; the others can
+            for messages, sealed in waiting:
+                self._sign_apart(messages, sealed)
             return
         for messages, sealed in waiting:
             theirs = list(islice(raws, len(messages)))
             if not sealed.done():  # its caller may have gone
                 sealed.set_result(theirs)
+
+    def _sign_apart(self, messages: Sequence[Message], sealed: asyncio.Future[list[bytes]]) -> None:
+        if sealed.done():
+            return
+        try:
+            sealed.set_result(seal_messages(messages, self.signer))
+        except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
+            sealed.set_exception(error)

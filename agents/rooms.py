@@ -7,6 +7,7 @@ its promises, and keeps those only that may still be taken.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from agents.patience import patiently
@@ -27,22 +28,33 @@ class Rooms:
         self._threads = threads
         self._clock = clock
         self._looked_ms = 0
+        self._looking: asyncio.Task[None] | None = None
 
     async def promise(self, thread: str, buyer: str, *, until_ms: int) -> bool:
         """Promise the room of one job, or prolong a promise; false if there is none."""
         if self._bench.promise(thread, buyer, until_ms=until_ms):
             return True
-        return await self._look() and self._bench.promise(thread, buyer, until_ms=until_ms)
+        looking = self._look()
+        if looking is None:
+            return False
+        await asyncio.shield(looking)
+        return self._bench.promise(thread, buyer, until_ms=until_ms)
 
-    async def _look(self) -> bool:
-        """Take off the books what is over; false if somebody looked a moment ago."""
+    def _look(self) -> asyncio.Task[None] | None:
+        """Return the look under way, or a new one unless somebody looked a moment ago."""
+        if self._looking is not None and not self._looking.done():
+            return self._looking
         now_ms = self._clock.now_ms()
         if now_ms < self._looked_ms + LOOK_EVERY_MS:
-            return False
+            return None
         self._looked_ms = now_ms
+        self._looking = asyncio.create_task(self._take_off())
+        return self._looking
+
+    async def _take_off(self) -> None:
+        """Take off the books what is over."""
         promised = self._bench.promised_threads
         states = await patiently(lambda: self._threads.states(promised))
         for thread, state in zip(promised, states, strict=True):
             if state is None or state in ENDED:
                 self._bench.forget(thread)
-        return True

@@ -167,7 +167,7 @@ class Seller:
             case "failed" | "closed":
                 await self._give_back(view)
             case "expired" | "decommitted":
-                await self._give_back(view, forfeits=_owes(view, line.talk))
+                await self._give_back(view, forfeits=await self._owes(view, line.talk))
             case _:  # agreed: the order is still to come; settled: all is done
                 pass
         return True
@@ -191,7 +191,7 @@ class Seller:
                 return True
         if isinstance(letter.message.body, Cfp):
             self._broker.threads.expect(letter.message)
-        ruling = await self._answer(line, answer)
+        ruling = await self._answer(line, answer, sure=bool(case.view.transcript))
         if ruling is not None and ruling.ok:
             self._cases.keep(case)
         return ruling is None or ruling.ok
@@ -212,7 +212,7 @@ class Seller:
             return move
         return Say(Refuse("busy"))
 
-    async def _answer(self, line: Line, body: Body) -> Ruling | None:
+    async def _answer(self, line: Line, body: Body, *, sure: bool) -> Ruling | None:
         """Say it, unless the buyer does not read its mail; only what stands keeps its room."""
         stands, ruling = bool(line.talk.asks), None
         try:
@@ -220,7 +220,8 @@ class Seller:
         except UNREAD as error:
             _log.info("left a buyer alone who does not read: %s", error)
         else:
-            stands = (stands or ruling.ok) and ruling.state in {"open", "agreed", "held"}
+            goes_on = ruling.state in {"open", "agreed", "held"}
+            stands = goes_on and (stands or ruling.ok or not sure)  # else another look will tell
         if not stands:
             self.bench.forget(line.talk.thread)
         return ruling
@@ -380,7 +381,7 @@ class Seller:
         return Result(
             agreement=commission.digest,
             signature=sign_agreement(agreement, self.signer),
-            output=seal_goods(agreement.buyer, done.output),
+            output=seal_goods(agreement.buyer, done.output, sender=self.signer.did),
             receipt=b64(seal(RECEIPT_TYPE, receipt, self.signer)),
         )
 
@@ -410,10 +411,7 @@ class Seller:
         _ = await patiently(lambda: self._broker.threads.settle(view.id, paid=price, tx=tx))
 
     async def _charge(self, view: ThreadView, line: Line) -> None:
-        """The buyer left a deal: take the penalty that it agreed to, give the rest back.
-
-        That is as much as our own bail, which is free again with it.
-        """
+        """The buyer left a deal: take the penalty that it agreed to, give the rest back."""
         job = self._jobs.get(view.id)
         if job is not None:
             job.cancel()
@@ -430,7 +428,7 @@ class Seller:
         self, view: ThreadView, line: Line, error: RahbaError, *, our_fault: bool
     ) -> None:
         self.bench.forget(view.id)
-        await self._give_back(view, forfeits=our_fault and _owes(view, line.talk))
+        await self._give_back(view, forfeits=our_fault and await self._owes(view, line.talk))
         failure = Failure(
             agreement=view.facts.get("agreement", ""),
             code=error.code[:64],
@@ -442,8 +440,16 @@ class Seller:
             _ = await patiently(lambda: self._broker.threads.close(view.id, "failed"))
 
     async def _abandon(self, view: ThreadView, talk: Talk) -> None:
-        await self._give_back(view, forfeits=_owes(view, talk))
+        await self._give_back(view, forfeits=await self._owes(view, talk))
         _ = await patiently(lambda: self._broker.threads.close(view.id, "failed"))
+
+    async def _owes(self, view: ThreadView, talk: Talk) -> bool:
+        """Say whether we had the time that we asked for, by the broker's clock."""
+        if talk.order is None or talk.agreed is None:
+            return False
+        known = await patiently(lambda: self._broker.threads.get(view.id))
+        agreed_ms = int((known or view).facts.get("agreed_ms") or 0)
+        return talk.order.deadline - agreed_ms >= talk.agreed.issues.latency_ms
 
     async def _look(self, hold_id: str) -> HoldView | None:
         return await patiently(lambda: self._till.look(hold_id))
@@ -453,10 +459,7 @@ class Seller:
         return await self._look(hold_id) if hold_id else None
 
     async def _give_back(self, view: ThreadView, *, forfeits: bool = False) -> None:
-        """Release this deal's hold. One that is bound to another deal is not ours to release.
-
-        Whoever breaks its word ``forfeits`` what it put up.
-        """
+        """Release this deal's hold, if it is; whoever breaks its word ``forfeits`` its bail."""
         hold = await self._hold_of(view)
         if hold is not None and self._is_ours(hold, view):
             await self._till.release(hold, forfeit=hold.bail if forfeits else 0)
@@ -490,11 +493,3 @@ class Seller:
         if ruling.ok:
             line.said(body, raw)
         return ruling
-
-
-def _owes(view: ThreadView, talk: Talk) -> bool:
-    """Say whether the seller had the time that it asked for: without that, it broke no word."""
-    if talk.order is None or talk.agreed is None:
-        return False
-    given_ms = talk.order.deadline - int(view.facts.get("agreed_ms") or 0)
-    return given_ms >= talk.agreed.issues.latency_ms

@@ -37,13 +37,13 @@ from rahba.encoding import (
     sha256_hex,
     unb64,
 )
-from rahba.errors import BadInputError, BadSignatureError, TooLargeError
+from rahba.errors import BadEncodingError, BadInputError, BadSignatureError, TooLargeError
 from rahba.ids import did_of, key_of
 
 MAX_SIGNATURES: Final = 4
 SIGNATURE_BYTES: Final = 64
 MAX_TOGETHER: Final = 8
-MAX_USES: Final = 256
+MAX_USES: Final = 64
 MAX_LINES: Final = 1_024
 _KEY_BYTES: Final = 32
 _BOX_HEAD: Final = _KEY_BYTES + bindings.crypto_box_NONCEBYTES
@@ -205,6 +205,8 @@ def open_envelope(
     3. Every signature verifies; only with ``together`` may it stand for other payloads as well.
     """
     dsse = decode_as(raw, _Dsse, max_bytes=max_bytes)  # 1
+    if encode_text(dsse) != raw:
+        raise BadEncodingError("the envelope has another spelling")
     names = [item.keyid for item in dsse.signatures]  # 2
     if dsse.payloadType != payload_type:
         raise BadSignatureError("the envelope is of another type", expected=payload_type)
@@ -238,22 +240,22 @@ def _verify_batch(did: str, of: bytes, signature: str) -> None:
     verify(did, BATCH_TYPE, of, signature)
 
 
-def conceal(recipient: str, plain: bytes) -> bytes:
+def conceal(recipient: str, plain: bytes, *, sender: str) -> bytes:
     """Seal ``plain`` so that only the holder of ``recipient``'s key can read it.
 
     ``epk || nonce || box`` (X25519, XSalsa20-Poly1305; NaCl's ``crypto_box``). The secret half of
     the ephemeral key ``epk`` is forgotten at once; what it shares with the recipient serves
-    ``MAX_USES`` messages to it, each under a random nonce of 192 bits. The sender's own key opens
-    nothing, and agreeing on a key is paid for once among many messages.
+    ``MAX_USES`` messages of ``sender`` to it, each under a random nonce of 192 bits. The sender's
+    own key opens nothing, and agreeing on a key is paid for once among many messages.
     """
-    line = _LINES.pop(recipient, None)
+    line = _LINES.pop((sender, recipient), None)
     if line is None or line.uses >= MAX_USES:
         public, secret = bindings.crypto_box_keypair()
         line = _Line(public, bindings.crypto_box_beforenm(_box_key(recipient), secret))
     line.uses += 1
     while len(_LINES) >= MAX_LINES:
         _ = _LINES.pop(next(iter(_LINES)), None)
-    _LINES[recipient] = line
+    _LINES[sender, recipient] = line
     nonce = bindings.randombytes(bindings.crypto_box_NONCEBYTES)
     return line.public + nonce + bindings.crypto_box_afternm(plain, nonce, line.shared)
 
@@ -267,7 +269,7 @@ class _Line:
     uses: int = 0
 
 
-_LINES: Final[dict[str, _Line]] = {}
+_LINES: Final[dict[tuple[str, str], _Line]] = {}
 
 
 @lru_cache(maxsize=4_096)

@@ -77,9 +77,9 @@ def unpack_output(sealed: str, signer: Signer, *, digest: str) -> Any:
     return value["output"]
 
 
-def seal_goods(recipient: str, plain: bytes) -> str:
-    """Seal packed goods to their recipient, as base64."""
-    return b64(conceal(recipient, plain))
+def seal_goods(recipient: str, plain: bytes, *, sender: str) -> str:
+    """Seal packed goods of ``sender`` to their recipient, as base64."""
+    return b64(conceal(recipient, plain, sender=sender))
 
 
 def _within_limit(plain: bytes) -> bytes:

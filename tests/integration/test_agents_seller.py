@@ -131,7 +131,7 @@ async def attempt(souk: Souk, member: Member, *, deadline_ms: int = 5_000) -> At
         agreement=agreement.digest(),
         signature=sign_agreement(agreement, CUSTOMER),
         hold=None,
-        input=seal_goods(member.did, plain),
+        input=seal_goods(member.did, plain, sender="me"),
         deadline=deadline,
     )
     return Attempt(souk, member, posted, thread, cfp, order)
@@ -225,7 +225,7 @@ async def test_an_input_other_than_agreed_is_not_worked_on(souk: Souk) -> None:
     agent, sold = grocer()
     async with souk.hosting(agent) as member:
         made = await attempt(souk, member)
-        other = seal_goods(member.did, pack_input("food.sell", {"text": "dates"}))
+        other = seal_goods(member.did, pack_input("food.sell", {"text": "dates"}), sender="me")
         view = await made.send(hold=await made.hold(), input=other)
         assert (failure(view), sold) == ("bad_input", [])
         assert (await souk.account(CUSTOMER.did)).held == 0

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from broker import Broker
 from broker.errors import (
+    BrokerUnreachableError,
     DamagedThreadError,
     LeaseLostError,
     MailboxFullError,
@@ -226,3 +227,30 @@ async def test_a_damaged_thread_is_nobody_elses_trouble(broker: Broker, wire: Wi
     assert ruled.verdict == "OK"
     _, depths = await charged(wire, sound.buyer.did)
     assert depths == {sound.seller.did: len(raws[1])}
+
+
+async def test_a_server_that_is_full_is_no_damage_and_is_asked_again(
+    broker: Broker, wire: Wire
+) -> None:
+    talk = Talk()
+    await broker.threads.post(talk.say(talk.buyer, talk.opening()))
+    raw = talk.say(talk.seller, NotUnderstood(code="x"))
+    await wire.call("CONFIG", "SET", "maxmemory", 1)
+    try:
+        with pytest.raises(BrokerUnreachableError) as caught:
+            await broker.threads.post(raw)
+        assert caught.value.retryable
+    finally:
+        await wire.call("CONFIG", "SET", "maxmemory", 0)
+    assert (await broker.threads.post(raw)).verdict == "OK", "nothing of it was recorded"
+
+
+async def test_the_accounts_of_senders_last_as_long_as_the_mailbox(
+    broker: Broker, wire: Wire
+) -> None:
+    await broker.mailbox.send("ann", b"one", sender="bob")
+    for key in (stream_of("ann"), charges_of("ann")):
+        await wire.call("PEXPIRE", key, 5_000)
+    await broker.mailbox.send("ann", b"two", sender="bob")
+    for key in (stream_of("ann"), charges_of("ann")):
+        assert await wire.call("PTTL", key) > THREAD_TTL_MS, key

@@ -204,7 +204,8 @@ def other_receipt(body: Body) -> Body:
 
 
 def other_output(body: Body) -> Body:
-    return with_result(body, output=seal_goods(BUYER.did, b'{"output":"something else"}'))
+    sealed = seal_goods(BUYER.did, b'{"output":"something else"}', sender="me")
+    return with_result(body, output=sealed)
 
 
 def other_signature(body: Body) -> Body:
@@ -212,7 +213,7 @@ def other_signature(body: Body) -> Body:
 
 
 def not_for_this_buyer(body: Body) -> Body:
-    return with_result(body, output=seal_goods(OTHER, b'{"output":"x"}'))
+    return with_result(body, output=seal_goods(OTHER, b'{"output":"x"}', sender="me"))
 
 
 OTHER = seller_key("other").did

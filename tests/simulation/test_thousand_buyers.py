@@ -197,3 +197,23 @@ async def logged(souk: Souk) -> list[str]:
     while page := await souk.ledger.entries(len(types), 1_000):
         types += [str(entry.payload["type"]) for entry in page]
     return types
+
+
+async def test_a_call_that_comes_again_and_again_frees_no_room(souk: Souk) -> None:
+    """Or one could collect any number of firm quotes, and order more than the seller can do."""
+    kitchen = Kitchen()
+    async with souk.hosting(kitchen.agent()) as member:
+        customer = Signer(b"who repeats itself".ljust(32))
+        talks = [
+            Talk(buyer=customer, seller=member.signer, mode="tender", rounds=1) for _ in range(6)
+        ]
+        for number, talk in enumerate(talks, 1):
+            raw = talk.say(customer, talk.opening(skill=SKILL))
+            for _ in range(4):
+                await souk.broker.threads.post(raw)
+                await asyncio.sleep(0.05)
+            view = await souk.broker.threads.get(talk.thread)
+            assert view is not None
+            assert said(view) == "Quote"
+            assert member.seller.bench.promised == number
+        kitchen.go.set()

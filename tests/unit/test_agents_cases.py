@@ -88,9 +88,6 @@ def test_what_follows_is_known_without_another_look() -> None:
     assert case.view.state == "held"
     assert case.view.facts["hold"] == order.hold
     assert case.view.facts["agreement"] == order.agreement
-    assert abs(int(case.view.facts["agreed_ms"]) - CLOCK.now_ms()) < 5_000, (
-        "our clock's, not theirs"
-    )
     assert case.line.talk.order == order
 
 

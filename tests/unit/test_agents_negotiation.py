@@ -263,7 +263,7 @@ def test_both_sides_compute_and_sign_the_same_agreement() -> None:
 
 
 def test_input_reaches_its_seller_only_and_only_as_agreed() -> None:
-    sealed = seal_goods(SELLER.did, PLAIN)
+    sealed = seal_goods(SELLER.did, PLAIN, sender="me")
     opened = unpack_input(sealed, SELLER, digest=sha256_hex(PLAIN))
     assert opened == (SKILL, {"text": "hello"})
     with pytest.raises(BadSignatureError):
@@ -277,12 +277,12 @@ def test_input_reaches_its_seller_only_and_only_as_agreed() -> None:
 )
 def test_input_of_another_form_is_refused(plain: bytes) -> None:
     with pytest.raises(BadInputError):
-        unpack_input(seal_goods(SELLER.did, plain), SELLER, digest=sha256_hex(plain))
+        unpack_input(seal_goods(SELLER.did, plain, sender="me"), SELLER, digest=sha256_hex(plain))
 
 
 def test_output_is_any_json_and_is_the_one_on_the_receipt() -> None:
     plain = pack_output({"b": 1.5, "a": [None, "é"]})
-    sealed = seal_goods(BUYER.did, plain)
+    sealed = seal_goods(BUYER.did, plain, sender="me")
     assert unpack_output(sealed, BUYER, digest=sha256_hex(plain)) == {"b": 1.5, "a": [None, "é"]}
     with pytest.raises(BadResultError):
         unpack_output(sealed, BUYER, digest="0" * 64)
@@ -292,7 +292,7 @@ def test_output_is_any_json_and_is_the_one_on_the_receipt() -> None:
         unpack_output("not base64!", BUYER, digest="0" * 64)
     for odd in (b"[1]", b"nonsense", b'{"output":1,"more":2}'):
         with pytest.raises(BadResultError):
-            unpack_output(seal_goods(BUYER.did, odd), BUYER, digest=sha256_hex(odd))
+            unpack_output(seal_goods(BUYER.did, odd, sender="me"), BUYER, digest=sha256_hex(odd))
 
 
 def test_goods_have_a_size_limit_and_a_json_form() -> None:

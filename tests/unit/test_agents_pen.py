@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from agents.pen import Pen
-from rahba.errors import BadSignatureError
+from rahba.errors import BadEncodingError, BadSignatureError
 from rahba.messages import Message, NotUnderstood, open_message
 from tests.fixtures.market_messages import IDS, signer
 
@@ -49,7 +49,16 @@ async def test_a_message_of_somebody_else_is_signed_for_nobody() -> None:
     others = await asyncio.gather(
         pen.seal(message()), pen.seal(message(sender=BOB.did)), return_exceptions=True
     )
-    assert all(isinstance(outcome, BadSignatureError) for outcome in others)
+    assert isinstance(others[0], bytes), "it is nobody else's trouble"
+    assert isinstance(others[1], BadSignatureError)
     with pytest.raises(BadSignatureError):
         await pen.seal(message(sender=BOB.did))
     assert await pen.seal(message())
+
+
+async def test_words_that_cannot_be_encoded_are_the_trouble_of_whoever_says_them() -> None:
+    pen = Pen(ANN)
+    odd = message(body=NotUnderstood(code="x", text="\ud800"))
+    good, bad = await asyncio.gather(pen.seal(message()), pen.seal(odd), return_exceptions=True)
+    assert isinstance(good, bytes)
+    assert isinstance(bad, BadEncodingError)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from agents.perform import Workbench
 from agents.rooms import LOOK_EVERY_MS, Rooms
 from broker import Broker
@@ -84,4 +86,19 @@ async def test_a_thread_that_the_broker_does_not_know_keeps_no_room() -> None:
     rooms = Rooms(Workbench(1, 0, clock), broker.threads, clock)
     assert await rooms.promise("a" * 32, "did:key:zAnn", until_ms=FAR_MS)
     assert await rooms.promise("b" * 32, "did:key:zBob", until_ms=FAR_MS)
+    await broker.close()
+
+
+async def test_who_comes_while_somebody_looks_waits_for_what_is_found() -> None:
+    clock = Moving()
+    broker = memory.connect(clock)
+    rooms = Rooms(Workbench(2, 2, clock), broker.threads, clock)
+    talks = [await quoted(broker, clock) for _ in range(8)]
+    for talk in talks[:4]:
+        assert await rooms.promise(talk.thread, talk.buyer.did, until_ms=FAR_MS)
+    await broker.threads.release([talk.thread for talk in talks[:4]], "not_chosen")
+    found = await asyncio.gather(
+        *(rooms.promise(talk.thread, talk.buyer.did, until_ms=FAR_MS) for talk in talks[4:])
+    )
+    assert found == [True] * 4
     await broker.close()

@@ -82,3 +82,26 @@ async def test_who_gave_up_takes_nothing_from_the_others() -> None:
     gone.cancel()
     wire.may.set()
     assert await left == (7, "left")
+
+
+async def test_a_broker_that_is_closed_leaves_nobody_waiting() -> None:
+    wire = Slow()
+    some = batches(wire)
+    waiting = [some.put(f"{n}", size_bytes=MAX_TOGETHER_BYTES) for n in range(3)]
+    await asyncio.sleep(0)
+    assert some._carrying is not None
+    some._carrying.cancel()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in found] == [BrokerUnreachableError] * 3
+
+
+async def test_an_answer_that_does_not_fit_leaves_nobody_waiting() -> None:
+    class Short(Slow):
+        async def run(self, script: Script, keys: list[str], *arguments: Argument) -> Reply:
+            return [7, "one"]
+
+    some = batches(Short())
+    found = await asyncio.gather(
+        *(some.put(f"{n}", size_bytes=1) for n in range(3)), return_exceptions=True
+    )
+    assert [type(each) for each in found[1:]] == [ValueError] * 2

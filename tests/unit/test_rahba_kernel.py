@@ -249,7 +249,7 @@ class TestEnvelope:
             envelope.verify(ALICE.did, "text/a", b"{}", "AAAA")
 
     def test_only_the_recipient_reads_what_was_concealed(self) -> None:
-        box = envelope.conceal(BOB.did, b"secret")
+        box = envelope.conceal(BOB.did, b"secret", sender="me")
         assert BOB.reveal(box) == b"secret"
         with pytest.raises(errors.BadSignatureError):
             ALICE.reveal(box)
@@ -265,14 +265,16 @@ class TestEnvelope:
 
     def test_what_is_concealed_again_looks_different_and_its_key_changes_now_and_then(self) -> None:
         count = envelope.MAX_USES + 10
-        boxes = [envelope.conceal(BOB.did, b"secret") for _ in range(count)]
+        boxes = [envelope.conceal(BOB.did, b"secret", sender="me") for _ in range(count)]
         assert len(set(boxes)) == len({box[32:56] for box in boxes}) == count
         assert 2 <= len({box[:32] for box in boxes}) <= 3
         assert {BOB.reveal(box) for box in boxes} == {b"secret"}
+        keys = {envelope.conceal(BOB.did, b"x", sender=name)[:32] for name in ("ann", "eve")}
+        assert len(keys) == 2, "what two senders seal has nothing in common"
         others = [Signer(number.to_bytes(32, "big")) for number in range(1, 4)]
         for other in others:
-            assert other.reveal(envelope.conceal(other.did, b"x")) == b"x"
-        assert len({envelope.conceal(other.did, b"x")[:32] for other in others}) == 3
+            assert other.reveal(envelope.conceal(other.did, b"x", sender="me")) == b"x"
+        assert len({envelope.conceal(other.did, b"x", sender="me")[:32] for other in others}) == 3
 
     def test_what_is_kept_for_concealing_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(envelope, "MAX_LINES", 3)
@@ -280,9 +282,9 @@ class TestEnvelope:
         reader = Signer(b"\x09" * 32)
         for number in range(1, 9):
             other = Signer(number.to_bytes(32, "big"))
-            assert other.reveal(envelope.conceal(other.did, b"x")) == b"x"
+            assert other.reveal(envelope.conceal(other.did, b"x", sender="me")) == b"x"
             monkeypatch.setattr(envelope, "MAX_USES", number % 2)
-            assert reader.reveal(envelope.conceal(reader.did, b"y")) == b"y"
+            assert reader.reveal(envelope.conceal(reader.did, b"y", sender="me")) == b"y"
             assert len(envelope._LINES) <= 3
             assert len(reader._shared) <= 3
 

@@ -59,7 +59,7 @@ def test_a_shared_signature_holds_for_the_payloads_that_it_names_alone() -> None
     }
     for name, document in wrong.items():
         kind = document["payloadType"]
-        with pytest.raises(errors.BadSignatureError):
+        with pytest.raises((errors.BadSignatureError, errors.BadEncodingError)):
             open_envelope(encoding.canonical(document), kind, together=True)
         assert name
 
@@ -92,3 +92,12 @@ def test_nothing_but_messages_may_share_a_signature() -> None:
         for raw in envelope.seal_together(kind, [b"{}", b"[]"], ALICE):
             with pytest.raises(errors.BadSignatureError, match="of its own"):
                 read(raw)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_an_envelope_has_one_spelling(together: bool) -> None:
+    """Or a stranger could give a message a second digest, under which it verifies as well."""
+    plain = orjson.loads(envelope.seal("text/a", {"a": 1}, ALICE))
+    plain["signatures"][0]["of"] = ""
+    with pytest.raises(errors.RahbaError):
+        open_envelope(encoding.canonical(plain), "text/a", together=together)

@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from broker.errors import BrokerUnreachableError
 from broker.transports.redis.wire import Argument, Reply, Script, Wire
 
 MARKET: Final = "{market}"
 MAX_TOGETHER: Final = 64
+_CLOSED: Final = BrokerUnreachableError("the broker was closed")
 MAX_TOGETHER_BYTES: Final = 1024 * 1024
 
 
@@ -61,20 +63,31 @@ class Batches:
         return answer
 
     async def _carry_all(self) -> None:
-        while self._batches:
-            await self._carry(self._batches.popleft())
+        try:
+            while self._batches:
+                await self._carry(self._batches.popleft())
+        except BaseException:  # cancelled: nobody is to wait for ever
+            while self._batches:
+                _fail(self._batches.popleft(), _CLOSED)
+            raise
 
     async def _carry(self, batch: _Batch) -> None:
-        limits = self._limits()
         try:
+            limits = self._limits()
             at_ms, *answers = await self._wire.run(
                 self._script, [MARKET], len(limits), *limits, *batch.told
             )
-        except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
-            for waiting in batch.waiting:
+            for waiting, answer in zip(batch.waiting, answers, strict=True):
                 if not waiting.done():  # its caller may have gone
-                    waiting.set_exception(error)
-            return
-        for waiting, answer in zip(batch.waiting, answers, strict=True):
-            if not waiting.done():
-                waiting.set_result((at_ms, answer))
+                    waiting.set_result((at_ms, answer))
+        except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
+            _fail(batch, error)
+        except BaseException:
+            _fail(batch, _CLOSED)
+            raise
+
+
+def _fail(batch: _Batch, error: Exception) -> None:
+    for waiting in batch.waiting:
+        if not waiting.done():
+            waiting.set_exception(error)

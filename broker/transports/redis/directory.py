@@ -9,6 +9,7 @@ from typing import Final, Literal, cast
 from typing_extensions import override
 
 from broker.cards import CardStore, Changes, Entry, Put
+from broker.errors import BrokerUnreachableError
 from broker.transports.redis.lua_files import load
 from broker.transports.redis.wire import Argument, Reply, Wire
 from rahba.messages import Card
@@ -102,6 +103,15 @@ class RedisCardStore(CardStore):
         return await self._wire.run(_DIRECTORY, KEYS, operation, *arguments)
 
 
+_Asked = tuple[Sequence[str], asyncio.Future[tuple[str, list[Entry | None]]]]
+
+
+def _fail(asked: Sequence[_Asked], error: Exception) -> None:
+    for _, answer in asked:
+        if not answer.done():  # its caller may have gone
+            answer.set_exception(error)
+
+
 class _Looks:
     """Looks at who is there, for searches: those of a tick, or of the time of a look, go together.
 
@@ -110,7 +120,7 @@ class _Looks:
 
     def __init__(self, store: RedisCardStore) -> None:
         self._store = store
-        self._asked: list[tuple[Sequence[str], asyncio.Future[tuple[str, list[Entry | None]]]]] = []
+        self._asked: list[_Asked] = []
         self._looking: asyncio.Task[None] | None = None
 
     def ask(self, agents: Sequence[str]) -> asyncio.Future[tuple[str, list[Entry | None]]]:
@@ -129,10 +139,12 @@ class _Looks:
             try:
                 newest, found = await self._store.look_at(agents)
             except Exception as error:  # noqa: BLE001  # whoever waits is to hear of it
-                for _, answer in asked:
-                    if not answer.done():  # its caller may have gone
-                        answer.set_exception(error)
+                _fail(asked, error)
                 continue
+            except BaseException:  # cancelled: nobody is to wait for ever
+                _fail([*asked, *self._asked], BrokerUnreachableError("the broker was closed"))
+                self._asked = []
+                raise
             entries = dict(zip(agents, found, strict=True))
             for some, answer in asked:
                 if not answer.done():

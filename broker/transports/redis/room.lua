@@ -49,10 +49,10 @@ local function write_accounts()
   for _, box in pairs(boxes) do
     if box.appended then redis.call('PEXPIRE', box.stream, LIMITS[1]) end
     for sender, held in pairs(box.accounts) do
-      if held.changed and redis.call('HSET', box.charges,
-        'n:' .. sender, held.messages, 'b:' .. sender, held.bytes) > 0 then
-        redis.call('PEXPIRE', box.charges, LIMITS[1])
+      if held.changed then
+        redis.call('HSET', box.charges, 'n:' .. sender, held.messages, 'b:' .. sender, held.bytes)
       end
     end
+    if box.appended then redis.call('PEXPIRE', box.charges, LIMITS[1]) end
   end
 end

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Sequence
 from typing import Final, cast
 
 import msgspec
+from hiredis import ReplyError
 from typing_extensions import override
 
-from broker.errors import DamagedThreadError
+from broker.errors import BrokerUnreachableError, DamagedThreadError
 from broker.mailboxes import MailboxLimits, check_size, refusal
 from broker.ports import Ruling, ThreadState, Verdict
 from broker.thread import Ending, Header, Said
@@ -35,7 +38,12 @@ GROUPS: Final = f"{MARKET}:groups"
 MAX_GROUPS: Final = 100_000
 TRIM_EVERY_MS: Final = 1_000
 _POST: Final = load("head", "rules", "room", "told", "post")
+# What a server says that is full, read-only or on its way elsewhere, before anything is written.
+_REFUSED: Final = re.compile(
+    r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|LOADING)\b"
+)
 _pack: Final = msgspec.msgpack.Encoder()
+_log: Final = logging.getLogger(__name__)
 _headers: Final = msgspec.msgpack.Decoder(Header)
 
 
@@ -88,7 +96,10 @@ class RedisThreadStore(ThreadStore):
 
     @override
     async def post(self, postings: Sequence[Posting]) -> list[Ruling | RahbaError]:
-        await self._feed.keep_young()
+        try:
+            await self._feed.keep_young()
+        except (RahbaError, ReplyError) as error:  # it is old for a while longer
+            _log.debug("the feed was not trimmed: %s", error)
         waiting = [self._put(posting) for posting in postings]
         outcomes: list[Ruling | RahbaError] = []
         for posting, answer in zip(postings, waiting, strict=True):
@@ -163,7 +174,10 @@ class RedisThreadStore(ThreadStore):
 
 def _ruling(at_ms: int, answer: list[Reply]) -> Ruling:
     if answer[0] == b"BROKEN":
-        raise DamagedThreadError("the post failed", reason=str(answer[1], "utf-8", "replace"))
+        reason = str(answer[1], "utf-8", "replace")
+        if _REFUSED.search(reason) is not None:
+            raise BrokerUnreachableError(f"the server takes nothing now: {reason}")
+        raise DamagedThreadError("the post failed", reason=reason)
     verdict, first, state = answer
     return Ruling(
         verdict=cast("Verdict", str(verdict, "ascii")),
