@@ -161,6 +161,9 @@ class Observer:
             for event in batch:
                 self._known.note(*event)
             self._news.set()
+            while self._known.is_full:  # the feed keeps what comes meanwhile longer than we could
+                _log.warning("too many payments wait for the ledger: the feed is not read on")
+                await asyncio.sleep(_PAUSE_S)
             if self._clock.now_ms() >= self._saved_ms + self._save_every_ms:
                 await self.keep()
 

@@ -26,6 +26,7 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 MAX_BATCH: Final = 1_000
 MAX_READY: Final = 2_000
 _IN_PLACE: Final = 8
+_IN_PLACE_BYTES: Final = 12_000
 
 
 class Ticket:
@@ -133,7 +134,8 @@ class Admission:
                     await self._taken.wait()
 
     async def _verify(self, items: list[Item]) -> None:
-        if len(items) <= _IN_PLACE:
+        size_bytes = sum(len(item.raw) for item in items)  # as many signatures as it has room for
+        if len(items) <= _IN_PLACE and size_bytes <= _IN_PLACE_BYTES:
             _admit(items, self._chain)
             return
         loop = asyncio.get_running_loop()

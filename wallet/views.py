@@ -111,13 +111,14 @@ class LedgerViews:
         keys = {each: archive_key(check_digest(each)) for each in hold_ids}
         await self._settled()
         known = self._book.state.holds
-        found = {each: known.get(each) for each in hold_ids}
+        # What is live changes in place with the next group: it is shown as it is now, not later.
+        found = {each: _hold_view(known.get(each)) for each in hold_ids}
         ended = [each for each, hold in found.items() if hold is None]
         if ended:
             rows = await self._read(lambda: [self._store.row(keys[each]) for each in ended])
             some = zip(ended, rows, strict=True)
-            found |= {each: archived(row) for each, row in some if row is not None}
-        return [_hold_view(found[each]) for each in hold_ids]
+            found |= {each: _hold_view(archived(row)) for each, row in some if row is not None}
+        return [found[each] for each in hold_ids]
 
     async def account_proof(self, account_id: str) -> AccountProof | None:
         """Prove an account under the latest checkpoint; ``None`` while none covers it."""

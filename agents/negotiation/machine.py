@@ -235,8 +235,8 @@ def _or_what_is_sold(
     1. What stands and is no worse than no deal is taken: of bids that strategies thought almost
        sure to be better, one in four was (ADR 0025).
     2. Else the best of what was asked for is bid, at the least that was asked: it is sold so.
-    3. Is none of it within the limit, the most that can be given is bid for the tier that stands:
-       a seller of our kind ends with the one that it can sell for the least (``_last_ask``).
+    3. Is none of several tiers within the limit, the most that can be given is bid for the one that
+       stands: a seller of our kind ends with what it can sell for the least (``_last_ask``).
     """
     assert talk.cfp is not None
     if len(talk.bids) < talk.cfp.rounds - 1 or not isinstance(decision, Bid):
@@ -249,6 +249,8 @@ def _or_what_is_sold(
     best = max(asked, key=lambda outcome: (wishes.worth(outcome), outcome))
     if wishes.acceptable(best):  # 2
         return Bid(best)
+    if len(tiers) == 1:  # nothing else can be sold: what is given beyond a strategy's bid is lost
+        return decision
     return next(  # 3
         (Bid(each) for each in reversed(wishes.outcomes) if each[1] == standing[1]), decision
     )

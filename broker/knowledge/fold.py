@@ -137,6 +137,11 @@ class Knowledge(msgspec.Struct):
         except msgspec.DecodeError:
             return cls()
 
+    @property
+    def is_full(self) -> bool:
+        """Say whether no more endings can wait: what is read on now is not counted."""
+        return len(self.waiting) >= MAX_WAITING
+
     def _accepted(self, data: dict[str, Json]) -> None:
         skill, buyer, seller = (data.get(name) for name in ("skill", "buyer", "seller"))
         if isinstance(skill, str) and isinstance(buyer, str) and isinstance(seller, str):
@@ -160,7 +165,7 @@ class Knowledge(msgspec.Struct):
         return Ending(at_ms, job.skill, job.buyer, job.seller, job.agreement, job.hold)
 
     def _set_aside(self, ending: Ending | None) -> None:
-        if ending is not None and len(self.waiting) < MAX_WAITING:
+        if ending is not None and not self.is_full:
             self.waiting.append(ending)
 
     def _is_new(self, ending: Ending) -> bool:

@@ -17,7 +17,7 @@ from broker.transports.redis.mailbox import stream_of
 from tests.fixtures.cluster import RedisCluster, program_of
 from tests.fixtures.market import RunningMarket, market_env, running_market
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.long]
 
 TEXT = "I am delighted: the caravan came early, and the dates are wonderful."
 AGAIN_SECONDS = 40.0

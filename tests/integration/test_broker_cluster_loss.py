@@ -19,8 +19,10 @@ from broker.transports.redis.directory import CARDS
 from broker.transports.redis.feed import KEY as FEED
 from broker.transports.redis.wire import Script
 from rahba.clock import SystemClock
-from tests.fixtures.cluster import CLUSTERED, RedisCluster, program_of
+from tests.fixtures.cluster import CLUSTERED, Member, RedisCluster, program_of
 from tests.fixtures.market_messages import signed_card, signer
+
+pytestmark = pytest.mark.long
 
 T = TypeVar("T")
 
@@ -45,6 +47,13 @@ def doomed(replicated: RedisCluster) -> RedisCluster:
     replicated.mend()
     replicated.emptied()
     return replicated
+
+
+async def promoted(cluster: RedisCluster, key: str, victim: Member) -> None:
+    """Wait until all have heard who serves a key in place of ``victim``."""
+    async with asyncio.timeout(10):
+        while cluster.master_of(key) is victim:  # noqa: ASYNC110  # gossip tells nobody
+            await asyncio.sleep(0.1)
 
 
 async def test_after_a_master_is_killed_its_replica_serves_the_market(
@@ -76,7 +85,7 @@ async def test_after_a_master_is_killed_its_replica_serves_the_market(
         assert raised.value.retryable
         assert asyncio.get_running_loop().time() - started < PATIENCE_SECONDS + 4
         await again(lambda key=key: touch(broker, key))
-        assert doomed.master_of(key) is not victim
+        await promoted(doomed, key, victim)
         victim.start()  # here: the kernel ends it with the thread that starts it
         await asyncio.to_thread(doomed.mend)
     listings = (await again(lambda: broker.directory.find(Query(limit=100)))).listings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,3 +44,27 @@ async def test_many_holds_are_asked_for_at_once_whether_they_last_or_have_ended(
     assert await house.ledger.holds([]) == []
     with pytest.raises(TooLargeError):
         await house.sequencer.holds(ids)
+
+
+async def test_a_hold_shown_beside_an_unknown_one_is_shown_as_it_is_on_disk(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is live changes in place with the next group, before that group is durable."""
+    await house.ledger.submit_many([house.faucet(ALICE), house.faucet(BOB)])
+    raw = house.hold(ALICE, BOB.did, 700)
+    assert (await house.ledger.submit(raw)).ok
+    hold = transaction_id(raw)
+    views = house.sequencer
+    live = views._book.state.holds[hold]
+    read = views._read
+
+    async def while_reading(*job: Any) -> Any:
+        live.captured = 700  # as the next group does, which may never be durable
+        return await read(*job)
+
+    monkeypatch.setattr(views, "_read", while_reading)
+    shown, unknown = await views.holds([hold, "00" * 32])
+    live.captured = 0
+    assert unknown is None
+    assert shown is not None
+    assert shown.captured == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -299,3 +300,39 @@ def test_an_address_is_taken_apart() -> None:
     assert place_of("https://[::1]/ledger/")[:4] == (True, "::1", 443, "/ledger")
     assert place_of("https://[::1]/ledger/").headers.startswith("host: [::1]\r\n")
     assert place_of("http://münchen.test:80").headers.startswith("host: xn--mnchen-3ya.test\r\n")
+
+
+async def test_a_name_whose_first_address_is_dead_leads_to_the_next(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    asked: list[str] = []
+
+    async def two(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        addresses = ("192.0.2.1", "127.0.0.1")  # the first is of a net that is nowhere (RFC 5737)
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses
+        ]
+
+    async with peer(OK) as one:
+        monkeypatch.setattr(type(loop), "getaddrinfo", staticmethod(two))
+        assert await get(exchange, one.url.replace("127.0.0.1", "ledger.test")) == (200, b"ok")
+    assert asked == ["ledger.test"]
+
+
+async def test_a_client_that_was_closed_asks_nobody(exchange: Exchange) -> None:
+    async with peer(OK) as one:
+        assert await get(exchange, one.url) == (200, b"ok")
+        await exchange.aclose()
+        with pytest.raises(BrokenExchangeError, match="closed"):
+            await get(exchange, one.url)
+        assert len(one.heads) == 1
+
+
+async def test_an_answer_in_tiny_pieces_costs_no_more_than_its_bytes(exchange: Exchange) -> None:
+    pieces = b"".join(b"2\r\nab\r\n" for _ in range(MAX_BYTES // 2))
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with peer(head + pieces + b"0\r\n\r\n") as one:
+        status, body = await get(exchange, one.url)
+    assert (status, body) == (200, b"ab" * (MAX_BYTES // 2))

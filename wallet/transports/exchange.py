@@ -7,6 +7,7 @@ cookies, compression, answers that stream. An exchange costs a third of one over
 * A connection is kept for the next exchange only if the answer says so, ended where it said, and
   nothing came after it. One that was kept and is found closed before anything of the answer came
   is replaced at once: whoever uses this sends only what may be sent twice.
+* A name may lead to several addresses: each but the last has ``ADDRESS_S`` to answer.
 * An answer is bounded in bytes, an exchange in time. Whatever breaks one closes its connection.
 * The length of an answer must be told: what merely ends may have been cut off.
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import socket
 import ssl
 from functools import lru_cache
 from typing import Final, NamedTuple, cast
@@ -29,6 +32,8 @@ from typing_extensions import override
 MAX_OPEN: Final = 16
 MAX_HEAD_BYTES: Final = 64 * 1024
 KEPT_S: Final = 15.0
+MAX_ADDRESSES: Final = 4
+ADDRESS_S: Final = 1.0
 _PORTS: Final = {"http": 80, "https": 443}
 _SAFE: Final = "/:@!$&'()*+,;=~%"
 
@@ -81,10 +86,12 @@ class Exchange:
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._kept: dict[Place, list[_Connection]] = {}
         self._open: set[_Connection] = set()
+        self._closed = False
         self._security: ssl.SSLContext | None = None
 
     async def aclose(self) -> None:
-        """Close all connections; whoever waits for an answer is told."""
+        """Close all connections; whoever waits for an answer is told, and nobody asks again."""
+        self._closed = True
         for connection in tuple(self._open):
             connection.drop()
         self._kept.clear()
@@ -121,6 +128,7 @@ class Exchange:
             head += f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n"
         message = f"{head}\r\n".encode("ascii") + (body or b"")
         async with asyncio.timeout(limit_s), self._room:
+            self._check_open()
             while (connection := self._take(place)) is not None:
                 try:
                     return await self._on(connection, message)
@@ -142,7 +150,7 @@ class Exchange:
         try:
             answer = await connection.exchange(message)
         finally:
-            if connection.reusable:
+            if connection.reusable and not self._closed:
                 self._kept.setdefault(connection.place, []).append(connection)
             else:
                 connection.drop()
@@ -153,15 +161,33 @@ class Exchange:
         if place.secure and self._security is None:
             self._security = await asyncio.to_thread(ssl.create_default_context)
         try:
-            _, connection = await loop.create_connection(
-                lambda: _Connection(place, loop, self._max_bytes, self._open),
-                place.host,
-                place.port,
-                ssl=self._security if place.secure else None,
-            )
+            found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
         except UnicodeError as error:  # a host's name that is none
             raise BrokenExchangeError(f"no such host: {error}") from error
+        hosts = list(dict.fromkeys(str(info[4][0]) for info in found))[:MAX_ADDRESSES]
+        for host in hosts[:-1]:
+            with contextlib.suppress(OSError):  # a time-out is one: the next address may answer
+                async with asyncio.timeout(ADDRESS_S):
+                    return await self._connect_to(host, place)
+        return await self._connect_to(hosts[-1], place)
+
+    async def _connect_to(self, host: str, place: Place) -> _Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: _Connection(place, loop, self._max_bytes, self._open),
+            host,
+            place.port,
+            ssl=self._security if place.secure else None,
+            server_hostname=place.host if place.secure else None,
+        )
+        if self._closed:
+            connection.drop()
+        self._check_open()
         return connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokenExchangeError("the client was closed")
 
 
 class _StaleError(BrokenExchangeError):
@@ -197,7 +223,7 @@ class _Connection(asyncio.Protocol):
         self._broken = False
         self._head_bytes = 0
         self._size = 0
-        self._chunks: list[bytes] = []
+        self._body = bytearray()
 
     async def exchange(self, message: bytes) -> tuple[int, bytes]:
         """Send a request and wait for its answer."""
@@ -266,7 +292,7 @@ class _Connection(asyncio.Protocol):
     def on_body(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size <= self._max_bytes:
-            self._chunks.append(chunk)
+            self._body += chunk
 
     def on_message_complete(self) -> None:
         if self._status < 200:  # the answer is still to come
@@ -274,7 +300,7 @@ class _Connection(asyncio.Protocol):
         elif self._size <= self._max_bytes:
             self.reusable = self._parser.should_keep_alive()
             if self._waiting is not None and not self._waiting.done():
-                self._waiting.set_result((self._status, b"".join(self._chunks)))
+                self._waiting.set_result((self._status, bytes(self._body)))
 
     def _fail(self, error: Exception) -> None:
         self.reusable = False

@@ -76,7 +76,7 @@ class RedisFeed(Feed):
                 young = self.limits.young(_events(entries, kinds), self._clock.now_ms())
                 if young:
                     yield young
-                if every_ms:
+                if every_ms and len(entries) < BATCH:  # else there is more to catch up with
                     await asyncio.sleep(every_ms / 1_000)
         finally:
             if line is not None:
