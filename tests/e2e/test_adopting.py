@@ -54,6 +54,7 @@ async def looked_at_after(market: RunningMarket, killed_ms: int) -> dict[str, An
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_an_agent_is_adopted_bought_from_found_after_a_kill_and_let_go(
     tmp_path: Path,

@@ -306,6 +306,7 @@ asyncio.run(main())
     subprocess.run([sys.executable, "-c", code], env=shell.env, check=True, timeout=30)
 
 
+@pytest.mark.long
 def test_the_owners_key_is_rotated_and_the_market_goes_on(tmp_path: Path) -> None:
     with running_market(tmp_path / "data") as market:
         shell = Shell(market.env, tmp_path)

@@ -44,14 +44,14 @@ async def test_a_cluster_that_is_named_as_the_queue_is_refused_with_the_next_ste
 
 
 async def test_the_doctor_says_where_heavy_jobs_go(
-    valkey_cluster: RedisCluster, redis_url: str
+    valkey_cluster: RedisCluster, empty_redis: str
 ) -> None:
     cluster = valkey_cluster.emptied()
     for queue, state, detail in (
         ("", "ok", WITHOUT_WORKERS),
         (next_database(cluster), "ok", WITHOUT_WORKERS),
         (cluster, "broken", "Celery does not work on a Redis Cluster"),
-        (redis_url, "ok", "0 heavy jobs wait"),
+        (empty_redis, "ok", "0 heavy jobs wait"),
     ):
         where = Whereabouts(os.getpid(), "/nowhere", cluster, queue, HERE, HERE)
         found = {one.check: one async for one in check_broker(where, SystemClock())}

@@ -317,6 +317,7 @@ async def check_trade(gateway: aiohttp.ClientSession) -> None:
         sold.add((body["skill"], body["mode"]))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(150)
 async def test_a_killed_supervisor_leaves_nothing_behind_and_the_next_start_goes_on(
     tmp_path: Path,
