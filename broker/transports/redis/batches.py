@@ -39,7 +39,7 @@ class _Batch:
 
 
 class Batches:
-    """Calls of one script that answers the server's time, then one answer a request."""
+    """Calls of one script that answers the server's time or 0, then one answer a request."""
 
     def __init__(self, wire: Wire, script: Script, limits: Callable[[], Sequence[int]]) -> None:
         """Call ``script`` over ``wire``; ``limits`` are asked for each time and come first."""

@@ -15,9 +15,9 @@ local function tokens_of(stream, from, count)
     if not first or ms < first then first = ms end
     if not last or ms > last then last = ms end
   end
-  for _, held in ipairs(redis.call('XPENDING', stream, group, first, last, 2 * count, consumer)) do
-    tokens[held[1]] = held[4]
-  end
+  local found = redis.pcall('XPENDING', stream, group, first, last, 2 * count, consumer)
+  if found.err then return nil end
+  for _, held in ipairs(found) do tokens[held[1]] = held[4] end
   return tokens
 end
 
@@ -49,8 +49,8 @@ end
 local function finish(owner, from, count)
   local name = KEYS[1] .. ':a:' .. owner
   local stream = name .. ':in'
-  if redis.pcall('XPENDING', stream, group).err then return {} end -- it is gone with all in it
-  local tokens = count > 1 and tokens_of(stream, from, count) or {}
+  local tokens = tokens_of(stream, from, count)
+  if not tokens then return {} end -- the mailbox is gone with all that was in it
   local mine, lost, freed, seen = {}, {}, {}, {}
   for i = from, from + 4 * (count - 1), 4 do
     local id, token, sender = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]

@@ -4,5 +4,3 @@
 local MARKET, LIMITS = KEYS[1] .. ':', {}
 for i = 1, tonumber(ARGV[1]) do LIMITS[i] = tonumber(ARGV[i + 1]) end
 local FIRST = #LIMITS + 2
-local time = redis.call('TIME')
-local NOW = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,9 +1,9 @@
 -- Append messages to mailboxes: as many as come at once.
 -- ARGV: limits of room.lua; then for each message "asked" or "owed" (whatever the room), owner,
 --       sender ("" has no quota), raw message.
--- Answers now in ms, then OK, FULL or QUOTA for each.
+-- Answers 0, then OK, FULL or QUOTA for each.
 
-local answers = { NOW }
+local answers = { 0 }
 for i = FIRST, #ARGV, 4 do
   local owner, sender, raw = ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local refused = ARGV[i] == 'asked' and refusal(owner, sender, #raw)

@@ -37,7 +37,7 @@ from rahba.errors import RahbaError
 GROUPS: Final = f"{MARKET}:groups"
 MAX_GROUPS: Final = 100_000
 TRIM_EVERY_MS: Final = 1_000
-_POST: Final = load("head", "rules", "room", "told", "post")
+_POST: Final = load("head", "clock", "rules", "room", "told", "post")
 # What a server says that is full, read-only or on its way elsewhere, before anything is written.
 _REFUSED: Final = re.compile(
     r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|LOADING)\b"
