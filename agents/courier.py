@@ -39,7 +39,6 @@ AGAIN_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 Handler = Callable[[Letter], Awaitable[None]]
-Quick = Callable[[Letter], bool]
 Chained = tuple[str, str, bool]
 URGENT: Final = frozenset({"decommit"})
 
@@ -66,7 +65,6 @@ class Courier:
         self._lease_s = lease_ms / 1_000
         self._wait_ms = wait_ms
         self._handlers: dict[str, Handler] = {}
-        self._quick: dict[str, Quick | None] = {}
         self._attending: dict[tuple[str, str], Attendance] = {}
         self._owners: dict[str, int] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
@@ -83,20 +81,14 @@ class Courier:
 
     # Who reads what.
 
-    def serve(self, owner: str, handler: Handler, *, at_once: Quick | None = None) -> None:
-        """Hand every letter of ``owner`` that nobody attends to ``handler``.
-
-        ``at_once`` is shown it first, where nothing of its thread is being worked on: if it says
-        that all is done, it is.
-        """
+    def serve(self, owner: str, handler: Handler) -> None:
+        """Hand every letter of ``owner`` that nobody attends to ``handler``."""
         if owner not in self._handlers:
             self._join(owner)
         self._handlers[owner] = handler
-        self._quick[owner] = at_once
 
     def dismiss(self, owner: str) -> None:
         """Stop handling an owner's letters; they stay in its mailbox."""
-        _ = self._quick.pop(owner, None)
         if self._handlers.pop(owner, None) is not None:
             self._part(owner, linger=False)
 
@@ -163,17 +155,12 @@ class Courier:
             self.dropped += 1
             self._done(delivery)
         elif len(self._at_work) < self._backlog:
+            self._at_work.add(delivery)
             key = (letter.owner, letter.message.thread, letter.message.type in URGENT)
             chain = self._chains.get(key)
             if chain is not None:
-                self._at_work.add(delivery)
                 chain.append((delivery, letter))
                 return
-            at_once = self._quick[letter.owner]
-            if at_once is not None and at_once(letter):
-                self._done(delivery)
-                return
-            self._at_work.add(delivery)
             self._chains[key] = deque([(delivery, letter)])
             task = asyncio.create_task(self._work_off(key))
             self._tasks.add(task)

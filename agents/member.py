@@ -100,7 +100,7 @@ class Member:
         Something vital elsewhere is looked at first: see :class:`agents.pulse.Pulse`.
         """
         await self.fund()
-        self._around.courier.serve(self.did, self.seller.handle, at_once=self.seller.at_once)
+        self._around.courier.serve(self.did, self.seller.handle)
         if self.agent.vital is None:
             await self.publish()
 

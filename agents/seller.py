@@ -73,7 +73,6 @@ from rahba.messages import (
     Quote,
     Receipt,
     Refuse,
-    Reject,
     Result,
     Usage,
     open_message,
@@ -142,13 +141,6 @@ class Seller:
         view = await patiently(lambda: self._broker.threads.get(letter.message.thread))
         if view is not None and view.seller == self.signer.did:
             _ = await self._act(Case(view, self._line(view, letter)), letter)
-
-    def at_once(self, letter: Letter) -> bool:
-        """Take a farewell in a thread that is in hand, in which no money was ever held."""
-        if not isinstance(letter.message.body, Reject) or self._cases.take(letter) is None:
-            return False
-        self.bench.forget(letter.message.thread)
-        return True
 
     async def _act(self, case: Case, letter: Letter) -> bool:
         """Do what is due; false if the thread turned out to be another than was known."""
