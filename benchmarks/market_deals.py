@@ -3,7 +3,8 @@
 Five sellers on one host answer sealed tenders; one buyer in the benchmark's own process has
 ``AT_ONCE`` purchases under way, over the same Redis and the same ledger (HTTP, SQLite, every commit
 durable). A deal counts when its money was captured and its receipt verified; the CPU is that of all
-processes, the buyer's included.
+processes, the buyer's included. Deals go on without a pause: the blocks that are measured follow on
+one another, and those that begin and end a run count for nothing.
 
     python -m benchmarks.market_deals
 """
@@ -58,14 +59,14 @@ seller{0}.offer("bench.echo", price="0.000{1}", floor="0.0001")(echo)
 class Size:
     """How much is measured: deals in each of some blocks, after a warm-up."""
 
-    warm_up: int = 100
+    warm_up: int = 200
     blocks: int = 5
-    deals: int = 200
+    deals: int = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some deals: seconds on the wall, CPU seconds of the market and of the buyer, their times."""
+    """Deals in a row: seconds on the wall, CPU seconds of market and buyer, how long each took."""
 
     wall_s: float
     cpu_s: float
@@ -109,8 +110,7 @@ async def _measure(market: BenchMarket, host: subprocess.Popen[bytes], size: Siz
         await courier.start()
         try:
             buyer = Buyer(signer, wallet, links.broker, courier, clock=CLOCK, ids=IDS)
-            await _block(buyer, size.warm_up)
-            return [await _timed(market, host, buyer, size.deals) for _ in range(size.blocks)]
+            return await _blocks(buyer, size, lambda: market.cpu_s(host) + time.process_time())
         finally:
             await courier.stop(grace_s=1.0)
 
@@ -121,28 +121,29 @@ async def _until_listed(links: Links) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _timed(
-    market: BenchMarket, host: subprocess.Popen[bytes], buyer: Buyer, deals: int
-) -> Block:
-    spent_s, cpu_s, begun = market.cpu_s(host), time.process_time(), time.perf_counter()
-    times_ms = await _block(buyer, deals)
-    wall_s = time.perf_counter() - begun
-    return Block(wall_s, market.cpu_s(host) - spent_s + time.process_time() - cpu_s, times_ms)
-
-
-async def _block(buyer: Buyer, count: int) -> list[float]:
-    """Make ``count`` deals, ``AT_ONCE`` at a time; each must be settled, or nothing counts."""
-    left = iter(range(count))
+async def _blocks(buyer: Buyer, size: Size, cpu_s: Callable[[], float]) -> list[Block]:
+    """Deal, ``AT_ONCE`` at a time; each deal must be settled, or nothing counts."""
+    left = iter(range(size.warm_up + size.blocks * size.deals + AT_ONCE))
     times_ms: list[float] = []
+    marks: list[tuple[float, float]] = []
 
     async def buying() -> None:
         for number in left:
             begun = time.perf_counter()
             _check(await buyer.buy(_want(number)))
-            times_ms.append((time.perf_counter() - begun) * 1e3)
+            ended = time.perf_counter()
+            times_ms.append((ended - begun) * 1e3)
+            if (len(times_ms) - size.warm_up) % size.deals == 0 and len(times_ms) >= size.warm_up:
+                marks.append((ended, cpu_s()))
 
     await asyncio.gather(*(buying() for _ in range(AT_ONCE)))
-    return times_ms
+    starts = range(size.warm_up, size.warm_up + size.blocks * size.deals, size.deals)
+    return [
+        Block(wall - wall_before, cpu - cpu_before, times_ms[start : start + size.deals])
+        for start, (wall_before, cpu_before), (wall, cpu) in zip(
+            starts, marks, marks[1:], strict=False
+        )
+    ]
 
 
 def _want(number: int) -> Want:

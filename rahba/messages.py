@@ -61,8 +61,10 @@ class Doc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @lru_cache(maxsize=2_048)
-def _digest_of(document: Doc) -> str:
-    return sha256_hex(canonical(document))
+def _written(document: Doc) -> tuple[bytes, str]:
+    """Return the canonical bytes of a document, and their digest."""
+    raw = canonical(document)
+    return raw, sha256_hex(raw)
 
 
 class Energy(Doc, frozen=True):
@@ -90,7 +92,7 @@ class Issues(Doc, frozen=True):
         return parse_fals(self.price)
 
 
-class Offer(Doc, frozen=True):
+class Offer(Doc, frozen=True, cache_hash=True):
     """Terms that bind whoever signs them until ``valid_until``; the ``salt`` makes it unique.
 
     ``penalty`` (fals, at most the price) is what leaving the deal costs whoever leaves: the seller
@@ -109,7 +111,7 @@ class Offer(Doc, frozen=True):
 
     def digest(self) -> str:
         """Return the digest that ``accept`` and ``withdraw`` name."""
-        return _digest_of(self)
+        return _written(self)[1]
 
 
 class Agreement(Doc, frozen=True):
@@ -123,9 +125,13 @@ class Agreement(Doc, frozen=True):
     input_digest: str
     v: Literal[1] = 1
 
+    def encoded(self) -> bytes:
+        """Return the canonical bytes that both sides sign."""
+        return _written(self)[0]
+
     def digest(self) -> str:
         """Return the deal id."""
-        return _digest_of(self)
+        return _written(self)[1]
 
 
 class Usage(Doc, frozen=True):

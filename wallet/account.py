@@ -19,13 +19,11 @@ from typing import Any, Final
 
 from rahba.clock import Clock
 from rahba.envelope import Signer
-from rahba.errors import BadInputError, RahbaError
+from rahba.errors import BadInputError
 from rahba.ids import Ids
 from rahba.money import wire_fals
-from rahba.pledge import Pledge, check_pledge
 from wallet.delivery import deliver, genesis_of, refusal
 from wallet.effects import NEEDS_NO_FEE
-from wallet.errors import BadPledgeError
 from wallet.outbox import Outbox
 from wallet.ports import Answer, Ledger
 from wallet.transactions import (
@@ -163,11 +161,8 @@ class Wallet:
     ) -> bytes:
         """Sign a hold; its id will be the transaction id of these bytes.
 
-        Raises:
-            BadPledgeError: the payee did not sign for ``bail``.
+        Whether the payee signed for its ``bail`` is the ledger's to find out (``bad_pledge``).
         """
-        if bail is not None:
-            self._check_bail(bail, payee, agreement, (await self._rules()).chain)
         return await self.sign(
             Hold,
             payee=payee,
@@ -262,20 +257,6 @@ class Wallet:
             **fields,
         )
         return seal_transaction(tx, self.signer, *others, *([payer] if payer is not None else []))
-
-    def _check_bail(self, bail: Bail, payee: str, agreement: str, chain: str) -> None:
-        pledge = Pledge(
-            agreement=agreement,
-            amount=bail.amount,
-            buyer=self.signer.did,
-            chain=chain,
-            seller=payee,
-            until=bail.until,
-        )
-        try:
-            check_pledge(pledge, bail.signature)
-        except RahbaError as error:
-            raise BadPledgeError("the payee did not sign for its bail") from error
 
     async def _rules(self) -> Genesis:
         """Read the ledger's genesis, once; it must be the one that its chain id names."""

@@ -20,12 +20,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 from rahba.envelope import pae, verify_pae
+from rahba.errors import RahbaError
 from rahba.ids import BadIdError, check_digest, key_of
 from rahba.messages import TX_TYPE
 from rahba.money import BadAmountError, parse_fals
 from rahba.pledge import Pledge, check_pledge
 from wallet.errors import (
     BadArbitrationError,
+    BadPledgeError,
     BadThresholdError,
     SelfPaymentError,
     UnknownAccountError,
@@ -76,7 +78,10 @@ def check_signatures(signed: Signed) -> None:
             amount=tx.bail.amount,
             until=tx.bail.until,
         )
-        check_pledge(pledge, tx.bail.signature)
+        try:
+            check_pledge(pledge, tx.bail.signature)
+        except RahbaError as error:
+            raise BadPledgeError("the payee did not sign for its bail") from error
 
 
 def check_form(signed: Signed, chain: str) -> AnyTx:

@@ -15,6 +15,7 @@ it does :mod:`wallet.machine`'s.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -264,7 +265,7 @@ class PolicySet(Tx, frozen=True, tag="policy.set"):
     threshold: Annotated[int, msgspec.Meta(ge=1, le=MAX_KEYS)]
 
 
-class Genesis(Record, frozen=True, tag_field="type", tag="genesis"):
+class Genesis(Record, frozen=True, cache_hash=True, tag_field="type", tag="genesis"):
     """The rules of one ledger and its first leaf. Its digest names the chain.
 
     ``fee`` is flat; ``faucet_claim`` caps one claim, ``faucet_epoch`` and ``mint_epoch`` what is
@@ -289,12 +290,17 @@ class Genesis(Record, frozen=True, tag_field="type", tag="genesis"):
     @property
     def chain(self) -> str:
         """Return the chain id that every transaction names."""
-        return digest(self)[:CHAIN_CHARS]
+        return _chain_of(self)
 
     @property
     def origin(self) -> str:
         """Return the origin line of the log's checkpoints."""
         return f"{self.network}/{self.chain}"
+
+
+@lru_cache(maxsize=16)
+def _chain_of(genesis: Genesis) -> str:
+    return digest(genesis)[:CHAIN_CHARS]
 
 
 class StateLeaf(Record, frozen=True, tag_field="type", tag="state"):

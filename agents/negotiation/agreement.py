@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.negotiation.talk import Talk
-from rahba.encoding import canonical
 from rahba.envelope import Signer, assemble, verify
 from rahba.messages import AGREEMENT_TYPE, Agreement, Cfp, Offer
 
@@ -36,12 +35,12 @@ def agreement_of(talk: Talk, offer: Offer) -> Agreement:
 
 def sign_agreement(agreement: Agreement, signer: Signer) -> str:
     """Return the signer's base64 signature over the agreement."""
-    return signer.sign(AGREEMENT_TYPE, canonical(agreement))
+    return signer.sign(AGREEMENT_TYPE, agreement.encoded())
 
 
 def check_agreement(agreement: Agreement, party: str, signature: str) -> None:
     """Check one party's signature; raises ``BadSignatureError``."""
-    verify(party, AGREEMENT_TYPE, canonical(agreement), signature)
+    verify(party, AGREEMENT_TYPE, agreement.encoded(), signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def both_signed(
     Raises:
         BadSignatureError: either side did not sign exactly this agreement.
     """
-    payload = canonical(agreement)
+    payload = agreement.encoded()
     signatures = {agreement.buyer: buyer, agreement.seller: seller}
     for party, signature in signatures.items():
         if party != ours:

@@ -41,6 +41,18 @@ class Unsigned(Twisted):
     )
 
 
+class Forging(Twisted):
+    """Quotes a penalty with a signature that is none."""
+
+    twist = staticmethod(
+        lambda body: (
+            msgspec.structs.replace(body, pledge="A" * 86 + "==")
+            if isinstance(body, Quote)
+            else body
+        )
+    )
+
+
 async def stall(bazaar: Bazaar, name: str, *, money: int = FALS_PER_RHB, **terms: Any) -> Seller:
     """Open a stall whose owner can put something up."""
     signer = seller_key(name)
@@ -127,6 +139,19 @@ async def test_a_penalty_nobody_signed_for_is_no_penalty(bazaar: Bazaar) -> None
         await bazaar.buy(mode="tender")
     assert failed.value.facts["seller_code"] == "no_pledge"
     assert await bazaar.holds() == []
+
+
+async def test_a_forged_pledge_opens_no_hold_and_the_next_seller_is_bought_from(
+    bazaar: Bazaar,
+) -> None:
+    await stall(bazaar, "forger", price=PRICE, kind=Forging)
+    with pytest.raises(SellerFailedError) as failed:
+        await bazaar.buy(mode="tender")
+    assert failed.value.facts["seller_code"] == "bad_pledge"
+    await stall(bazaar, "dear", price=PRICE * 5 // 4)
+    bought = await bazaar.buy(mode="tender")
+    assert (bought.seller, bought.at_risk_fals) == (seller_key("dear").did, 0)
+    assert [hold.payee for hold in await bazaar.holds()] == [bought.seller]
 
 
 async def test_a_buyer_may_ask_for_a_penalty(bazaar: Bazaar) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rahba.errors import BadSignatureError
 from rahba.pledge import Pledge, check_pledge, sign_pledge
 from tests.fixtures.wallet import DEAL, FEE, PureLedger, did, signer_of
+from wallet.errors import BadPledgeError
 from wallet.machine import LOGGED, Outcome
 from wallet.transactions import Bail, Capture, Expire, Hold, KeyRotate, Release, Transfer
 
@@ -159,7 +160,7 @@ def test_a_pledge_cannot_outlast_the_memory_of_its_use(pure: PureLedger) -> None
 def test_a_pledge_covers_each_of_its_terms(pure: PureLedger, changes: dict[str, Any]) -> None:
     pure.fund("amina", 20_000)
     pure.fund("brahim", 5_000)
-    with pytest.raises(BadSignatureError):
+    with pytest.raises(BadPledgeError):
         hold(pure, bail_of(pure, **changes))
     assert pure.available("brahim") == 5_000
 
@@ -167,7 +168,7 @@ def test_a_pledge_covers_each_of_its_terms(pure: PureLedger, changes: dict[str, 
 def test_nobody_else_can_use_a_pledge(pure: PureLedger) -> None:
     pure.fund("chadia", 20_000)
     pure.fund("brahim", 5_000)
-    with pytest.raises(BadSignatureError):
+    with pytest.raises(BadPledgeError):
         hold(pure, bail_of(pure), payer="chadia")
 
 

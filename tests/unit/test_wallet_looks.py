@@ -9,7 +9,8 @@ import pytest
 
 from rahba.errors import RahbaError
 from wallet.ports import HoldView
-from wallet.transports.looks import MAX_AWAY, MAX_TOGETHER, SLOW_S, Looks
+from wallet.transports.convoy import MOST_AWAY, SLOW_S
+from wallet.transports.looks import MAX_TOGETHER, Looks
 
 
 class ClosedError(RahbaError):
@@ -91,17 +92,17 @@ async def test_a_full_request_does_not_wait_and_few_are_away_at_a_time() -> None
     first = asyncio.create_task(looks.look("first"))
     await some_turns()
     rest = [
-        asyncio.create_task(looks.look(str(number))) for number in range(MAX_AWAY * MAX_TOGETHER)
+        asyncio.create_task(looks.look(str(number))) for number in range(MOST_AWAY * MAX_TOGETHER)
     ]
     await some_turns()
-    assert [len(ids) for ids in ledger.asked] == [1] + [MAX_TOGETHER] * (MAX_AWAY - 1)
+    assert [len(ids) for ids in ledger.asked] == [1] + [MAX_TOGETHER] * (MOST_AWAY - 1)
     ledger.doors[0].set()
     await some_turns()
-    assert len(ledger.asked) == MAX_AWAY + 1
+    assert len(ledger.asked) == MOST_AWAY + 1
     for door in ledger.doors:
         door.set()
     assert [one.id for one in await asyncio.gather(*rest) if one] == [
-        str(number) for number in range(MAX_AWAY * MAX_TOGETHER)
+        str(number) for number in range(MOST_AWAY * MAX_TOGETHER)
     ]
     assert await first
 

@@ -1,7 +1,7 @@
 """A ledger in another process, over HTTP.
 
-* All submissions of one loop tick travel in one POST (NDJSON); a few requests may be in flight,
-  what comes meanwhile gathers for the next. Callers beyond ``MAX_WAITING`` wait their turn.
+* All submissions of one loop tick travel in one POST (NDJSON), and so does what comes while one
+  is away (:mod:`wallet.transports.convoy`). Callers beyond ``MAX_WAITING`` wait their turn.
 * Holds that are looked at together are asked for together (:mod:`wallet.transports.looks`).
 * When the connection breaks, the very same bytes are sent again, with growing pauses, until
   ``patience_s`` is over: the ledger knows them by their id.
@@ -31,6 +31,7 @@ from rahba.merkle import OutOfRangeError, leaf_hash
 from rahba.proof import InclusionProof
 from wallet.errors import LedgerUnavailableError
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
+from wallet.transports.convoy import Convoy
 from wallet.transports.exchange import AnswerTooLargeError, Exchange, place_of
 from wallet.transports.looks import Looks
 from wallet.transports.window import MAX_LINE_BYTES, Window, lines_of
@@ -43,7 +44,8 @@ MAX_ITEMS: Final = 1_000
 MAX_POST_BYTES: Final = 1_000_000
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 MAX_WAITING: Final = 4_096
-MAX_IN_FLIGHT: Final = 4
+ENOUGH: Final = 64
+SLOW_POST_S: Final = 0.02
 _PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 _SHORTEST_S: Final = 0.1
 _TRY_AGAIN: Final = frozenset({502, 503, 504})
@@ -110,9 +112,14 @@ class HttpLedger:
         self._looks = Looks(self._holds, _closed)
         self._room = asyncio.Semaphore(MAX_WAITING)
         self._jobs: deque[_Job] = deque()
-        self._posts: set[asyncio.Task[None]] = set()
+        self._to_post = 0
+        self._posts = Convoy(
+            lambda: self._to_post,
+            lambda: self._post(self._gather()),
+            full=ENOUGH,
+            slow_s=SLOW_POST_S,
+        )
         self._streams: dict[Window, aiohttp.ClientResponse | None] = {}
-        self._scheduled = False
         self._over = False
         self._chain = ""
         self._key = ""
@@ -131,10 +138,7 @@ class HttpLedger:
     async def close(self) -> None:
         """Give up what is still under way (its callers are told) and close the connections."""
         self._over = True
-        posts = tuple(self._posts)
-        for post in posts:
-            post.cancel()
-        await asyncio.gather(*posts, return_exceptions=True)
+        await self._posts.close()
         while self._jobs:
             _fail(self._jobs.popleft(), _closed())
         await self._looks.close()
@@ -306,17 +310,9 @@ class HttpLedger:
             loop = asyncio.get_running_loop()
             job = _Job(raws, sum(map(len, raws)) + len(raws), loop.create_future(), receipt)
             self._jobs.append(job)
-            if not self._scheduled:
-                self._scheduled = True
-                loop.call_soon(self._dispatch)
+            self._to_post += len(raws)
+            self._posts.notice()
             return await job.answers
-
-    def _dispatch(self) -> None:
-        self._scheduled = False
-        while self._jobs and len(self._posts) < MAX_IN_FLIGHT:
-            post = asyncio.get_running_loop().create_task(self._post(self._gather()))
-            self._posts.add(post)
-            post.add_done_callback(self._posted)
 
     def _gather(self) -> list[_Job]:
         jobs = [self._jobs.popleft()]
@@ -328,12 +324,8 @@ class HttpLedger:
             if items > MAX_ITEMS or size > MAX_POST_BYTES or other:
                 break
             jobs.append(self._jobs.popleft())
+        self._to_post -= sum(len(job.raws) for job in jobs)
         return jobs
-
-    def _posted(self, post: asyncio.Task[None]) -> None:
-        self._posts.discard(post)
-        if self._jobs:
-            self._dispatch()
 
     async def _post(self, jobs: list[_Job]) -> None:
         raws = [raw for job in jobs for raw in job.raws]

@@ -1,8 +1,6 @@
 """Looks at holds that travel together: who asks in one moment, or while a request is away, shares.
 
-* A look that is alone leaves at the end of its loop tick, and is a request of its own.
-* While a request is away, what is asked for gathers for the next. One that is full does not wait,
-  and nobody waits for a request that is slow (``SLOW_S``).
+* When they leave is :mod:`wallet.transports.convoy`'s to say.
 * What is shown was read after it was asked for: nobody is given an answer that was on its way
   already.
 * Whoever gives up takes nothing from those who asked with it.
@@ -14,17 +12,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from typing import Final
 
 from rahba.errors import RahbaError
 from wallet.ports import HoldView
+from wallet.transports.convoy import Convoy
 from wallet.wire import MAX_HOLDS
 
 MAX_TOGETHER: Final = MAX_HOLDS
-MAX_AWAY: Final = 4
-SLOW_S: Final = 0.05
 
 Ask = Callable[[list[str]], Awaitable[list[HoldView | None]]]
 _Asked = dict[str, list[asyncio.Future[HoldView | None]]]
@@ -43,10 +40,8 @@ class Looks:
         self._ask = ask
         self._closed = closed
         self._waiting: _Asked = {}
-        self._away: set[asyncio.Task[None]] = set()
-        self._left_at = 0.0
+        self._convoy = Convoy(lambda: len(self._waiting), self._load, full=MAX_TOGETHER)
         self._over = False
-        self._next: asyncio.Handle | None = None
 
     async def look(self, hold_id: str) -> HoldView | None:
         """Return a hold as it is now, or ``None`` if there is none.
@@ -56,13 +51,9 @@ class Looks:
         """
         if self._over:
             raise self._closed()
-        loop = asyncio.get_running_loop()
-        view: asyncio.Future[HoldView | None] = loop.create_future()
+        view: asyncio.Future[HoldView | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(hold_id, []).append(view)
-        if self._next is None:
-            self._next = loop.call_soon(self._dispatch)
-        elif len(self._waiting) == MAX_TOGETHER:
-            self._dispatch()
+        self._convoy.notice()
         return await view
 
     async def close(self) -> None:
@@ -70,39 +61,11 @@ class Looks:
         self._over = True
         asked, self._waiting = self._waiting, {}
         _fail(asked, self._closed())
-        if self._next is not None:
-            self._next.cancel()
-        away = tuple(self._away)
-        for request in away:
-            request.cancel()
-        await asyncio.gather(*away, return_exceptions=True)
+        await self._convoy.close()
 
-    def _dispatch(self) -> None:
-        """Let leave what may; what may not is looked at again when it might."""
-        loop = asyncio.get_running_loop()
-        if self._next is not None:
-            self._next.cancel()
-            self._next = None
-        while self._waiting and self._may_leave(loop.time()):
-            ids = list(islice(self._waiting, MAX_TOGETHER))
-            asked = {hold_id: self._waiting.pop(hold_id) for hold_id in ids}
-            request = loop.create_task(self._send(asked))
-            self._away.add(request)
-            self._left_at = loop.time()
-            request.add_done_callback(self._back)
-        if self._waiting and len(self._away) < MAX_AWAY:
-            self._next = loop.call_later(SLOW_S, self._dispatch)
-
-    def _may_leave(self, now_s: float) -> bool:
-        if not self._away:
-            return True
-        slow = now_s - self._left_at >= SLOW_S
-        return len(self._away) < MAX_AWAY and (slow or len(self._waiting) >= MAX_TOGETHER)
-
-    def _back(self, request: asyncio.Task[None]) -> None:
-        self._away.discard(request)
-        if self._waiting:
-            self._dispatch()
+    def _load(self) -> Coroutine[None, None, None]:
+        ids = list(islice(self._waiting, MAX_TOGETHER))
+        return self._send({hold_id: self._waiting.pop(hold_id) for hold_id in ids})
 
     async def _send(self, asked: _Asked) -> None:
         try:
