@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from rahba.messages import Message
 
 MAX_WAITING_LETTERS: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(msgspec.Struct, frozen=True):
     """A verified message for ``owner``; ``token`` counts its deliveries, from 1."""
 
     owner: str

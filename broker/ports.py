@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import msgspec
+
 from rahba.encoding import Json
 from rahba.errors import RahbaError
 from rahba.messages import Card, Event, Message
@@ -156,8 +158,7 @@ class Directory(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """A message taken from a mailbox under a lease.
 
     ``token`` is the fencing token (delivery count): after a takeover the older token can no
@@ -266,8 +267,7 @@ Verdict = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(msgspec.Struct, frozen=True):
     """The broker's answer to one message: the verdict, and the thread's state after it.
 
     ``DUP`` repeats the first verdict in ``first``. Only ``OK`` (or ``DUP`` of an ``OK``) may be

@@ -7,7 +7,7 @@ only once its thread is over for offers: nobody may read it before the window cl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from broker.errors import FirstMessageError
 from broker.thread import Header, Said
@@ -35,8 +35,7 @@ from rahba.money import parse_fals
 Told = tuple[str, dict[str, Json]]
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What never changes in a thread, and every agreement in it names."""
 
     group: str

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+import msgspec
 from typing_extensions import override
 
 from broker.errors import BadQueryError, TooManyThreadsError
@@ -58,8 +59,7 @@ class ThreadLimits:
     open_threads: int = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
+class Posting(msgspec.Struct, frozen=True):
     """A verified message on its way into a thread: what it says, and its bytes."""
 
     thread: str

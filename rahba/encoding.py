@@ -76,15 +76,38 @@ def decode_as(raw: bytes, form: type[T], *, max_bytes: int = MAX_BYTES) -> T:
     Forms that have room for canonical values only are read at once; whatever that does not accept
     is judged step by step.
     """
-    decoder = _decoder(cast("Any", form))
-    if decoder is not None and len(raw) <= max_bytes:
-        try:
-            found: T = decoder.decode(raw)
-            if _SORTED.encode(found) == raw:
-                return found
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            pass
-    return shape(decode(raw, max_bytes=max_bytes), form)
+    found = _at_once(raw, form, max_bytes)
+    return shape(decode(raw, max_bytes=max_bytes), form) if found is None else found
+
+
+def decode_exactly(raw: bytes, form: type[T], *, max_bytes: int = MAX_BYTES) -> T:
+    """Decode bytes into a closed form that would be written as these very bytes.
+
+    Raises:
+        BadEncodingError: they are not canonical, or have a default spelt out.
+    """
+    found = _at_once(raw, form, max_bytes)
+    if found is None:
+        _ = shape(decode(raw, max_bytes=max_bytes), form)  # says what is wrong as a rule
+        raise BadEncodingError("the same is to be written otherwise")
+    return found
+
+
+def rewrite(value: T) -> tuple[bytes, T]:
+    """Encode a Struct of a closed form, and return what a reader makes of the bytes as well.
+
+    Raises:
+        BadEncodingError: a field is not what the form says, so no reader accepts it.
+    """
+    decoder = _decoder(cast("Any", type(value)))
+    if decoder is None:
+        raise BadEncodingError("not a closed form")
+    try:
+        raw = _SORTED.encode(value)
+        found: T = decoder.decode(raw)
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+        raise BadEncodingError(f"no reader accepts this: {error}") from error
+    return raw, found
 
 
 def shape(value: object, form: type[T]) -> T:
@@ -114,25 +137,32 @@ def b64(raw: bytes) -> str:
 def unb64(text: str) -> bytes:
     """Read standard base64; refuse anything that is not its own re-encoding."""
     try:
-        raw = binascii.a2b_base64(text)  # lenient; what it skips shows when it is encoded again
+        raw = binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:
         raise BadEncodingError("not base64") from error
-    if b64(raw) != text:
+    if b64(raw[-(len(raw) % 3 or 3) :]) != text[-4:]:  # bits that nobody reads
         raise BadEncodingError("not canonical base64")
     return raw
 
 
-def _of_closed(value: msgspec.Struct) -> bytes | None:
-    """Encode a value of a closed form at once, if it is what its form says; else ``None``."""
-    decoder = _decoder(type(value))
-    if decoder is None:
+def _at_once(raw: bytes, form: type[T], max_bytes: int) -> T | None:
+    """Decode bytes of a closed form that are their own re-encoding; ``None`` if they are not."""
+    decoder = _decoder(cast("Any", form))
+    if decoder is None or len(raw) > max_bytes:
         return None
     try:
-        raw = _SORTED.encode(value)
-        decoder.decode(raw)  # nothing has checked the fields of a Struct that was made in Python
-    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        found: T = decoder.decode(raw)
+        return found if _SORTED.encode(found) == raw else None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return raw
+
+
+def _of_closed(value: msgspec.Struct) -> bytes | None:
+    """Encode a value of a closed form at once, if it is what its form says; else ``None``."""
+    try:
+        return rewrite(value)[0]  # nothing has checked the fields of a Struct made in Python
+    except BadEncodingError:
+        return None
 
 
 # msgspec (0.22) describes a Struct to itself when it is first decoded, and shows the description to

@@ -32,12 +32,12 @@ from rahba.encoding import (
     MAX_BYTES,
     b64,
     canonical,
-    decode_as,
+    decode_exactly,
     encode_text,
     sha256_hex,
     unb64,
 )
-from rahba.errors import BadEncodingError, BadInputError, BadSignatureError, TooLargeError
+from rahba.errors import BadInputError, BadSignatureError, TooLargeError
 from rahba.ids import did_of, key_of
 
 MAX_SIGNATURES: Final = 4
@@ -204,9 +204,7 @@ def open_envelope(
     2. It is of ``payload_type`` and carries one to four signatures by different keys.
     3. Every signature verifies; only with ``together`` may it stand for other payloads as well.
     """
-    dsse = decode_as(raw, _Dsse, max_bytes=max_bytes)  # 1
-    if encode_text(dsse) != raw:
-        raise BadEncodingError("the envelope has another spelling")
+    dsse = decode_exactly(raw, _Dsse, max_bytes=max_bytes)  # 1
     names = [item.keyid for item in dsse.signatures]  # 2
     if dsse.payloadType != payload_type:
         raise BadSignatureError("the envelope is of another type", expected=payload_type)

@@ -20,7 +20,7 @@ from rahba.encoding import (
     MAX_INT,
     canonical,
     decode_as,
-    encode_text,
+    rewrite,
     sha256_hex,
     shape,
 )
@@ -414,10 +414,11 @@ def open_message(raw: bytes, *, me: str | None, now_ms: int) -> Message:
 def _write(message: Message) -> tuple[bytes, Message | None]:
     """Encode a message, and return what a reader makes of the bytes; ``None``: it refuses them."""
     try:
-        payload = encode_text(message)
-        return payload, _read(payload)
-    except (RahbaError, TypeError, ValueError):
+        payload, found = rewrite(message)
+        _check_names(found)
+    except RahbaError:
         return canonical(message), None
+    return payload, found
 
 
 def _verify(raw: bytes) -> Message:
@@ -437,9 +438,13 @@ def message_digest(raw: bytes) -> str:
 
 def _read(payload: bytes) -> Message:
     message = decode_as(payload, Message, max_bytes=MAX_MESSAGE_BYTES)
+    _check_names(message)
+    return message
+
+
+def _check_names(message: Message) -> None:
     check_id(message.id)
     check_id(message.thread)
-    return message
 
 
 # The same bytes are read several times on their way: by whoever sends them, rules on them, receives

@@ -48,16 +48,14 @@ from rahba.money import MAX_FALS, parse_fals, wire_fals
 TENDER_MARGIN_PARTS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """What the world lends to a decision: the time, and a fresh salt for an offer."""
 
     now_ms: int
     salt: str
 
 
-@dataclass(frozen=True, slots=True)
-class Say:
+class Say(msgspec.Struct, frozen=True):
     """Post this to the thread."""
 
     body: Body

@@ -117,3 +117,23 @@ def test_a_message_is_for_its_audience_and_its_time_alone(raw: bytes) -> None:
     for now_ms in (message.reply_by + 1, message.ts - CLOCK_SKEW_MS - 1):
         with pytest.raises(EnvelopeExpiredError):
             open_message(raw, me=message.to, now_ms=now_ms)
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(
+    raw=st.binary(max_size=40),
+    at=st.integers(0, 60),
+    other=st.sampled_from(["", "=", "A", "B", "+", "-", " ", "\n", "\u00e9", "\ud800"]),
+    instead=st.booleans(),
+)
+def test_of_all_spellings_of_base64_only_the_one_is_read_that_is_written(
+    raw: bytes, at: int, other: str, instead: bool
+) -> None:
+    text = b64(raw)
+    changed = text[:at] + other + text[at + instead :]
+    try:
+        read = unb64(changed)
+    except RahbaError:
+        assert changed != text
+    else:
+        assert b64(read) == changed
