@@ -47,12 +47,17 @@ end
 
 local function write_accounts()
   for _, box in pairs(boxes) do
-    if box.appended then redis.call('PEXPIRE', box.stream, LIMITS[1]) end
+    local changed = {}
     for sender, held in pairs(box.accounts) do
       if held.changed then
-        redis.call('HSET', box.charges, 'n:' .. sender, held.messages, 'b:' .. sender, held.bytes)
+        changed[#changed + 1], changed[#changed + 2] = 'n:' .. sender, held.messages
+        changed[#changed + 1], changed[#changed + 2] = 'b:' .. sender, held.bytes
       end
     end
-    if box.appended then redis.call('PEXPIRE', box.charges, LIMITS[1]) end
+    if #changed > 0 then redis.call('HSET', box.charges, unpack(changed)) end
+    if box.appended then
+      keep(box.stream, LIMITS[1])
+      keep(box.charges, LIMITS[1])
+    end
   end
 end
