@@ -30,6 +30,27 @@ local function bury(stream, dead, id)
   end
 end
 
+-- What is left of what each sender has unacknowledged; nothing is kept of who has nothing left.
+local function settle_accounts(charges, freed)
+  local fields, left, gone = {}, {}, {}
+  for sender in pairs(freed) do
+    fields[#fields + 1], fields[#fields + 2] = 'n:' .. sender, 'b:' .. sender
+  end
+  local held = redis.call('HMGET', charges, unpack(fields))
+  for i = 1, #fields, 2 do
+    local account = freed[string.sub(fields[i], 3)]
+    local messages = tonumber(held[i] or 0) - account[1]
+    if messages > 0 then
+      left[#left + 1], left[#left + 2] = fields[i], messages
+      left[#left + 1], left[#left + 2] = fields[i + 1], tonumber(held[i + 1] or 0) - account[2]
+    else
+      gone[#gone + 1], gone[#gone + 2] = fields[i], fields[i + 1]
+    end
+  end
+  if #left > 0 then redis.call('HSET', charges, unpack(left)) end
+  if #gone > 0 then redis.call('HDEL', charges, unpack(gone)) end
+end
+
 local function let_go(name, mine, freed)
   local stream, charges = name .. ':in', name .. ':from'
   if action == 'bury' then
@@ -37,13 +58,7 @@ local function let_go(name, mine, freed)
   end
   redis.call('XACK', stream, group, unpack(mine))
   redis.call('XDEL', stream, unpack(mine))
-  for sender, account in pairs(freed) do
-    if redis.call('HINCRBY', charges, 'n:' .. sender, -account[1]) > 0 then
-      redis.call('HINCRBY', charges, 'b:' .. sender, -account[2])
-    else
-      redis.call('HDEL', charges, 'n:' .. sender, 'b:' .. sender)
-    end
-  end
+  if next(freed) then settle_accounts(charges, freed) end
 end
 
 local function finish(owner, from, count)

@@ -4,7 +4,7 @@
 -- message, its digest and how often it came again.
 -- ARGV: limits (those of room.lua; then ttl of a thread in ms, open threads between two, events of
 --       the feed, threads of a group, before when recent groups are forgotten or 0, how many are
---       kept); then for each: thread, "say" or "end", what is said (MessagePack), raw message.
+--       kept); then for each: thread, "say" or "end", what is said (packed.lua), raw message.
 -- Answers now in ms, then for each {verdict, first verdict, state}, or why there is no room: {FULL},
 -- {QUOTA} or {THREADS, in how many ms there is a place at the latest}; {BROKEN, why} for a failure.
 
@@ -49,7 +49,7 @@ end
 
 local function take_place(thread, name, said)
   local held = places_of(pair_of(thread.buyer, thread.seller))
-  local until_ms = math.min(said.deadline or 0, NOW + TTL)
+  local until_ms = math.min(said.deadline, NOW + TTL)
   held.taken[#held.taken + 1], held.taken[#held.taken + 2] = until_ms, name
   held.open, held.until_ms = held.open + 1, math.max(held.until_ms, until_ms)
 end
@@ -108,7 +108,7 @@ local function deliver(said, raw) append(said.to, said.sender, raw) end
 -- A thread is kept for an hour longer than it must be, so that what is said within it renews nothing.
 -- `group` is the group that a first message opens a thread in.
 local function record(key, name, thread, said, raw, group)
-  local packed, events = cmsgpack.pack(thread), told(name, thread, said)
+  local packed, events = pack_thread(thread), told(name, thread, said)
   redis.call('HSET', key, 'h', packed, 'm' .. thread.messages, raw,
     'i' .. said.id, 'OK ' .. said.digest .. ' 0')
   if group then
@@ -117,10 +117,10 @@ local function record(key, name, thread, said, raw, group)
   end
   if thread.messages == 1 then
     redis.call('PEXPIRE', key, TTL + HOUR)
-  elseif NOW > (thread.opened_ms or 0) + HOUR then
+  elseif NOW > thread.opened_ms + HOUR then
     redis.call('PEXPIRE', key, TTL)
   end
-  if said.type == 'accept' and thread.agreement then
+  if said.type == 'accept' and thread.agreement ~= '' then
     redis.call('SET', MARKET .. 'd:' .. thread.agreement, name, 'PX', TTL)
   end
   if ENDED[thread.state] then free_place(thread, name) end
@@ -131,7 +131,7 @@ end
 
 local function open(key, name, said, raw)
   local group = nil
-  if said.group then
+  if said.group ~= '' then
     local wait_ms = wait_for_place(pair_of(said.sender, said.to))
     if wait_ms then return { 'THREADS', math.max(wait_ms, 1) } end
     group = group_of(said.group)
@@ -161,7 +161,7 @@ local function say(name, said, raw)
   local key = MARKET .. 't:' .. name
   local stored = redis.call('HMGET', key, 'h', 'i' .. said.id)
   if not stored[1] then return open(key, name, said, raw) end
-  local thread = cmsgpack.unpack(stored[1])
+  local thread = read_thread(stored[1])
   local role = role_of(thread, said)
   if not role then return { 'NOT_PARTY', '', thread.state } end
   if stored[2] then return again(key, thread, said, raw, stored[2]) end
@@ -179,11 +179,11 @@ end
 local function finish_thread(name, ending)
   local key = MARKET .. 't:' .. name
   local stored = redis.call('HGET', key, 'h')
-  local thread = stored and cmsgpack.unpack(stored)
+  local thread = stored and read_thread(stored)
   local had_ended = thread and ENDED[thread.state]
   local verdict, first = finish(thread, ending, NOW)
   if verdict == 'OK' then
-    local packed, events = cmsgpack.pack(thread), told_at_end(name, thread)
+    local packed, events = pack_thread(thread), told_at_end(name, thread)
     redis.call('HSET', key, 'h', packed)
     if not had_ended then free_place(thread, name) end
     tell(events)
@@ -192,9 +192,8 @@ local function finish_thread(name, ending)
 end
 
 local function post(name, how, packed, raw)
-  local what = cmsgpack.unpack(packed)
-  if how == 'say' then return say(name, what, raw) end
-  return finish_thread(name, what)
+  if how == 'say' then return say(name, read_said(packed), raw) end
+  return finish_thread(name, read_ending(packed))
 end
 
 -- A thread that is damaged is nobody else's trouble.

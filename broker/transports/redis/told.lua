@@ -1,18 +1,10 @@
 -- What a ruling makes public: `told` and `told_at_end` of broker/said.py.
--- Events are written as text, which costs a fraction of encoding tables. All in them but `code` was
--- checked before: ids, digests, keys, names of skills and modes, amounts.
+-- Events are written as text, each in one expression: encoding tables took several times as long.
+-- All in them but `code` was checked before: ids, digests, keys, names of skills, modes, amounts.
 
-local FEED, TS = MARKET .. 'feed', '","ts":' .. string.format('%d', NOW) .. ',"data":{"thread":"'
+local FEED = MARKET .. 'feed'
+local AT = '","ts":' .. string.format('%d', NOW) .. ',"data":{"thread":"'
 local trimmed = false
-
--- An event begins with its thread; `rest` begins with a comma.
-local function event(kind, name, rest)
-  return '{"kind":"' .. kind .. TS .. name .. '"' .. rest .. '}}'
-end
-
-local function field(key, value) return ',"' .. key .. '":"' .. (value or '') .. '"' end
-
-local function coded(code) return ',"code":' .. cjson.encode(code or '') end
 
 -- The feed is cut once a call.
 local function tell(events)
@@ -26,72 +18,82 @@ local function tell(events)
   end
 end
 
-local function revealed(name, thread, group)
-  return event('offer.revealed', name, group .. field('from', thread.seller)
-    .. field('price', thread.seller_price))
+local function opened(name, thread)
+  return '{"kind":"negotiation.opened' .. AT .. name .. '","group":"' .. thread.group
+    .. '","skill":"' .. thread.skill .. '","mode":"' .. thread.mode .. '","buyer":"'
+    .. thread.buyer .. '","sellers":["' .. thread.seller .. '"]}}'
 end
 
-local function opened(name, thread, group)
-  return event('negotiation.opened', name, group .. field('skill', thread.skill)
-    .. field('mode', thread.mode) .. field('buyer', thread.buyer)
-    .. ',"sellers":["' .. thread.seller .. '"]')
-end
-
-local function offered(name, thread, said, sealed, group)
+local function offered(name, thread, said)
   local side = said.sender == thread.buyer and 'buyer' or 'seller'
-  return event('offer', name, group .. field('from', said.sender) .. field('to', said.to)
-    .. field('side', side) .. ',"round":' .. thread[side .. '_offers'] .. field('message', said.id)
-    .. (sealed and ',"sealed":1' or field('price', said.price)))
+  local price = thread.mode == 'tender' and '","sealed":1}}' or '","price":"' .. said.price .. '"}}'
+  return '{"kind":"offer' .. AT .. name .. '","group":"' .. thread.group .. '","from":"'
+    .. said.sender .. '","to":"' .. said.to .. '","side":"' .. side .. '","round":'
+    .. thread[side .. '_offers'] .. ',"message":"' .. said.id .. price
 end
 
-local function accepted(name, thread, group)
-  local rounds = math.max(1, thread.buyer_offers or 0, thread.seller_offers or 0)
-  return event('accepted', name, group .. field('agreement', thread.agreement)
-    .. field('buyer', thread.buyer) .. field('seller', thread.seller)
-    .. field('skill', thread.skill) .. field('price', thread.agreed) .. field('mode', thread.mode)
-    .. ',"rounds":' .. rounds .. field('asked', thread.asked))
+local function revealed(name, thread)
+  return '{"kind":"offer.revealed' .. AT .. name .. '","group":"' .. thread.group
+    .. '","from":"' .. thread.seller .. '","price":"' .. thread.seller_price .. '"}}'
+end
+
+local function accepted(name, thread)
+  return '{"kind":"accepted' .. AT .. name .. '","group":"' .. thread.group
+    .. '","agreement":"' .. thread.agreement .. '","buyer":"' .. thread.buyer
+    .. '","seller":"' .. thread.seller .. '","skill":"' .. thread.skill .. '","price":"'
+    .. thread.agreed .. '","mode":"' .. thread.mode .. '","rounds":'
+    .. math.max(1, thread.buyer_offers, thread.seller_offers) .. ',"asked":"' .. thread.asked
+    .. '"}}'
 end
 
 local function held(name, thread)
-  return event('held', name, field('hold', thread.hold)
-    .. field('amount', thread.hold and thread.agreed or '0'))
+  return '{"kind":"held' .. AT .. name .. '","hold":"' .. thread.hold .. '","amount":"'
+    .. (thread.hold ~= '' and thread.agreed or '0') .. '"}}'
 end
+
+local function delivered(name, thread)
+  return '{"kind":"delivered' .. AT .. name .. '","agreement":"' .. thread.agreement
+    .. '","receipt":"' .. thread.receipt .. '"}}'
+end
+
+local function settled(name, thread)
+  return '{"kind":"settled' .. AT .. name .. '","group":"' .. thread.group
+    .. '","agreement":"' .. thread.agreement .. '","skill":"' .. thread.skill
+    .. '","buyer":"' .. thread.buyer .. '","seller":"' .. thread.seller .. '","paid":"'
+    .. thread.paid .. '","tx":"' .. thread.tx .. '","hold":"' .. thread.hold .. '"}}'
+end
+
+-- `by` is who ended the thread by a message of its own, where that is told.
+local function over(kind, name, thread, code, by)
+  return '{"kind":"' .. kind .. AT .. name .. '","group":"' .. thread.group
+    .. (by and '","from":"' .. by or '') .. '","code":' .. cjson.encode(code) .. '}}'
+end
+
+local OVER = { failure = 'failed', refuse = 'refused', reject = 'closed', decommit = 'closed' }
 
 local function told(name, thread, said)
   local sealed, kind, events = thread.mode == 'tender', said.type, {}
-  local group = field('group', thread.group)
-  local function add(raw) events[#events + 1] = raw end
-  if kind == 'cfp' or said.opening then add(opened(name, thread, group)) end
-  if OFFERING[kind] then add(offered(name, thread, said, sealed, group)) end
-  if sealed and (kind == 'accept' or kind == 'reject') and thread.seller_offer then
-    add(revealed(name, thread, group))
+  if kind == 'cfp' or said.opening then events[1] = opened(name, thread) end
+  if OFFERING[kind] then events[#events + 1] = offered(name, thread, said) end
+  if sealed and (kind == 'accept' or kind == 'reject') and thread.seller_offer ~= '' then
+    events[#events + 1] = revealed(name, thread)
   end
-  if kind == 'accept' then add(accepted(name, thread, group)) end
-  if said.ordered then add(held(name, thread)) end
-  if kind == 'result' then
-    add(event('delivered', name, field('agreement', thread.agreement)
-      .. field('receipt', thread.receipt)))
-  elseif kind == 'failure' then
-    add(event('failed', name, group .. coded(said.code)))
-  elseif kind == 'reject' or kind == 'refuse' or kind == 'decommit' then
-    add(event(kind == 'refuse' and 'refused' or 'closed', name,
-      group .. field('from', said.sender) .. coded(said.code)))
+  if kind == 'accept' then events[#events + 1] = accepted(name, thread) end
+  if said.ordered then events[#events + 1] = held(name, thread) end
+  if kind == 'result' then events[#events + 1] = delivered(name, thread) end
+  if OVER[kind] then
+    local by = kind ~= 'failure' and said.sender
+    events[#events + 1] = over(OVER[kind], name, thread, said.code, by)
   end
   return events
 end
 
 local function told_at_end(name, thread)
-  local group = field('group', thread.group)
-  if thread.state == 'settled' then
-    return { event('settled', name, group .. field('agreement', thread.agreement)
-      .. field('skill', thread.skill) .. field('buyer', thread.buyer)
-      .. field('seller', thread.seller) .. field('paid', thread.paid) .. field('tx', thread.tx)
-      .. field('hold', thread.hold)) }
-  end
-  local ended = event(thread.state == 'failed' and 'failed' or 'closed', name,
-    group .. coded(thread.code))
-  if thread.mode == 'tender' and not thread.agreement and thread.seller_offer then
-    return { revealed(name, thread, group), ended }
+  if thread.state == 'settled' then return { settled(name, thread) } end
+  local kind = thread.state == 'failed' and 'failed' or 'closed'
+  local ended = over(kind, name, thread, thread.code)
+  if thread.mode == 'tender' and thread.agreement == '' and thread.seller_offer ~= '' then
+    return { revealed(name, thread), ended }
   end
   return { ended }
 end
