@@ -9,12 +9,12 @@ local action, group, consumer = ARGV[1], ARGV[2], ARGV[3]
 
 -- One look at this consumer's messages between the first and the last finds most tokens.
 local function tokens_of(stream, from, count)
-  local tokens, first, last = {}, nil, nil
-  for i = from, from + 4 * (count - 1), 4 do
-    local ms = string.sub(ARGV[i], 1, string.find(ARGV[i], '-', 1, true) - 1)
-    if not first or ms < first then first = ms end
-    if not last or ms > last then last = ms end
+  local tokens, first, last = {}, ARGV[from], ARGV[from]
+  for i = from + 4, from + 4 * (count - 1), 4 do
+    local id = ARGV[i]
+    if id < first then first = id elseif id > last then last = id end
   end
+  first, last = string.match(first, '^%d+'), string.match(last, '^%d+')
   local found = redis.pcall('XPENDING', stream, group, first, last, 2 * count, consumer)
   if found.err then return nil end
   for _, held in ipairs(found) do tokens[held[1]] = held[4] end
@@ -78,8 +78,12 @@ local function finish(owner, from, count)
     elseif tokens[id] == token or (held and held[2] == consumer and held[4] == token) then
       mine[#mine + 1] = id
       if sender ~= '' then
-        local account = freed[sender] or { 0, 0 }
-        freed[sender] = { account[1] + 1, account[2] + tonumber(ARGV[i + 3]) }
+        local account = freed[sender]
+        if not account then
+          account = { 0, 0 }
+          freed[sender] = account
+        end
+        account[1], account[2] = account[1] + 1, account[2] + tonumber(ARGV[i + 3])
       end
     elseif held or action == 'extend' then
       lost[#lost + 1] = id

@@ -9,104 +9,117 @@
 -- {QUOTA} or {THREADS, in how many ms there is a place at the latest}; {BROKEN, why} for a failure.
 
 local TTL, OPEN_THREADS, GROUP_SIZE = LIMITS[5], LIMITS[6], LIMITS[8]
-local GROUPS = MARKET .. 'groups'
-
-local function pair_of(buyer, seller) return MARKET .. 'p:' .. buyer .. ':' .. seller end
 
 -- What a call changes about pairs and groups is written once, at its end; each is looked up once.
-local places, groups = {}, {}
+local wait_for_place, take_place, free_place, write_places
+local group_of, outsider, join, write_groups
 
--- "open" is at least how many threads two parties have open.
-local function places_of(pair)
-  local held = places[pair]
-  if not held then
-    held = { taken = {}, freed = {}, until_ms = 0 }
-    places[pair] = held
-  end
-  return held
-end
+do
+  local function pair_of(buyer, seller) return MARKET .. 'p:' .. buyer .. ':' .. seller end
 
-local function write_places(pair, held)
-  if #held.taken > 0 then
-    redis.call('ZADD', pair, unpack(held.taken))
-    keep(pair, math.max(held.until_ms - NOW, 1))
-  end
-  if #held.freed > 0 then redis.call('ZREM', pair, unpack(held.freed)) end
-  held.taken, held.freed, held.until_ms = {}, {}, 0
-end
+  local places = {}
 
--- Answers nothing where two parties may open one thread more, else when they may.
-local function wait_for_place(pair)
-  local held = places_of(pair)
-  held.open = held.open or redis.call('ZCARD', pair)
-  if held.open < OPEN_THREADS then return nil end
-  write_places(pair, held)
-  redis.call('ZREMRANGEBYSCORE', pair, '-inf', NOW)
-  held.open = redis.call('ZCARD', pair)
-  if held.open < OPEN_THREADS then return nil end
-  return tonumber(redis.call('ZRANGE', pair, 0, 0, 'WITHSCORES')[2]) - NOW
-end
-
-local function take_place(thread, name, said)
-  local held = places_of(pair_of(thread.buyer, thread.seller))
-  local until_ms = math.min(said.deadline, NOW + TTL)
-  held.taken[#held.taken + 1], held.taken[#held.taken + 2] = until_ms, name
-  held.open, held.until_ms = held.open + 1, math.max(held.until_ms, until_ms)
-end
-
-local function free_place(thread, name)
-  local freed = places_of(pair_of(thread.buyer, thread.seller)).freed
-  freed[#freed + 1] = name
-end
-
--- A group is a list: its buyer, then its threads.
-local function group_of(id)
-  local held = groups[id]
-  if not held then
-    local key = MARKET .. 'g:' .. id
-    held = { key = key, buyer = redis.call('LINDEX', key, 0), joining = {} }
-    held.size = held.buyer and redis.call('LLEN', key) or 1
-    held.known = held.buyer
-    groups[id] = held
-  end
-  return held
-end
-
-local function outsider(group, buyer)
-  if group.buyer and group.buyer ~= buyer then return 'NOT_PARTY' end
-  if group.buyer and group.size > GROUP_SIZE then return 'ROUND_LIMIT' end
-end
-
-local function join(group, buyer, name)
-  group.buyer, group.size = buyer, group.size + 1
-  group.joining[#group.joining + 1] = name
-end
-
-local function write_groups()
-  local fresh = {}
-  for id, group in pairs(groups) do
-    if #group.joining > 0 then
-      if group.known then
-        redis.call('RPUSH', group.key, unpack(group.joining))
-      else
-        redis.call('RPUSH', group.key, group.buyer, unpack(group.joining))
-        fresh[#fresh + 1], fresh[#fresh + 2] = NOW, id
-      end
-      redis.call('PEXPIRE', group.key, TTL)
+  -- "open" is at least how many threads two parties have open.
+  local function places_of(pair)
+    local held = places[pair]
+    if not held then
+      held = { taken = {}, freed = {}, until_ms = 0 }
+      places[pair] = held
     end
+    return held
   end
-  if #fresh == 0 then return end
-  redis.call('ZADD', GROUPS, 'NX', unpack(fresh))
-  if LIMITS[9] > 0 then
-    redis.call('ZREMRANGEBYSCORE', GROUPS, '-inf', LIMITS[9])
-    redis.call('ZREMRANGEBYRANK', GROUPS, 0, -LIMITS[10] - 1)
+
+  local function write(pair, held)
+    if #held.taken > 0 then
+      redis.call('ZADD', pair, unpack(held.taken))
+      keep(pair, math.max(held.until_ms - NOW, 1))
+    end
+    if #held.freed > 0 then redis.call('ZREM', pair, unpack(held.freed)) end
+    held.taken, held.freed, held.until_ms = {}, {}, 0
+  end
+
+  -- Answers nothing where two parties may open one thread more, else when they may.
+  function wait_for_place(buyer, seller)
+    local pair = pair_of(buyer, seller)
+    local held = places_of(pair)
+    held.open = held.open or redis.call('ZCARD', pair)
+    if held.open < OPEN_THREADS then return nil end
+    write(pair, held)
+    redis.call('ZREMRANGEBYSCORE', pair, '-inf', NOW)
+    held.open = redis.call('ZCARD', pair)
+    if held.open < OPEN_THREADS then return nil end
+    return tonumber(redis.call('ZRANGE', pair, 0, 0, 'WITHSCORES')[2]) - NOW
+  end
+
+  function take_place(thread, name, said)
+    local held = places_of(pair_of(thread.buyer, thread.seller))
+    local until_ms = math.min(said.deadline, NOW + TTL)
+    held.taken[#held.taken + 1], held.taken[#held.taken + 2] = until_ms, name
+    held.open, held.until_ms = held.open + 1, math.max(held.until_ms, until_ms)
+  end
+
+  function free_place(thread, name)
+    local freed = places_of(pair_of(thread.buyer, thread.seller)).freed
+    freed[#freed + 1] = name
+  end
+
+  function write_places()
+    for pair, held in pairs(places) do write(pair, held) end
+  end
+end
+
+do
+  local groups, GROUPS = {}, MARKET .. 'groups'
+
+  -- A group is a list: its buyer, then its threads.
+  function group_of(id)
+    local held = groups[id]
+    if not held then
+      local key = MARKET .. 'g:' .. id
+      held = { key = key, buyer = redis.call('LINDEX', key, 0), joining = {} }
+      held.size = held.buyer and redis.call('LLEN', key) or 1
+      held.known = held.buyer
+      groups[id] = held
+    end
+    return held
+  end
+
+  function outsider(group, buyer)
+    if group.buyer and group.buyer ~= buyer then return 'NOT_PARTY' end
+    if group.buyer and group.size > GROUP_SIZE then return 'ROUND_LIMIT' end
+  end
+
+  function join(group, buyer, name)
+    group.buyer, group.size = buyer, group.size + 1
+    group.joining[#group.joining + 1] = name
+  end
+
+  function write_groups()
+    local fresh = {}
+    for id, group in pairs(groups) do
+      if #group.joining > 0 then
+        if group.known then
+          redis.call('RPUSH', group.key, unpack(group.joining))
+        else
+          redis.call('RPUSH', group.key, group.buyer, unpack(group.joining))
+          fresh[#fresh + 1], fresh[#fresh + 2] = NOW, id
+        end
+        redis.call('PEXPIRE', group.key, TTL)
+      end
+    end
+    if #fresh == 0 then return end
+    redis.call('ZADD', GROUPS, 'NX', unpack(fresh))
+    if LIMITS[9] > 0 then
+      redis.call('ZREMRANGEBYSCORE', GROUPS, '-inf', LIMITS[9])
+      redis.call('ZREMRANGEBYRANK', GROUPS, 0, -LIMITS[10] - 1)
+    end
   end
 end
 
 local function deliver(said, raw) append(said.to, said.sender, raw) end
 
--- A thread is kept for an hour longer than it must be, so that what is said within it renews nothing.
--- `group` is the group that a first message opens a thread in.
+-- A thread is kept an hour longer than it must be, so that what is said in its first hour renews
+-- nothing. `group` is the group that a first message opens a thread in.
 local function record(key, name, thread, said, raw, group)
   local packed, events = pack_thread(thread), told(name, thread, said)
   redis.call('HSET', key, 'h', packed, 'm' .. thread.messages, raw,
@@ -132,7 +145,7 @@ end
 local function open(key, name, said, raw)
   local group = nil
   if said.group ~= '' then
-    local wait_ms = wait_for_place(pair_of(said.sender, said.to))
+    local wait_ms = wait_for_place(said.sender, said.to)
     if wait_ms then return { 'THREADS', math.max(wait_ms, 1) } end
     group = group_of(said.group)
     local verdict = outsider(group, said.sender)
@@ -203,7 +216,7 @@ for i = FIRST, #ARGV, 4 do
   answers[#answers + 1] = well and answer
     or { 'BROKEN', type(answer) == 'table' and answer.err or tostring(answer) }
 end
-for pair, held in pairs(places) do write_places(pair, held) end
+write_places()
 write_groups()
 write_accounts()
 return answers
