@@ -81,7 +81,7 @@ def read_header(packed: bytes) -> Header:
 
 
 class RedisThreadStore(ThreadStore):
-    """Keeps threads for seven days after their last message."""
+    """Keeps threads for seven days after their last message, or up to an hour longer."""
 
     def __init__(
         self,
