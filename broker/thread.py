@@ -85,7 +85,7 @@ OFFERING: Final = frozenset({"quote", "counter"})
 BINDING: Final = frozenset({"order", "result", "failure", "decommit"})
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Said(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """What a verified message says, as far as the rules care.
 
     ``digest`` is the envelope's. ``offer`` is the digest of the offer made, taken or withdrawn;
@@ -120,7 +120,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str = ""
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Ending(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """How the thread ended apart from its messages.
 
     ``paid`` (fals) and ``tx`` when settled; ``code`` says why it was closed.
@@ -198,8 +198,8 @@ class ThreadRecord:
         return None
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """A thread as it is stored and shown: its record with both sides, flat, and nothing empty.
+class Header(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A thread as it is stored and shown: its record with both sides, flat.
 
     ``messages`` is how many of them stand.
     """

@@ -15,7 +15,7 @@ from agents.errors import BadResultError
 from api.http.auth import Keyring
 from api.http.call_records import CallRecord, CallRecords
 from api.http.recovery import recover
-from broker.transports.redis.threads import thread_of
+from broker.transports.redis.threads import pack, read_header, thread_of
 from rahba.envelope import Signer
 from tests.fixtures.gateway import CLOCK, Site, parts_of, serving
 
@@ -73,8 +73,9 @@ async def abandoned(site: Site, made: dict[str, object]) -> str:
 async def lie(stall: Site, made: dict[str, Any], **fields: str | int) -> None:
     """Change a thread's header behind everybody's back."""
     key = thread_of(made["thread"])
-    header = msgspec.msgpack.decode(await stall.parts.wire.call("HGET", key, "h"))
-    await stall.parts.wire.call("HSET", key, "h", msgspec.msgpack.encode(header | fields))
+    header = read_header(await stall.parts.wire.call("HGET", key, "h"))
+    lied = msgspec.structs.replace(header, **fields)
+    await stall.parts.wire.call("HSET", key, "h", pack(lied))
 
 
 async def test_a_recovered_call_is_the_same_purchase_and_paid_as_the_ledger_says(

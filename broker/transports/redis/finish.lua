@@ -9,12 +9,12 @@ local action, group, consumer = ARGV[1], ARGV[2], ARGV[3]
 
 -- One look at this consumer's messages between the first and the last finds most tokens.
 local function tokens_of(stream, from, count)
-  local tokens, first, last = {}, nil, nil
-  for i = from, from + 4 * (count - 1), 4 do
-    local ms = string.sub(ARGV[i], 1, string.find(ARGV[i], '-', 1, true) - 1)
-    if not first or ms < first then first = ms end
-    if not last or ms > last then last = ms end
+  local tokens, first, last = {}, ARGV[from], ARGV[from]
+  for i = from + 4, from + 4 * (count - 1), 4 do
+    local id = ARGV[i]
+    if id < first then first = id elseif id > last then last = id end
   end
+  first, last = string.match(first, '^%d+'), string.match(last, '^%d+')
   local found = redis.pcall('XPENDING', stream, group, first, last, 2 * count, consumer)
   if found.err then return nil end
   for _, held in ipairs(found) do tokens[held[1]] = held[4] end
@@ -30,6 +30,27 @@ local function bury(stream, dead, id)
   end
 end
 
+-- What is left of what each sender has unacknowledged; nothing is kept of who has nothing left.
+local function settle_accounts(charges, freed)
+  local fields, left, gone = {}, {}, {}
+  for sender in pairs(freed) do
+    fields[#fields + 1], fields[#fields + 2] = 'n:' .. sender, 'b:' .. sender
+  end
+  local held = redis.call('HMGET', charges, unpack(fields))
+  for i = 1, #fields, 2 do
+    local account = freed[string.sub(fields[i], 3)]
+    local messages = tonumber(held[i] or 0) - account[1]
+    if messages > 0 then
+      left[#left + 1], left[#left + 2] = fields[i], messages
+      left[#left + 1], left[#left + 2] = fields[i + 1], tonumber(held[i + 1] or 0) - account[2]
+    else
+      gone[#gone + 1], gone[#gone + 2] = fields[i], fields[i + 1]
+    end
+  end
+  if #left > 0 then redis.call('HSET', charges, unpack(left)) end
+  if #gone > 0 then redis.call('HDEL', charges, unpack(gone)) end
+end
+
 local function let_go(name, mine, freed)
   local stream, charges = name .. ':in', name .. ':from'
   if action == 'bury' then
@@ -37,13 +58,7 @@ local function let_go(name, mine, freed)
   end
   redis.call('XACK', stream, group, unpack(mine))
   redis.call('XDEL', stream, unpack(mine))
-  for sender, account in pairs(freed) do
-    if redis.call('HINCRBY', charges, 'n:' .. sender, -account[1]) > 0 then
-      redis.call('HINCRBY', charges, 'b:' .. sender, -account[2])
-    else
-      redis.call('HDEL', charges, 'n:' .. sender, 'b:' .. sender)
-    end
-  end
+  if next(freed) then settle_accounts(charges, freed) end
 end
 
 local function finish(owner, from, count)
@@ -63,8 +78,12 @@ local function finish(owner, from, count)
     elseif tokens[id] == token or (held and held[2] == consumer and held[4] == token) then
       mine[#mine + 1] = id
       if sender ~= '' then
-        local account = freed[sender] or { 0, 0 }
-        freed[sender] = { account[1] + 1, account[2] + tonumber(ARGV[i + 3]) }
+        local account = freed[sender]
+        if not account then
+          account = { 0, 0 }
+          freed[sender] = account
+        end
+        account[1], account[2] = account[1] + 1, account[2] + tonumber(ARGV[i + 3])
       end
     elseif held or action == 'extend' then
       lost[#lost + 1] = id

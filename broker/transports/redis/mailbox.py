@@ -4,9 +4,9 @@ A message is leased to the consumer that reads it; its fencing token is the numb
 deliveries. A lease that is over is taken over by whoever looks next; a restarted consumer takes
 its own messages back at once; after five deliveries a message goes to the dead letters.
 
-Nothing stays for ever: mailbox and dead letters expire a day after the threads that their newest
-letters belong to, and a reader that is closed takes its consumer off every mailbox where no
-message is leased to it.
+Nothing stays for ever: mailbox and dead letters expire a day (and up to an hour) after the threads
+that their newest letters belong to, and a reader that is closed takes its consumer off every
+mailbox where no message is leased to it.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from rahba.errors import RahbaError
 GROUPS: Final = f"{MARKET}:groups"
 MAX_GROUPS: Final = 100_000
 TRIM_EVERY_MS: Final = 1_000
-_POST: Final = load("head", "clock", "rules", "room", "told", "post")
+_POST: Final = load("head", "clock", "packed", "rules", "room", "told", "post")
 # What a server says that is full, read-only or on its way elsewhere, before anything is written.
 _REFUSED: Final = re.compile(
     r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|LOADING)\b"
@@ -45,6 +45,8 @@ _REFUSED: Final = re.compile(
 _pack: Final = msgspec.msgpack.Encoder()
 _log: Final = logging.getLogger(__name__)
 _headers: Final = msgspec.msgpack.Decoder(Header)
+_ARRAY_16: Final = 0xDC  # heads an array of 16 fields or more in three bytes, else it takes one
+_HEADER_HEAD: Final = b"\xdc\x00%c" % len(Header.__struct_fields__)
 
 
 def thread_of(thread: str) -> str:
@@ -67,8 +69,19 @@ def open_between(buyer: str, seller: str) -> str:
     return f"{MARKET}:p:{buyer}:{seller}"
 
 
+def pack(what: Said | Ending | Header) -> bytes:
+    """Return the fields alone, one after another, as ``packed.lua`` has them."""
+    packed = _pack.encode(what)
+    return packed[3 if packed[0] == _ARRAY_16 else 1 :]
+
+
+def read_header(packed: bytes) -> Header:
+    """Read a stored header; raises msgspec.DecodeError for what is none."""
+    return _headers.decode(_HEADER_HEAD + packed)
+
+
 class RedisThreadStore(ThreadStore):
-    """Keeps threads for seven days after their last message."""
+    """Keeps threads for seven days after their last message, or up to an hour longer."""
 
     def __init__(
         self,
@@ -111,14 +124,14 @@ class RedisThreadStore(ThreadStore):
 
     @override
     async def end(self, threads: Sequence[str], ending: Ending) -> list[Ruling]:
-        what = _pack.encode(ending)
+        what = pack(ending)
         ends = [self._posts.put(thread, "end", what, b"", size_bytes=0) for thread in threads]
         return [_ruling(*await answer) for answer in ends]
 
     @override
     async def headers(self, threads: Sequence[str]) -> list[Header | None]:
         answers = await self._wire.many(*(("HGET", thread_of(thread), "h") for thread in threads))
-        return [_headers.decode(answer) if answer else None for answer in answers]
+        return [read_header(answer) if answer else None for answer in answers]
 
     @override
     async def whole(self, threads: Sequence[str]) -> list[Whole | None]:
@@ -158,7 +171,7 @@ class RedisThreadStore(ThreadStore):
             refused: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
             return refused
-        what = _pack.encode(posting.said)
+        what = pack(posting.said)
         return self._posts.put(posting.thread, "say", what, posting.raw, size_bytes=size_bytes)
 
     def _outcome(self, said: Said, at_ms: int, answer: list[Reply]) -> Ruling:
@@ -189,5 +202,5 @@ def _ruling(at_ms: int, answer: list[Reply]) -> Ruling:
 
 def _whole(flat: list[bytes]) -> Whole:
     stored = dict(zip(flat[::2], flat[1::2], strict=True))
-    header = _headers.decode(stored[b"h"])
+    header = read_header(stored[b"h"])
     return header, tuple(stored[b"m%d" % number] for number in range(1, header.messages + 1))
