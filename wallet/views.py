@@ -31,7 +31,7 @@ from wallet.snapshot import archive_key, archived
 from wallet.state import SYSTEM, Escrow
 from wallet.stores.tiles import TileDirectory
 from wallet.tail import Shown, Tail
-from wallet.transactions import Genesis, payload_of
+from wallet.transactions import Genesis
 
 MAX_ENTRIES: Final = 1_000
 MAX_HISTORY: Final = 1_000
@@ -270,8 +270,7 @@ class LedgerViews:
 
 
 def _view(entry: Entry) -> TxView:
-    payload = payload_of(entry.raw)  # what is in the log was read in full before it got there
-    return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
+    return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time)
 
 
 def _hold_view(found: Escrow | None) -> HoldView | None:
