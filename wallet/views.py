@@ -108,14 +108,16 @@ class LedgerViews:
         """
         if len(hold_ids) > MAX_HOLDS:
             raise TooLargeError("too many holds at once", limit=MAX_HOLDS)
-        keys = {each: archive_key(check_digest(each)) for each in hold_ids}
+        for each in hold_ids:
+            check_digest(each)
         await self._settled()
         known = self._book.state.holds
         # What is live changes in place with the next group: it is shown as it is now, not later.
         found = {each: _hold_view(known.get(each)) for each in hold_ids}
         ended = [each for each, hold in found.items() if hold is None]
         if ended:
-            rows = await self._read(lambda: [self._store.row(keys[each]) for each in ended])
+            keys = [archive_key(each) for each in ended]
+            rows = await self._read(lambda: [self._store.row(key) for key in keys])
             some = zip(ended, rows, strict=True)
             found |= {each: _hold_view(archived(row)) for each, row in some if row is not None}
         return [found[each] for each in hold_ids]
