@@ -176,6 +176,8 @@ async def run_witness(settings: Settings, wanted: WitnessOptions, stop: asyncio.
     from wallet.watch import Watch
     from wallet.witness import Trust
 
+    if wanted.audit:
+        tune_for_ledger()
     folder = wanted.folder or settings.data_dir / "witness"
     signer = agent_signer(folder / wanted.key_file)
     logs = {read_verifier_key(vkey).name: vkey for vkey in wanted.logs}

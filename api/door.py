@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Generator, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Generator, Mapping, MutableMapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 from typing_extensions import override
@@ -22,6 +22,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 BODY_TIMEOUT_S: Final = 10.0
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
@@ -37,24 +38,23 @@ class HungUpError(Exception):
     """The caller hung up before the request was complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What goes back."""
+class Reply(NamedTuple):
+    """What goes back; ``headers`` come on top of those that every reply has."""
 
     body: bytes
     kind: str = JSON
     status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
 async def send_reply(send: Send, reply: Reply) -> None:
     """Answer a request."""
-    headers = {
-        "content-type": reply.kind,
-        "content-length": str(len(reply.body)),
-        "x-content-type-options": "nosniff",
-    } | reply.headers
-    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    encoded = [
+        (b"content-type", reply.kind.encode()),
+        (b"content-length", b"%d" % len(reply.body)),
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    encoded += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": encoded})
     await send({"type": "http.response.body", "body": reply.body})
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -382,7 +381,7 @@ def _problem(error: RahbaError) -> Reply:
 
 def _only(method: str) -> Reply:
     reply = _document(405, "method_not_allowed", f"only {method} has a meaning here")
-    return replace(reply, headers={"allow": method})
+    return reply._replace(headers={"allow": method})
 
 
 def _document(

@@ -14,6 +14,7 @@ import msgspec
 
 from rahba.balance import AccountProof
 from rahba.proof import InclusionProof
+from wallet.transactions import payload_of
 
 Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused", "unknown"]
 
@@ -66,8 +67,7 @@ class AccountView:
         return self.posted - self.held
 
 
-@dataclass(frozen=True, slots=True)
-class HoldView:
+class HoldView(msgspec.Struct, frozen=True, gc=False):
     """An escrow; ``id`` is the id of the hold's transaction.
 
     ``arbiter`` may be asked if it names one; a disputed hold waits for it until ``deadline_ms``.
@@ -102,15 +102,22 @@ class SupplyView:
         return self.issued == self.total
 
 
-@dataclass(frozen=True, slots=True)
-class TxView:
-    """A logged transaction: its place, its exact envelope bytes, its decoded payload."""
+class TxView(msgspec.Struct, frozen=True, gc=False):
+    """A logged transaction: its place and its exact envelope bytes."""
 
     id: str
     seq: int
     raw: bytes
     log_time: int
-    payload: dict[str, object]
+
+    @property
+    def payload(self) -> dict[str, object]:
+        """Return what the bytes say, decoded anew each time; most who follow a log need only them.
+
+        Raises:
+            BadEncodingError: they are no envelope.
+        """
+        return payload_of(self.raw)
 
 
 class Ledger(Protocol):

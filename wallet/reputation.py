@@ -33,7 +33,8 @@ EVERY_S: Final = 2.0
 MAX_ASKING: Final = 64
 AGAIN_S: Final = 10.0
 SAVE_AFTER: Final = 20_000  # entries that are read again after a start rather than written down
-_PAGE: Final = 100  # some milliseconds of work, then others have their turn
+_PAGE: Final = 500
+_TURN: Final = 100  # entries: some milliseconds of work, then others have their turn
 _log: Final = logging.getLogger(__name__)
 
 
@@ -183,8 +184,10 @@ class Reputations:
         page = await self._ledger.entries(start, min(_PAGE, size - start))
         if not page:
             raise NotAuditedError(f"entry {start} is not shown")
-        for item in page[: size - start]:
+        for number, item in enumerate(page[: size - start], 1):
             self._feed(item.raw)
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
         await asyncio.sleep(0)
 
     def _feed(self, raw: bytes) -> None:

@@ -428,7 +428,19 @@ def payload_of(raw: bytes) -> dict[str, object]:
         BadEncodingError: it is no envelope.
     """
     try:
-        return _PAYLOAD.decode(_ENVELOPE.decode(raw).payload)
+        return _PAYLOAD.decode(payload_bytes(raw))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise BadEncodingError(f"not a transaction: {error}") from error
+
+
+def payload_bytes(raw: bytes) -> bytes:
+    """Return the exact bytes of that payload: canonical JSON, if :func:`read` took the envelope.
+
+    Raises:
+        BadEncodingError: it is no envelope.
+    """
+    try:
+        return _ENVELOPE.decode(raw).payload
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadEncodingError(f"not a transaction: {error}") from error
 

@@ -31,7 +31,7 @@ from wallet.snapshot import archive_key, archived
 from wallet.state import SYSTEM, Escrow
 from wallet.stores.tiles import TileDirectory
 from wallet.tail import Shown, Tail
-from wallet.transactions import Genesis, payload_of
+from wallet.transactions import Genesis
 
 MAX_ENTRIES: Final = 1_000
 MAX_HISTORY: Final = 1_000
@@ -108,14 +108,16 @@ class LedgerViews:
         """
         if len(hold_ids) > MAX_HOLDS:
             raise TooLargeError("too many holds at once", limit=MAX_HOLDS)
-        keys = {each: archive_key(check_digest(each)) for each in hold_ids}
+        for each in hold_ids:
+            check_digest(each)
         await self._settled()
         known = self._book.state.holds
         # What is live changes in place with the next group: it is shown as it is now, not later.
         found = {each: _hold_view(known.get(each)) for each in hold_ids}
         ended = [each for each, hold in found.items() if hold is None]
         if ended:
-            rows = await self._read(lambda: [self._store.row(keys[each]) for each in ended])
+            keys = [archive_key(each) for each in ended]
+            rows = await self._read(lambda: [self._store.row(key) for key in keys])
             some = zip(ended, rows, strict=True)
             found |= {each: _hold_view(archived(row)) for each, row in some if row is not None}
         return [found[each] for each in hold_ids]
@@ -270,8 +272,7 @@ class LedgerViews:
 
 
 def _view(entry: Entry) -> TxView:
-    payload = payload_of(entry.raw)  # what is in the log was read in full before it got there
-    return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time, payload)
+    return TxView(entry.leaf.hex(), entry.seq, entry.raw, entry.log_time)
 
 
 def _hold_view(found: Escrow | None) -> HoldView | None:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 import orjson
@@ -21,6 +21,7 @@ from rahba.errors import RemoteError, TooLargeError
 from rahba.ids import check_digest
 from rahba.proof import InclusionProof
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
+from wallet.transactions import payload_bytes
 
 View = AccountView | AccountProof | HoldView | SupplyView | TxView | InclusionProof | Answer
 T = TypeVar("T")
@@ -35,6 +36,32 @@ _AMOUNTS: Final[dict[type, tuple[str, ...]]] = {
 }
 
 
+class _Entry(msgspec.Struct, gc=False):
+    """A ``TxView`` as it is written."""
+
+    id: str
+    seq: int
+    raw: bytes
+    log_time: int
+    payload: msgspec.Raw
+
+
+class _Hold(msgspec.Struct, gc=False):
+    """A ``HoldView`` as it is written."""
+
+    id: str
+    payer: str
+    payee: str
+    amount: str
+    captured: str
+    expires_ms: int
+    agreement: str
+    status: str
+    arbiter: str | None
+    deadline_ms: int | None
+    bail: str
+
+
 class LedgerAnswerError(RemoteError):
     """The ledger, or whatever stands before it, answered with something it must not."""
 
@@ -46,7 +73,9 @@ def plain(view: View) -> dict[str, Json]:
     fields: dict[str, Json] = msgspec.to_builtins(view, str_keys=True)
     for name in _AMOUNTS.get(type(view), ()):
         fields[name] = str(fields[name])
-    if isinstance(view, AccountView):
+    if isinstance(view, TxView):
+        fields["payload"] = cast("Json", view.payload)
+    elif isinstance(view, AccountView):
         fields["available"] = str(view.available)
     elif isinstance(view, SupplyView):
         fields["equal"] = view.equal
@@ -59,13 +88,34 @@ def encode(view: View) -> bytes:
 
 
 def encode_all(views: list[TxView]) -> bytes:
-    """Write entries as a JSON array: their fields are plain already, but for their bytes."""
-    return msgspec.json.encode(views)
+    """Write entries as a JSON array: what their bytes say is put in as it stands there."""
+    return msgspec.json.encode(
+        [
+            _Entry(view.id, view.seq, view.raw, view.log_time, msgspec.Raw(payload_bytes(view.raw)))
+            for view in views
+        ]
+    )
 
 
 def encode_holds(views: list[HoldView | None]) -> bytes:
     """Write holds as a JSON array, with ``null`` for each that there is not."""
-    return orjson.dumps([view and plain(view) for view in views])
+    return msgspec.json.encode([view and _hold_line(view) for view in views])
+
+
+def _hold_line(view: HoldView) -> _Hold:
+    return _Hold(
+        view.id,
+        view.payer,
+        view.payee,
+        str(view.amount),
+        str(view.captured),
+        view.expires_ms,
+        view.agreement,
+        view.status,
+        view.arbiter,
+        view.deadline_ms,
+        str(view.bail),
+    )
 
 
 def read_ids(text: str) -> list[str]:

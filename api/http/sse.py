@@ -9,6 +9,8 @@ Rules:
   longer keeps is read from the feed itself, so that a reconnect misses nothing the feed has.
 * A client too slow to keep up is cut off; it resumes by its last id.
 * A comment goes out every ten seconds of silence, so that dead connections are noticed.
+* While nobody listens the feed is not followed, only after ``_LINGER_S``: who comes first starts
+  from what the feed has then.
 * ``data`` is ``{"id", "kind", "ts", "data"}``; unnamed events, so one listener gets them all.
 """
 
@@ -41,6 +43,7 @@ HEARTBEAT: Final = b": still here\n\n"
 _PREAMBLE: Final = b"retry: 1000\n\n"
 _SEND_WITHIN_S: Final = 30
 _PAST: Final = 1_000
+_LINGER_S: Final = 30.0
 
 _log: Final = logging.getLogger(__name__)
 
@@ -77,19 +80,35 @@ def _number(text: str) -> bool:
 class Hub:
     """Follows the feed once for all clients of the process.
 
-    ``run`` is one task; everything else is for the streams. All events after ``_floor`` are kept.
+    ``run`` is one task; everything else is for the streams. All events after ``_floor`` are kept
+    while the feed is followed (``follows``), which is as long as anybody listens and a little
+    longer.
     """
 
     def __init__(
-        self, feed: Feed, metrics: Metrics, *, kept: int, every_ms: int, heartbeat_ms: int
+        self,
+        feed: Feed,
+        metrics: Metrics,
+        *,
+        kept: int,
+        every_ms: int,
+        heartbeat_ms: int,
+        linger_s: float = _LINGER_S,
     ) -> None:
-        """Keep the ``kept`` newest events; wake clients every ``every_ms`` at most."""
+        """Keep the ``kept`` newest events; wake clients every ``every_ms`` at most.
+
+        Once nobody listens, the feed is followed for ``linger_s`` more.
+        """
         self._feed, self._metrics, self._limit = feed, metrics, kept
         self._every_s, self._heartbeat_s = every_ms / 1000, heartbeat_ms / 1000
         self._kept: deque[Encoded] = deque()
         self._floor = (0, 0)
         self._end = 0  # how many events there ever were: the place after the newest
-        self._ready = asyncio.Event()
+        self._linger_s = linger_s
+        self._listeners = 0
+        self._idle_since = 0.0
+        self._listened = asyncio.Event()
+        self.follows = False
         self._woken = asyncio.Event()
         self._chunks: dict[tuple[int, Kinds], bytes] = {}
         self.closed = False
@@ -97,6 +116,7 @@ class Hub:
     async def run(self) -> None:
         """Follow the feed until cancelled, over whatever outage of the broker."""
         while True:
+            await self._listened.wait()
             try:
                 await self._follow_feed()
             except (RahbaError, ReplyError) as error:
@@ -112,7 +132,22 @@ class Hub:
         self, after: str | None, kinds: Kinds, *, tail: int = 0
     ) -> AsyncGenerator[bytes, None]:
         """Yield what one client gets: from after the event ``after``, else the ``tail`` newest."""
-        await self._ready.wait()
+        self._listeners += 1
+        self._listened.set()
+        try:
+            while not (self.follows or self.closed):
+                if not await self._news():
+                    yield HEARTBEAT
+            async with contextlib.aclosing(self._told(after, kinds, tail)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            self._listeners -= 1
+            self._idle_since = asyncio.get_running_loop().time()
+
+    async def _told(
+        self, after: str | None, kinds: Kinds, tail: int
+    ) -> AsyncGenerator[bytes, None]:
         place, ahead = self._end - min(tail, len(self._kept)), False
         last = (0, 0)
         if after is not None:
@@ -133,19 +168,26 @@ class Hub:
             if place < self._end:
                 place = self._end
                 continue
-            try:
-                async with asyncio.timeout(self._heartbeat_s):
-                    await woken.wait()
-            except TimeoutError:
+            if not await self._news(woken):
                 yield HEARTBEAT
 
+    async def _news(self, woken: asyncio.Event | None = None) -> bool:
+        """Wait until something is new; false when it is time for a comment."""
+        try:
+            async with asyncio.timeout(self._heartbeat_s):
+                await (woken or self._woken).wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def _follow_feed(self) -> None:
-        if not self._ready.is_set():
+        if not self.follows:
             past = [encode(*event) for event in await self._feed.tail(_PAST)]
             self._floor = past[0].id if past else (0, 0)
-            self._kept.extend(past[1:])
+            self._kept = deque(past[1:])
             self._end = len(self._kept)
-            self._ready.set()
+            self.follows = True
+            self._wake()
         head = self._newest()
         async for batch in self._feed.subscribe(after=f"{head[0]}-{head[1]}"):
             fresh = [encode(event_id, event) for event_id, event in batch]
@@ -155,7 +197,19 @@ class Hub:
                 self._floor = self._kept.popleft().id
             self._metrics.events.inc(len(fresh))
             self._wake()
+            if self._rests():
+                return
             await asyncio.sleep(self._every_s)
+
+    def _rests(self) -> bool:
+        """Forget everything if nobody has listened for a while; says whether that is so."""
+        idle_s = asyncio.get_running_loop().time() - self._idle_since
+        if self._listeners or idle_s < self._linger_s:
+            return False
+        self._listened.clear()
+        self.follows = False
+        self._kept.clear()
+        return True
 
     async def _caught_up(
         self, after: str, kinds: Kinds

@@ -56,10 +56,12 @@ class Window(msgspec.Struct):
     def _judge(self, price: int) -> Outlier | None:
         if len(self.prices) < MIN_DEALS:
             return None
-        logs = [math.log(each) for each in self.prices]
-        middle = median(logs)
-        spread = _MAD_TO_SIGMA * median(abs(each - middle) for each in logs)
+        middle = _median_log(self.prices)
         distance = math.log(price) - middle
+        if abs(distance / MIN_SPREAD) < THRESHOLD:  # nearly all: no spread makes it an outlier
+            return None
+        logs = [math.log(each) for each in self.prices]
+        spread = _MAD_TO_SIGMA * median([abs(each - middle) for each in logs])
         z = distance / max(spread, MIN_SPREAD)
         if abs(z) < THRESHOLD:
             return None
@@ -68,3 +70,11 @@ class Window(msgspec.Struct):
         if alike >= COMMON * len(logs):
             return None
         return Outlier(price, int(median(self.prices)), z, len(self.prices))
+
+
+def _median_log(prices: list[int]) -> float:
+    """Return the median of the logarithms: that of the middle, as they grow with the prices."""
+    ranked, half = sorted(prices), len(prices) // 2
+    if len(ranked) % 2:
+        return math.log(ranked[half])
+    return (math.log(ranked[half - 1]) + math.log(ranked[half])) / 2

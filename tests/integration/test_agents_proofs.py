@@ -184,7 +184,7 @@ def test_a_hold_bears_out_its_own_story_and_no_other() -> None:
     for other in ({"seller": "t"}, {"agreement": "c"}, {"paid_fals": 59}, {"paid_fals": 61}):
         assert not bears_out(hold, msgspec.structs.replace(paid, **other))
     assert not bears_out(hold, msgspec.structs.replace(paid, paid_fals=None)), "it was taken"
-    given_back = replace(hold, captured=0, status="released")
+    given_back = msgspec.structs.replace(hold, captured=0, status="released")
     assert bears_out(given_back, msgspec.structs.replace(paid, paid_fals=None))
     assert not bears_out(given_back, paid)
 

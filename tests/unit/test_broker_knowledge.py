@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from statistics import median
 
 import pytest
 
@@ -28,7 +30,7 @@ from broker.knowledge.outcomes import (
 from broker.knowledge.outcomes import (
     MAX_SKILLS as MAX_COUNTED,
 )
-from broker.knowledge.outliers import MIN_DEALS, Window
+from broker.knowledge.outliers import COMMON, MIN_DEALS, MIN_SPREAD, THRESHOLD, Window
 from broker.knowledge.rings import BRANCHES, MIN_ROUNDS, WINDOW, Flows
 from rahba.messages import Event
 
@@ -114,6 +116,32 @@ def test_a_price_far_below_is_odd_too() -> None:
     odd = window.note(1_000)
     assert odd is not None
     assert odd.z < 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_judged_at_a_glance_is_judged_as_in_full(seed: int) -> None:
+    rng = random.Random(seed)
+    window, spread, found = Window(), rng.choice((0.001, 0.05, 0.3)), 0
+    for _ in range(400):
+        wild = rng.random() < 0.03
+        price = round(1_000_000 * math.exp(rng.gauss(0, 2.0 if wild else spread)))
+        before = list(window.prices)
+        odd = window.note(price)
+        assert (None if odd is None else odd.z) == _robust_z(before, price)
+        found += odd is not None
+    assert found
+
+
+def _robust_z(before: list[int], price: int) -> float | None:
+    """Return how odd a price is, by the definition; ``None`` if that is no outlier."""
+    if len(before) < MIN_DEALS:
+        return None
+    logs = [math.log(each) for each in before]
+    middle = median(logs)
+    off = math.log(price) - middle
+    z = off / max(1.4826 * median([abs(each - middle) for each in logs]), MIN_SPREAD)
+    alike = [each for each in logs if (each - middle) * off > 0 and abs(each - middle) >= abs(off)]
+    return None if abs(z) < THRESHOLD or len(alike) >= COMMON * len(logs) else z
 
 
 # Rings.

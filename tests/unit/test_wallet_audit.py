@@ -405,7 +405,7 @@ class Served(HttpLedger):
 
     async def entries(self, start: int, limit: int) -> list[TxView]:
         return [
-            TxView(item.leaf.hex() or "no hex", item.seq, item.raw, item.log_time, {})
+            TxView(item.leaf.hex() or "no hex", item.seq, item.raw, item.log_time)
             for item in self.served[start:]  # more than was asked for
         ]
 

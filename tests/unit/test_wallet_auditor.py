@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from rahba.errors import RahbaError
@@ -43,7 +44,11 @@ class Shown:
         if self.late:
             await self.go_on.wait()
         found = await (self.foreign or self.log).entries_of(start, limit + 5)
-        return [replace(item, log_time=1) for item in found] if self.wrong_time else found
+        return (
+            [msgspec.structs.replace(item, log_time=1) for item in found]
+            if self.wrong_time
+            else found
+        )
 
     async def inclusion(self, tx_id: str) -> InclusionProof | None:
         raise AssertionError(tx_id)

@@ -135,7 +135,7 @@ class Liar(DealLog):
         if self.lie == "nothing":
             return []
         if self.lie == "nonsense":
-            return [TxView("00", start, b"{}", 0, {})]
+            return [TxView("00", start, b"{}", 0)]
         if self.lie == "another log":
             assert self.other is not None
             return await self.other.entries(start, limit)
