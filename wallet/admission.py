@@ -2,7 +2,8 @@
 
 * The queue is bounded by number and by bytes; what does not fit is told ``busy`` at once.
 * Up to ``MAX_BATCH`` at a time are taken apart and verified in two threads (libsodium lets go of
-  the interpreter's lock), a few in place: going there and back costs as much as verifying two.
+  the interpreter's lock), a few in place: on a busy machine two threads that are woken for them
+  cost as much as verifying several.
 * A :class:`Ticket` stands for one call; it is settled when all its items have their answers.
 """
 
@@ -25,8 +26,8 @@ MAX_QUEUED: Final = 20_000
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 MAX_BATCH: Final = 1_000
 MAX_READY: Final = 2_000
-_IN_PLACE: Final = 8
-_IN_PLACE_BYTES: Final = 12_000
+_IN_PLACE: Final = 16
+_IN_PLACE_BYTES: Final = 20_000
 
 
 class Ticket:
