@@ -229,6 +229,23 @@ async def test_a_damaged_thread_is_nobody_elses_trouble(broker: Broker, wire: Wi
     assert depths == {sound.seller.did: len(raws[1])}
 
 
+@pytest.mark.parametrize("damage", [("HSET", "h", b"\xc1 is no header"), ("HDEL", "m1")])
+async def test_a_damaged_thread_is_left_out_where_threads_are_shown(
+    broker: Broker, wire: Wire, damage: tuple[str, *tuple[str | bytes, ...]]
+) -> None:
+    damaged = Talk()
+    sound = Talk(buyer=damaged.buyer, group=damaged.group)
+    for talk in (damaged, sound):
+        assert (await broker.threads.post(talk.say(talk.buyer, talk.opening()))).ok
+    command, *rest = damage
+    await wire.call(command, thread_of(damaged.thread), *rest)
+    assert await broker.threads.get(damaged.thread) is None
+    shown = await broker.threads.group(sound.group)
+    assert [view.id for view in shown] == [sound.thread]
+    states = await broker.threads.states([damaged.thread, sound.thread])
+    assert states == [None if command == "HSET" else "open", "open"]
+
+
 async def test_a_server_that_is_full_is_no_damage_and_is_asked_again(
     broker: Broker, wire: Wire
 ) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
-from typing import Final, cast
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar, cast
 
 import msgspec
 from hiredis import ReplyError
@@ -34,6 +34,7 @@ from broker.transports.redis.wire import Reply, Wire
 from rahba.clock import Clock
 from rahba.errors import RahbaError
 
+T = TypeVar("T")
 GROUPS: Final = f"{MARKET}:groups"
 MAX_GROUPS: Final = 100_000
 TRIM_EVERY_MS: Final = 1_000
@@ -131,12 +132,12 @@ class RedisThreadStore(ThreadStore):
     @override
     async def headers(self, threads: Sequence[str]) -> list[Header | None]:
         answers = await self._wire.many(*(("HGET", thread_of(thread), "h") for thread in threads))
-        return [read_header(answer) if answer else None for answer in answers]
+        return [_unless_damaged(read_header, answer) for answer in answers]
 
     @override
     async def whole(self, threads: Sequence[str]) -> list[Whole | None]:
         answers = await self._wire.many(*(("HGETALL", thread_of(thread)) for thread in threads))
-        return [_whole(answer) if answer else None for answer in answers]
+        return [_unless_damaged(_whole, answer) for answer in answers]
 
     @override
     async def members(self, group: str) -> list[str]:
@@ -198,6 +199,15 @@ def _ruling(at_ms: int, answer: list[Reply]) -> Ruling:
         at_ms=at_ms,
         first=cast("Verdict", str(first, "ascii")) if first else None,
     )
+
+
+def _unless_damaged(read: Callable[[Reply], T], answer: Reply) -> T | None:
+    """Read what is stored; who lists threads is not to suffer from one that nobody can read."""
+    try:
+        return read(answer) if answer else None
+    except (msgspec.MsgspecError, KeyError, ValueError) as error:
+        _log.warning("a stored thread is damaged, and shown as none: %r", error)
+        return None
 
 
 def _whole(flat: list[bytes]) -> Whole:
