@@ -22,7 +22,7 @@ _log: Final = logging.getLogger(__name__)
 class Lookout:
     """Looks at any number of threads for any number of tasks of one loop."""
 
-    def __init__(self, headers: Callable[[Sequence[str]], Awaitable[list[Header | None]]]) -> None:
+    def __init__(self, headers: Callable[[Sequence[str]], Awaitable[Sequence[object]]]) -> None:
         """Look by ``headers``; nothing is looked at while nobody waits."""
         self._headers = headers
         self._waiting: dict[str, list[asyncio.Future[str]]] = {}
@@ -62,7 +62,7 @@ class Lookout:
                 _log.debug("no look at the threads: %s", error)
                 continue
             for thread, header in zip(threads, headers, strict=True):
-                if header is not None and header.state == "settled":
+                if isinstance(header, Header) and header.state == "settled":
                     self._found(thread, header.tx)
 
     def _found(self, thread: str, tx: str) -> None:

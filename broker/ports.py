@@ -346,15 +346,19 @@ class Threads(Protocol):
         ...
 
     async def states(self, threads: Sequence[str]) -> list[ThreadState | None]:
-        """Return how threads stand, ``None`` for unknown ones."""
+        """Return how threads stand, ``None`` for unknown ones; a damaged one counts as open."""
         ...
 
     async def get(self, thread: str) -> ThreadView | None:
-        """Return one thread."""
+        """Return one thread.
+
+        Raises:
+            DamagedThreadError: it is there, and nobody can read it.
+        """
         ...
 
     async def group(self, group: str) -> list[ThreadView]:
-        """Return the threads of one request, in the order they were opened."""
+        """Return the threads of one request as they were opened, without damaged ones."""
         ...
 
     async def recent(self, *, limit: int, before_ms: int | None = None) -> list[str]:

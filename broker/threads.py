@@ -17,6 +17,7 @@ mailbox fill up cannot keep a seller from delivering, and threads bound how much
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 from typing_extensions import override
 
-from broker.errors import BadQueryError, TooManyThreadsError
+from broker.errors import BadQueryError, DamagedThreadError, TooManyThreadsError
 from broker.lookout import Lookout
 from broker.ports import Directory, Ruling, Threads, ThreadState, ThreadView
 from broker.said import Terms, rounds_of, said_of, terms_of_opening
@@ -48,6 +49,7 @@ MAX_GROUP: Final = 64
 MAX_RECENT: Final = 1_000
 MAX_CODE_CHARS: Final = 64
 _TERMS_KEPT: Final = 4_096
+_log: Final = logging.getLogger(__name__)
 
 Whole = tuple[Header, tuple[bytes, ...]]
 
@@ -85,12 +87,12 @@ class ThreadStore(Protocol):
         """Judge an ending of each thread by the rules; record and tell it where it stands."""
         ...
 
-    async def headers(self, threads: Sequence[str]) -> list[Header | None]:
-        """Return the headers of threads, ``None`` for unknown ones."""
+    async def headers(self, threads: Sequence[str]) -> Sequence[Header | DamagedThreadError | None]:
+        """Return the headers of threads, ``None`` for unknown ones, what is wrong with others."""
         ...
 
-    async def whole(self, threads: Sequence[str]) -> list[Whole | None]:
-        """Return the headers of threads with their messages that were ruled OK, in order."""
+    async def whole(self, threads: Sequence[str]) -> Sequence[Whole | DamagedThreadError | None]:
+        """Return such headers with the messages that were ruled OK, in order."""
         ...
 
     async def members(self, group: str) -> list[str]:
@@ -166,15 +168,26 @@ class ThreadDesk(Threads):
     @override
     async def states(self, threads: Sequence[str]) -> list[ThreadState | None]:
         headers = await self._store.headers([check_id(thread) for thread in threads])
-        return [None if header is None else header.state for header in headers]
+        return [_state_in(header) for header in headers]
 
     @override
     async def get(self, thread: str) -> ThreadView | None:
-        return next(iter(await self._views([check_id(thread)])), None)
+        (whole,) = await self._store.whole([check_id(thread)])
+        if isinstance(whole, DamagedThreadError):
+            raise whole
+        return None if whole is None else self._view(thread, whole)
 
     @override
     async def group(self, group: str) -> list[ThreadView]:
-        return await self._views(await self._store.members(check_id(group)))
+        members = await self._store.members(check_id(group))
+        found = zip(members, await self._store.whole(members), strict=True)
+        views = []
+        for thread, whole in found:
+            if isinstance(whole, DamagedThreadError):
+                _log.warning("thread %s is left out of its group: %s", thread, whole)
+            elif whole is not None:
+                views.append(self._view(thread, whole))
+        return views
 
     @override
     async def recent(self, *, limit: int, before_ms: int | None = None) -> list[str]:
@@ -217,7 +230,7 @@ class ThreadDesk(Threads):
         terms = self._terms.get(message.thread)
         if terms is None:
             (header,) = await self._store.headers([message.thread])
-            if header is None:
+            if not isinstance(header, Header):  # the store will say why
                 return None
             terms = _terms_in(header)
             self._keep_terms(message.thread, terms)
@@ -228,16 +241,11 @@ class ThreadDesk(Threads):
         if len(self._terms) > _TERMS_KEPT:
             self._terms.popitem(last=False)
 
-    async def _views(self, threads: Sequence[str]) -> list[ThreadView]:
-        found = zip(threads, await self._store.whole(threads), strict=True)
-        views = []
-        for thread, whole in found:
-            if whole is not None:
-                header, transcript = whole
-                views.append(view_of(thread, header, transcript))
-                if header.state == "open" and thread not in self._terms:
-                    self._keep_terms(thread, _terms_in(header))  # who reads it answers in it
-        return views
+    def _view(self, thread: str, whole: Whole) -> ThreadView:
+        header, transcript = whole
+        if header.state == "open" and thread not in self._terms:
+            self._keep_terms(thread, _terms_in(header))  # who reads it answers in it
+        return view_of(thread, header, transcript)
 
 
 _UNRULED: Final = Ruling("OUT_OF_ORDER", "closed", 0)
@@ -255,6 +263,13 @@ _NAMES: Final = (
 )
 _AMOUNTS: Final = ("asked", "agreed", "paid")
 _TIMES: Final = ("deadline", "opened_ms", "agreed_ms", "delivered_ms", "settled_ms")
+
+
+def _state_in(header: Header | DamagedThreadError | None) -> ThreadState | None:
+    """Return the state; of a damaged thread nobody knows that it has ended."""
+    if isinstance(header, DamagedThreadError):
+        return "open"
+    return None if header is None else header.state
 
 
 def _terms_in(header: Header) -> Terms:

@@ -239,11 +239,12 @@ async def test_a_damaged_thread_is_left_out_where_threads_are_shown(
         assert (await broker.threads.post(talk.say(talk.buyer, talk.opening()))).ok
     command, *rest = damage
     await wire.call(command, thread_of(damaged.thread), *rest)
-    assert await broker.threads.get(damaged.thread) is None
+    with pytest.raises(DamagedThreadError):
+        await broker.threads.get(damaged.thread)
     shown = await broker.threads.group(sound.group)
     assert [view.id for view in shown] == [sound.thread]
     states = await broker.threads.states([damaged.thread, sound.thread])
-    assert states == [None if command == "HSET" else "open", "open"]
+    assert states == ["open", "open"]
 
 
 async def test_a_server_that_is_full_is_no_damage_and_is_asked_again(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final
 
 MOST_AWAY: Final = 4
@@ -43,16 +44,16 @@ class Convoy:
         self._load = load
         self._full = full
         self._slow_s = slow_s
-        self._left_s = 0.0
         self._away: set[asyncio.Task[None]] = set()
         self._next: asyncio.Handle | None = None
+        self._waits = False  # for a request that is away
         self._closed = False
 
     def notice(self) -> None:
         """Say that something more waits."""
         if self._next is None:
             self._next = asyncio.get_running_loop().call_soon(self._dispatch)
-        elif isinstance(self._next, asyncio.TimerHandle) and self._waiting() >= self._full:
+        elif self._waits and self._waiting() >= self._full:
             self._dispatch()
 
     async def close(self) -> None:
@@ -60,29 +61,30 @@ class Convoy:
         self._closed = True
         if self._next is not None:
             self._next.cancel()
+        await asyncio.sleep(0)  # a request that has not begun could tell nobody
         away = tuple(self._away)
         for request in away:
             request.cancel()
         await asyncio.gather(*away, return_exceptions=True)
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, *, slow: bool = False) -> None:
         """Let leave what may; what may not is looked at again when it might."""
-        loop = asyncio.get_running_loop()
         if self._next is not None:
             self._next.cancel()
-            self._next = None
-        while self._waiting() and not self._closed and self._may_leave(loop.time()):
+        self._next, self._waits = None, False
+        loop = asyncio.get_running_loop()
+        while self._waiting() and not self._closed and self._may_leave(slow=slow):
             request = loop.create_task(self._load())
             self._away.add(request)
-            self._left_s = loop.time()
             request.add_done_callback(self._back)
+            slow = False
         if self._waiting() and not self._closed and len(self._away) < MOST_AWAY:
-            self._next = loop.call_later(self._slow_s, self._dispatch)
+            self._next = loop.call_later(self._slow_s, partial(self._dispatch, slow=True))
+            self._waits = True
 
-    def _may_leave(self, now_s: float) -> bool:
+    def _may_leave(self, *, slow: bool) -> bool:
         if not self._away:
             return True
-        slow = now_s - self._left_s >= self._slow_s
         return len(self._away) < MOST_AWAY and (slow or self._waiting() >= self._full)
 
     def _back(self, request: asyncio.Task[None]) -> None:

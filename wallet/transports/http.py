@@ -1,8 +1,8 @@
 """A ledger in another process, over HTTP.
 
-* All submissions of one loop tick travel in one POST (NDJSON), and so does what comes while one
-  is away (:mod:`wallet.transports.convoy`). Callers beyond ``MAX_WAITING`` wait their turn.
-* Holds that are looked at together are asked for together (:mod:`wallet.transports.looks`).
+* Submissions travel together in one POST (NDJSON, :mod:`wallet.transports.posts`), and holds that
+  are looked at together are asked for together (:mod:`wallet.transports.looks`). Callers beyond
+  ``MAX_WAITING`` wait their turn.
 * When the connection breaks, the very same bytes are sent again, with growing pauses, until
   ``patience_s`` is over: the ledger knows them by their id.
 * A ledger with a standby has several addresses, separated by commas: what one of them cannot
@@ -16,7 +16,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar
 from urllib.parse import quote
@@ -31,21 +31,17 @@ from rahba.merkle import OutOfRangeError, leaf_hash
 from rahba.proof import InclusionProof
 from wallet.errors import LedgerUnavailableError
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
-from wallet.transports.convoy import Convoy
 from wallet.transports.exchange import AnswerTooLargeError, Exchange, place_of
 from wallet.transports.looks import Looks
+from wallet.transports.posts import MAX_ITEMS, MAX_POST_BYTES, Posts
 from wallet.transports.window import MAX_LINE_BYTES, Window, lines_of
 from wallet.wire import LedgerAnswerError, read
 
 T = TypeVar("T")
 
 NDJSON: Final = "application/x-ndjson"
-MAX_ITEMS: Final = 1_000
-MAX_POST_BYTES: Final = 1_000_000
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 MAX_WAITING: Final = 4_096
-ENOUGH: Final = 64
-SLOW_POST_S: Final = 0.02
 _PAUSES_S: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 _SHORTEST_S: Final = 0.1
 _TRY_AGAIN: Final = frozenset({502, 503, 504})
@@ -86,16 +82,6 @@ class _Path(msgspec.Struct):
     path: list[str]
 
 
-@dataclass(slots=True)
-class _Job:
-    """Submissions that belong together, and who waits for their answers."""
-
-    raws: list[bytes]
-    bytes: int
-    answers: asyncio.Future[list[Answer]]
-    receipt: bool
-
-
 class HttpLedger:
     """The ledger port over HTTP; for any number of tasks of one event loop."""
 
@@ -111,14 +97,9 @@ class HttpLedger:
         self._exchange = Exchange(max_answer_bytes=MAX_ANSWER_BYTES)
         self._looks = Looks(self._holds, _closed)
         self._room = asyncio.Semaphore(MAX_WAITING)
-        self._jobs: deque[_Job] = deque()
-        self._to_post = 0
-        self._posts = Convoy(
-            lambda: self._to_post,
-            lambda: self._post(self._gather()),
-            full=ENOUGH,
-            slow_s=SLOW_POST_S,
-        )
+        self._posts = {
+            receipt: Posts(partial(self._post, receipt), _closed) for receipt in (False, True)
+        }
         self._streams: dict[Window, aiohttp.ClientResponse | None] = {}
         self._over = False
         self._chain = ""
@@ -138,9 +119,8 @@ class HttpLedger:
     async def close(self) -> None:
         """Give up what is still under way (its callers are told) and close the connections."""
         self._over = True
-        await self._posts.close()
-        while self._jobs:
-            _fail(self._jobs.popleft(), _closed())
+        for posts in self._posts.values():
+            await posts.close()
         await self._looks.close()
         for window, reply in tuple(self._streams.items()):
             await window.abandon(_closed())
@@ -163,7 +143,8 @@ class HttpLedger:
             else:
                 answers[at] = Answer("invalid", leaf_hash(raw).hex(), code=code)
         for chunk in _chunks(sendable, raws):
-            found = await self._enqueue([raws[at] for at in chunk], receipt)
+            async with self._room:
+                found = await self._posts[receipt].submit([raws[at] for at in chunk])
             answers.update(zip(chunk, found, strict=True))
         return [answers[at] for at in range(len(raws))]
 
@@ -303,53 +284,15 @@ class HttpLedger:
         path = f"/v1/log/proof/consistency?old={old_size:d}&new={new_size:d}"
         return (await self._get(path, _Path)).path
 
-    # -- submissions -----------------------------------------------------------------------
-
-    async def _enqueue(self, raws: list[bytes], receipt: bool) -> list[Answer]:
-        async with self._room:
-            loop = asyncio.get_running_loop()
-            job = _Job(raws, sum(map(len, raws)) + len(raws), loop.create_future(), receipt)
-            self._jobs.append(job)
-            self._to_post += len(raws)
-            self._posts.notice()
-            return await job.answers
-
-    def _gather(self) -> list[_Job]:
-        jobs = [self._jobs.popleft()]
-        items, size = len(jobs[0].raws), jobs[0].bytes
-        while self._jobs:
-            items += len(self._jobs[0].raws)
-            size += self._jobs[0].bytes
-            other = self._jobs[0].receipt != jobs[0].receipt
-            if items > MAX_ITEMS or size > MAX_POST_BYTES or other:
-                break
-            jobs.append(self._jobs.popleft())
-        self._to_post -= sum(len(job.raws) for job in jobs)
-        return jobs
-
-    async def _post(self, jobs: list[_Job]) -> None:
-        raws = [raw for job in jobs for raw in job.raws]
-        try:
-            path = "/v1/transactions" + ("?receipt=1" if jobs[0].receipt else "")
-            _, body = await self._ask("POST", path, b"\n".join(raws) + b"\n")
-            answers = read(body, list[Answer])
-            if len(answers) != len(raws):
-                raise LedgerAnswerError("not one answer for each transaction")  # noqa: TRY301
-        except asyncio.CancelledError:
-            for job in jobs:
-                _fail(job, _closed())
-            raise
-        except (BadInputError, LedgerAnswerError, LedgerUnreachableError) as error:
-            for job in jobs:
-                _fail(job, error)
-            return
-        at = 0
-        for job in jobs:
-            if not job.answers.done():  # a caller may have been cancelled meanwhile
-                job.answers.set_result(answers[at : at + len(job.raws)])
-            at += len(job.raws)
-
     # -- requests --------------------------------------------------------------------------
+
+    async def _post(self, receipt: bool, raws: list[bytes]) -> list[Answer]:
+        path = "/v1/transactions" + ("?receipt=1" if receipt else "")
+        _, body = await self._ask("POST", path, b"\n".join(raws) + b"\n")
+        answers = read(body, list[Answer])
+        if len(answers) != len(raws):
+            raise LedgerAnswerError("not one answer for each transaction")
+        return answers
 
     async def _holds(self, ids: list[str]) -> list[HoldView | None]:
         """Ask for holds in one request, or one by one where that is not known yet."""
@@ -465,11 +408,6 @@ def _chunks(places: list[int], raws: list[bytes]) -> Iterator[list[int]]:
         chunk.append(at)
     if chunk:
         yield chunk
-
-
-def _fail(job: _Job, error: Exception) -> None:
-    if not job.answers.done():
-        job.answers.set_exception(error)
 
 
 def _text(raw: bytes) -> str:

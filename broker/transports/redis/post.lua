@@ -10,7 +10,8 @@
 
 local TTL, OPEN_THREADS, GROUP_SIZE = LIMITS[5], LIMITS[6], LIMITS[8]
 
--- What a call changes about pairs and groups is written once, at its end; each is looked up once.
+-- What a call changes about pairs and groups is written once, at its end; each is looked up once,
+-- which is where a posting fails whose pair or group is damaged.
 local wait_for_place, take_place, free_place, write_places
 local group_of, outsider, join, write_groups
 
@@ -64,7 +65,7 @@ do
   end
 
   function write_places()
-    for pair, held in pairs(places) do write(pair, held) end
+    for pair, held in pairs(places) do pcall(write, pair, held) end
   end
 end
 
@@ -94,25 +95,32 @@ do
     group.joining[#group.joining + 1] = name
   end
 
-  function write_groups()
-    local fresh = {}
-    for id, group in pairs(groups) do
-      if #group.joining > 0 then
-        if group.known then
-          redis.call('RPUSH', group.key, unpack(group.joining))
-        else
-          redis.call('RPUSH', group.key, group.buyer, unpack(group.joining))
-          fresh[#fresh + 1], fresh[#fresh + 2] = NOW, id
-        end
-        redis.call('PEXPIRE', group.key, TTL)
-      end
+  local function write(group)
+    if group.known then
+      redis.call('RPUSH', group.key, unpack(group.joining))
+    else
+      redis.call('RPUSH', group.key, group.buyer, unpack(group.joining))
     end
-    if #fresh == 0 then return end
+    redis.call('PEXPIRE', group.key, TTL + HOUR)
+  end
+
+  local function note(fresh)
     redis.call('ZADD', GROUPS, 'NX', unpack(fresh))
     if LIMITS[9] > 0 then
       redis.call('ZREMRANGEBYSCORE', GROUPS, '-inf', LIMITS[9])
       redis.call('ZREMRANGEBYRANK', GROUPS, 0, -LIMITS[10] - 1)
     end
+  end
+
+  function write_groups()
+    local fresh = {}
+    for id, group in pairs(groups) do
+      if #group.joining > 0 then
+        if not group.known then fresh[#fresh + 1], fresh[#fresh + 2] = NOW, id end
+        pcall(write, group)
+      end
+    end
+    if #fresh > 0 then pcall(note, fresh) end
   end
 end
 
@@ -209,7 +217,7 @@ local function post(name, how, packed, raw)
   return finish_thread(name, read_ending(packed))
 end
 
--- A thread that is damaged is nobody else's trouble.
+-- A thread that is damaged is nobody else's trouble, nor is a key that was looked up for it.
 local answers = { NOW }
 for i = FIRST, #ARGV, 4 do
   local well, answer = pcall(post, ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])

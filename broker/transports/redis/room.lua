@@ -48,20 +48,20 @@ do
     held.messages, held.bytes, held.changed = held.messages + 1, held.bytes + #raw, true
   end
 
-  function write_accounts()
-    for _, box in pairs(boxes) do
-      local changed = {}
-      for sender, held in pairs(box.accounts) do
-        if held.changed then
-          changed[#changed + 1], changed[#changed + 2] = 'n:' .. sender, held.messages
-          changed[#changed + 1], changed[#changed + 2] = 'b:' .. sender, held.bytes
-        end
-      end
-      if #changed > 0 then redis.call('HSET', box.charges, unpack(changed)) end
-      if box.appended then
-        keep(box.stream, LIMITS[1])
-        keep(box.charges, LIMITS[1])
+  local function write(box)
+    local changed = {}
+    for sender, held in pairs(box.accounts) do
+      if held.changed then
+        changed[#changed + 1], changed[#changed + 2] = 'n:' .. sender, held.messages
+        changed[#changed + 1], changed[#changed + 2] = 'b:' .. sender, held.bytes
       end
     end
+    if box.appended then keep(box.stream, LIMITS[1]) end
+    if #changed > 0 then redis.call('HSET', box.charges, unpack(changed)) end
+    if box.appended then keep(box.charges, LIMITS[1]) end
+  end
+
+  function write_accounts()
+    for _, box in pairs(boxes) do pcall(write, box) end
   end
 end

@@ -130,14 +130,14 @@ class RedisThreadStore(ThreadStore):
         return [_ruling(*await answer) for answer in ends]
 
     @override
-    async def headers(self, threads: Sequence[str]) -> list[Header | None]:
+    async def headers(self, threads: Sequence[str]) -> list[Header | DamagedThreadError | None]:
         answers = await self._wire.many(*(("HGET", thread_of(thread), "h") for thread in threads))
-        return [_unless_damaged(read_header, answer) for answer in answers]
+        return [_read(read_header, answer) for answer in answers]
 
     @override
-    async def whole(self, threads: Sequence[str]) -> list[Whole | None]:
+    async def whole(self, threads: Sequence[str]) -> list[Whole | DamagedThreadError | None]:
         answers = await self._wire.many(*(("HGETALL", thread_of(thread)) for thread in threads))
-        return [_unless_damaged(_whole, answer) for answer in answers]
+        return [_read(_whole, answer) for answer in answers]
 
     @override
     async def members(self, group: str) -> list[str]:
@@ -201,13 +201,11 @@ def _ruling(at_ms: int, answer: list[Reply]) -> Ruling:
     )
 
 
-def _unless_damaged(read: Callable[[Reply], T], answer: Reply) -> T | None:
-    """Read what is stored; who lists threads is not to suffer from one that nobody can read."""
+def _read(read: Callable[[Reply], T], answer: Reply) -> T | DamagedThreadError | None:
     try:
         return read(answer) if answer else None
     except (msgspec.MsgspecError, KeyError, ValueError) as error:
-        _log.warning("a stored thread is damaged, and shown as none: %r", error)
-        return None
+        return DamagedThreadError("the stored thread cannot be read", reason=repr(error)[:200])
 
 
 def _whole(flat: list[bytes]) -> Whole:
