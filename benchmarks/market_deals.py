@@ -125,7 +125,7 @@ async def _blocks(buyer: Buyer, size: Size, cpu_s: Callable[[], float]) -> list[
     """Deal, ``AT_ONCE`` at a time; each deal must be settled, or nothing counts."""
     left = iter(range(size.warm_up + size.blocks * size.deals + AT_ONCE))
     times_ms: list[float] = []
-    marks: list[tuple[float, float]] = []
+    marks = [] if size.warm_up else [(time.perf_counter(), cpu_s())]
 
     async def buying() -> None:
         for number in left:
@@ -133,7 +133,8 @@ async def _blocks(buyer: Buyer, size: Size, cpu_s: Callable[[], float]) -> list[
             _check(await buyer.buy(_want(number)))
             ended = time.perf_counter()
             times_ms.append((ended - begun) * 1e3)
-            if (len(times_ms) - size.warm_up) % size.deals == 0 and len(times_ms) >= size.warm_up:
+            counted = len(times_ms) - size.warm_up
+            if counted >= 0 and counted % size.deals == 0:
                 marks.append((ended, cpu_s()))
 
     await asyncio.gather(*(buying() for _ in range(AT_ONCE)))

@@ -16,14 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from rahba.encoding import (
-    MAX_INT,
-    canonical,
-    decode_as,
-    rewrite,
-    sha256_hex,
-    shape,
-)
+from rahba.encoding import MAX_INT, canonical, decode_as, rewrite, sha256_hex, shape
 from rahba.envelope import Signer, open_envelope, seal_together
 from rahba.errors import (
     BadSignatureError,
@@ -54,6 +47,7 @@ Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Mode = Literal["posted", "tender", "bargain"]
 Signature = Annotated[str, msgspec.Meta(max_length=88)]
+Amount = Annotated[str, msgspec.Meta(max_length=19)]
 
 
 class Doc(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,7 +73,7 @@ class Energy(Doc, frozen=True):
 class Issues(Doc, frozen=True):
     """What is bargained over. ``price`` in fals a ``unit``; ``quality`` in thousandths."""
 
-    price: str
+    price: Amount
     unit: Literal["call"] = "call"
     latency_ms: Millis = 60_000
     quality: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 500
@@ -103,11 +97,11 @@ class Offer(Doc, frozen=True, cache_hash=True):
     skill: Name
     issues: Issues
     valid_until: Millis
-    salt: str
+    salt: Name
     qty: Literal[1] = 1
     firm: bool = True
-    penalty: str = "0"
-    mandate_digest: str | None = None
+    penalty: Amount = "0"
+    mandate_digest: Name | None = None
 
     def digest(self) -> str:
         """Return the digest that ``accept`` and ``withdraw`` name."""

@@ -128,7 +128,7 @@ class HoldExpiredError(PaymentRefusedError):
 
 
 class BadPledgeError(PaymentRefusedError):
-    """The payee's pledge is out of its time, or its account is not its key's alone."""
+    """The payee did not sign it, its time is over, or its account is not its key's alone."""
 
     code = "bad_pledge"
 

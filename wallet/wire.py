@@ -17,7 +17,7 @@ import orjson
 
 from rahba.balance import AccountProof
 from rahba.encoding import Json
-from rahba.errors import RemoteError, TooLargeError
+from rahba.errors import BadEncodingError, RemoteError, TooLargeError
 from rahba.ids import check_digest
 from rahba.proof import InclusionProof
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
@@ -69,12 +69,19 @@ class LedgerAnswerError(RemoteError):
 
 
 def plain(view: View) -> dict[str, Json]:
-    """Return a view as JSON builtins."""
+    """Return a view as JSON builtins.
+
+    Raises:
+        LedgerAnswerError: a transaction that is none.
+    """
     fields: dict[str, Json] = msgspec.to_builtins(view, str_keys=True)
     for name in _AMOUNTS.get(type(view), ()):
         fields[name] = str(fields[name])
     if isinstance(view, TxView):
-        fields["payload"] = cast("Json", view.payload)
+        try:
+            fields["payload"] = cast("Json", view.payload)
+        except BadEncodingError as error:
+            raise LedgerAnswerError("what was shown is no transaction", id=view.id) from error
     elif isinstance(view, AccountView):
         fields["available"] = str(view.available)
     elif isinstance(view, SupplyView):
@@ -87,8 +94,13 @@ def encode(view: View) -> bytes:
     return orjson.dumps(plain(view))
 
 
+def encode_theirs(views: list[TxView]) -> bytes:
+    """Write entries that another process showed as a JSON array; errors as of :func:`plain`."""
+    return orjson.dumps([plain(view) for view in views])
+
+
 def encode_all(views: list[TxView]) -> bytes:
-    """Write entries as a JSON array: what their bytes say is put in as it stands there."""
+    """Write one's own entries as a JSON array: what their bytes say is put in as it stands."""
     return msgspec.json.encode(
         [
             _Entry(view.id, view.seq, view.raw, view.log_time, msgspec.Raw(payload_bytes(view.raw)))

@@ -93,7 +93,7 @@ async def paid_for(ledger: Ledger, view: ThreadView, found: Recovered) -> Paid:
             return Paid(0, order.hold, None)
         tx = view.facts.get("tx") if shown.captured else None
         logged = await ledger.transaction(tx) if tx else None
+        captures = logged is not None and logged.payload.get("hold") == order.hold
     except RahbaError:
         return Paid(0, order.hold, None)
-    captures = logged is not None and logged.payload.get("hold") == order.hold
     return Paid(shown.captured, order.hold, tx if captures else None)

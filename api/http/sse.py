@@ -41,6 +41,7 @@ Kinds = frozenset[str] | None
 
 HEARTBEAT: Final = b": still here\n\n"
 _PREAMBLE: Final = b"retry: 1000\n\n"
+_BEFORE_ALL: Final = "0-0"
 _SEND_WITHIN_S: Final = 30
 _PAST: Final = 1_000
 _LINGER_S: Final = 30.0
@@ -127,6 +128,19 @@ class Hub:
         """End all streams; the clients resume elsewhere."""
         self.closed = True
         self._wake()
+
+    async def now(self) -> str | None:
+        """Return the id after which a client is told what happens from now on.
+
+        ``None`` if the feed cannot be read: what happens until it can is not to be had.
+        """
+        if self.follows:
+            return "{}-{}".format(*self._newest())
+        try:
+            newest = await self._feed.tail(1)
+        except (RahbaError, ReplyError):
+            return None
+        return newest[0][0] if newest else _BEFORE_ALL
 
     async def follow(
         self, after: str | None, kinds: Kinds, *, tail: int = 0

@@ -85,8 +85,8 @@ def fits(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
 
 
-@pytest.mark.parametrize("width", [320, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, pytest.param(1280, marks=pytest.mark.long)])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_the_market_page_is_readable_for_everybody(
     browser: Browser, market: RunningMarket, busy_market: dict[str, str], scheme: str, width: int
 ) -> None:
@@ -222,6 +222,7 @@ def test_an_unknown_negotiation_is_said_in_words(browser: Browser, market: Runni
         expect(page.locator("body")).to_contain_text(re.compile("not found|nothing", re.IGNORECASE))
 
 
+@pytest.mark.long
 def test_an_empty_market_says_how_to_fill_it_and_a_dead_gateway_is_noticed(
     browser: Browser, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import psutil
+import pytest
 
 from api.market import Whereabouts
 from api.market_checks import check_broker, check_gateway, check_ledger, check_market
@@ -45,6 +46,7 @@ async def test_a_market_that_is_well_has_nothing_broken(market: RunningMarket) -
     assert (code, report["ok"]) == (0, True)
 
 
+@pytest.mark.long
 def test_a_ledger_that_does_not_answer_is_found(tmp_path: Path) -> None:
     with running_market(tmp_path) as market:
         children = psutil.Process(market.process.pid).children()

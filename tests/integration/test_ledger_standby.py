@@ -175,6 +175,7 @@ async def verified(env: dict[str, str]) -> None:
     assert report["transactions"] > 300
 
 
+@pytest.mark.long
 async def test_a_standby_takes_over_from_a_killed_ledger_and_back(
     node: Callable[[], Node], request: pytest.FixtureRequest
 ) -> None:
@@ -201,6 +202,7 @@ async def test_a_standby_takes_over_from_a_killed_ledger_and_back(
         await verified(first.env)
 
 
+@pytest.mark.long
 async def test_a_frozen_ledger_is_overtaken_and_fenced_when_it_wakes_up(
     node: Callable[[], Node], request: pytest.FixtureRequest
 ) -> None:

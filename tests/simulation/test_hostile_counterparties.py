@@ -106,7 +106,7 @@ async def buy_and_fail(
     return caught.value
 
 
-@pytest.mark.parametrize("mode", ["posted", "bargain"])
+@pytest.mark.parametrize("mode", ["posted", pytest.param("bargain", marks=pytest.mark.long)])
 async def test_a_seller_silent_after_the_accept_costs_a_time_out_and_the_hold_comes_back(
     bazaar: Bazaar, mode: str
 ) -> None:

@@ -28,6 +28,7 @@ class Thief(Seller):
         await self._till.capture(hold.id, hold.amount, "0" * 64, until_ms=hold.expires_ms)
 
 
+@pytest.mark.long
 async def test_thieving_sellers_together_get_no_more_than_the_budget(bazaar: Bazaar) -> None:
     await bazaar.open_stall("first", price=1_900_000, kind=Thief)
     await bazaar.open_stall("second", price=1_950_000, kind=Thief)

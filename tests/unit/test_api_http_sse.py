@@ -54,6 +54,25 @@ async def test_a_hub_rests_while_nobody_listens_and_who_comes_then_misses_nothin
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_who_comes_while_the_hub_rests_is_told_all_that_happens_from_then_on() -> None:
+    feed = memory.connect(SystemClock()).feed
+    hub = Hub(feed, Metrics(), kept=3, every_ms=1, heartbeat_ms=20)
+    assert await hub.now() == "0-0"
+    first = await feed.publish("tick", {"n": 0})
+    after = await hub.now()
+    assert after == first
+    await feed.publish("tick", {"n": 1})  # before anybody follows the feed
+    running = asyncio.create_task(hub.run())
+    try:
+        assert await _numbers(hub, after) == [1]
+        last = await feed.publish("tick", {"n": 2})
+        assert await _numbers(hub, after) == [1, 2]
+        assert await hub.now() == last
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_a_hub_that_cannot_read_the_feed_yet_says_that_it_is_there_and_closes_at_once() -> (
     None
 ):

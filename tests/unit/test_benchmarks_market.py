@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from dataclasses import dataclass
 from itertools import permutations
 
 import pytest
 
+from agents.purchase import Purchase, Want
 from benchmarks import market_deals, market_mailbox, market_welfare
+from benchmarks.market_deals import SKILL
+from benchmarks.running import BenchmarkFailedError
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -45,6 +50,44 @@ def test_deals_are_reported_as_medians_of_their_blocks() -> None:
     assert (rate.value, rate.met) == (1.0, False)
     assert (cost.value, cost.met) == (250.0, False)
     assert (p50.value, p99.value) == (1_000, 4_000)
+
+
+@dataclass
+class Shop:
+    """Where each purchase takes some turns of the loop, and one of them may fail."""
+
+    fails_at: int | None = None
+    bought: int = 0
+
+    async def buy(self, want: Want) -> Purchase:
+        assert want.mode == "tender"
+        self.bought += 1
+        number = self.bought
+        for _ in range(1 + number % 3):
+            await asyncio.sleep(0)
+        paid = 1 if number == self.fails_at else 5
+        return Purchase(
+            output="", skill=SKILL, buyer="b", seller="s", mode="tender", group="g", thread="t",
+            agreement="a", rounds=1, asked_fals=5, agreed_fals=5, paid_fals=paid, hold="h",
+            capture_tx="tx", receipt=b"", receipt_verified=True, deal=b"",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("warm_up", [0, 70])
+async def test_deals_are_counted_in_blocks_without_a_pause_between(warm_up: int) -> None:
+    size, shop = market_deals.Size(warm_up=warm_up, blocks=3, deals=40), Shop()
+    spent = iter(range(100))
+    blocks = await market_deals._blocks(shop, size, lambda: float(next(spent)))
+    assert [len(block.times_ms) for block in blocks] == [40, 40, 40]
+    assert [block.cpu_s for block in blocks] == [1.0, 1.0, 1.0]
+    assert all(block.wall_s > 0 for block in blocks)
+    assert shop.bought == warm_up + 120 + market_deals.AT_ONCE
+
+
+async def test_one_deal_that_was_not_paid_spoils_the_measure() -> None:
+    size = market_deals.Size(warm_up=10, blocks=1, deals=40)
+    with pytest.raises(BenchmarkFailedError):
+        await market_deals._blocks(Shop(fails_at=30), size, lambda: 0.0)
 
 
 def test_round_trips_over_mailboxes_are_compared_with_raw_streams_of_the_same_run() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rahba.encoding import b64
 from rahba.envelope import Signer
 from rahba.errors import BadEncodingError
 from rahba.proof import InclusionProof
@@ -20,6 +21,7 @@ from wallet.wire import (
     encode_all,
     encode_answers,
     encode_holds,
+    encode_theirs,
     read,
 )
 
@@ -67,6 +69,23 @@ def test_views_look_the_same_alone_and_in_a_list() -> None:
     holds = [view for view in VIEWS if isinstance(view, HoldView)]
     assert orjson.loads(encode_all(entries)) == [orjson.loads(encode(view)) for view in entries]
     assert orjson.loads(encode_holds(list(holds))) == [orjson.loads(encode(view)) for view in holds]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"junk",
+        b"{}",
+        orjson.dumps({"payload": b64(b'{}},{"id":"FAKE"'), "payloadType": "x", "signatures": []}),
+        orjson.dumps({"payload": b64(b"oops"), "payloadType": "x", "signatures": []}),
+        orjson.dumps({"payload": "", "payloadType": "x", "signatures": []}),
+    ],
+)
+def test_what_a_ledger_shows_as_a_transaction_and_is_none_is_not_passed_on(raw: bytes) -> None:
+    with pytest.raises(LedgerAnswerError):
+        encode_theirs([TxView("ab", 3, raw, 5)])
+    with pytest.raises(LedgerAnswerError):
+        encode(TxView("ab", 3, raw, 5))
 
 
 def test_what_a_transaction_says_is_taken_from_its_bytes_and_from_nowhere_else() -> None:

@@ -54,7 +54,7 @@ from rahba.ids import check_digest, key_of
 from rahba.proof import write_proof
 from wallet.errors import error_for
 from wallet.ports import Answer
-from wallet.wire import encode, encode_all, encode_answers, encode_holds, read_ids
+from wallet.wire import encode, encode_answers, encode_holds, encode_theirs, read_ids
 
 router: Final = APIRouter(prefix="/v1", tags=["ledger"])
 
@@ -103,7 +103,7 @@ async def read_history(
     """
     key_of(account)
     ledger = gateway_of(request).parts.ledger
-    return Reply(encode_all(await ledger.history(account, before=before, limit=limit)))
+    return Reply(encode_theirs(await ledger.history(account, before=before, limit=limit)))
 
 
 @router.post(

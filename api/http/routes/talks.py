@@ -96,6 +96,8 @@ async def follow_feed(
     after = request.headers.get("last-event-id") or last_event_id
     if after is not None:
         parse_event_id(after)
+    elif tail == 0:
+        after = await gateway.hub.now()
     return EventStream(gateway.hub.follow(after, wanted, tail=tail), gateway.seats)
 
 
