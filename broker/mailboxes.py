@@ -32,7 +32,7 @@ class MailboxLimits:
     sender_bytes: int = 64 * 1024 * 1024
     message_bytes: int = MAX_MESSAGE_BYTES
     deliveries: int = 5
-    batch: int = 16
+    batch: int = 64
 
 
 def check_owner(owner: str) -> str:
