@@ -10,6 +10,8 @@ seller; the threads of one request share its ``group``.
 
 from __future__ import annotations
 
+import contextlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
@@ -443,14 +445,15 @@ def _check_names(message: Message) -> None:
 
 # The same bytes are read several times on their way: by whoever sends them, rules on them, receives
 # them and keeps the thread. What verified once verifies again, and so does what we just signed.
-_KNOWN: Final[dict[bytes, tuple[Message, str]]] = {}
+_KNOWN: Final[OrderedDict[bytes, tuple[Message, str]]] = OrderedDict()
 
 
 def _remember(raw: bytes, message: Message, digest: str) -> None:
     if len(raw) > _REMEMBERED_BYTES:
         return
-    while len(_KNOWN) >= _REMEMBERED:
-        _ = _KNOWN.pop(next(iter(_KNOWN)), None)
+    while len(_KNOWN) >= _REMEMBERED:  # several threads may do so at once
+        with contextlib.suppress(KeyError):
+            _ = _KNOWN.popitem(last=False)
     _KNOWN[raw] = message, digest
 
 
