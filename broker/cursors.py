@@ -11,6 +11,7 @@ import base64
 import binascii
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -60,6 +61,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return (math.inf if self.key is None else self.key, self.agent)
 
 
+@lru_cache(maxsize=256)
 def fingerprint(query: Query) -> str:
     """Return what tells a search from others, whatever its page."""
     return sha256_hex(repr(replace(query, cursor=None, limit=1)).encode("utf-8", "replace"))[:16]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from operator import attrgetter
 from typing import Final
@@ -249,6 +250,7 @@ def _relevance_reason(candidate: Candidate) -> list[str]:
     return [f"relevance: {words}, {meaning} by meaning"]
 
 
+@lru_cache(maxsize=1_024)
 def _price_reason(price: int | None, cheapest: int | None) -> str:
     if price is None:
         return "open to bargaining"
