@@ -53,7 +53,7 @@ def canonical(value: object) -> bytes:
 
 
 def encode_text(value: msgspec.Struct) -> bytes:
-    """Encode a Struct canonically whose fields hold nothing but strings, whatever they say."""
+    """Encode a Struct of strings and bytes (as base64) canonically, whatever they say."""
     return _SORTED.encode(value)
 
 
@@ -181,7 +181,13 @@ def _decoder(form: Hashable) -> msgspec.json.Decoder[Any] | None:
 def _closed(kind: forms.Type, depth: int) -> bool:
     """Say whether every value of a type is canonical: no float, large integer or free mapping."""
     match kind:
-        case forms.StrType() | forms.BoolType() | forms.NoneType() | forms.LiteralType():
+        case (
+            forms.StrType()
+            | forms.BytesType()
+            | forms.BoolType()
+            | forms.NoneType()
+            | forms.LiteralType()
+        ):
             return True
         case forms.IntType():
             return kind.le is not None and kind.le <= MAX_INT and kind.ge is not None

@@ -55,12 +55,12 @@ _PAE_TAG: Final = b"DSSEv1 "
 
 class _Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     keyid: str
-    sig: str
-    of: str = ""
+    sig: bytes
+    of: bytes = b""
 
 
 class _Dsse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    payload: str
+    payload: bytes
     payloadType: str  # noqa: N815  # DSSE's own spelling
     signatures: list[_Signature]
 
@@ -92,8 +92,11 @@ class Signer:
 
     def sign(self, payload_type: str, payload: bytes) -> str:
         """Return the base64 signature over PAE(payload_type, payload)."""
-        signed = bindings.crypto_sign(pae(payload_type, payload), self._secret)
-        return b64(signed[:SIGNATURE_BYTES])
+        return b64(self.sign_bytes(payload_type, payload))
+
+    def sign_bytes(self, payload_type: str, payload: bytes) -> bytes:
+        """Return the same signature as 64 bytes."""
+        return bindings.crypto_sign(pae(payload_type, payload), self._secret)[:SIGNATURE_BYTES]
 
     def sign_raw(self, message: bytes) -> bytes:
         """Return the 64-byte signature over bare bytes, for formats with a framing of their own.
@@ -167,8 +170,8 @@ def verify_raw(public_key: bytes, message: bytes, signature: bytes) -> None:
 
 def assemble(payload_type: str, payload: bytes, signatures: dict[str, str]) -> bytes:
     """Put detached ``{did: signature}`` and their payload into one envelope; verify separately."""
-    signed = [_Signature(did, sig) for did, sig in signatures.items()]
-    return encode_text(_Dsse(b64(payload), payload_type, signed))
+    signed = [_Signature(did, unb64(sig)) for did, sig in signatures.items()]
+    return encode_text(_Dsse(payload, payload_type, signed))
 
 
 def seal(payload_type: str, body: object, *signers: Signer) -> bytes:
@@ -187,11 +190,11 @@ def seal_together(payload_type: str, payloads: Sequence[bytes], signer: Signer) 
     for start in range(0, len(payloads), MAX_TOGETHER):
         some = payloads[start : start + MAX_TOGETHER]
         if len(some) == 1:
-            signature = _Signature(signer.did, signer.sign(payload_type, some[0]))
+            signature = _Signature(signer.did, signer.sign_bytes(payload_type, some[0]))
         else:
             of = b"".join(sha256(pae(payload_type, payload)).digest() for payload in some)
-            signature = _Signature(signer.did, signer.sign(BATCH_TYPE, of), b64(of))
-        sealed += [encode_text(_Dsse(b64(payload), payload_type, [signature])) for payload in some]
+            signature = _Signature(signer.did, signer.sign_bytes(BATCH_TYPE, of), of)
+        sealed += [encode_text(_Dsse(payload, payload_type, [signature])) for payload in some]
     return sealed
 
 
@@ -212,19 +215,18 @@ def open_envelope(
         raise BadSignatureError("an envelope needs signatures, one a key")
     if len(names) > MAX_SIGNATURES:
         raise TooLargeError("too many signatures", limit=MAX_SIGNATURES)
-    payload = unb64(dsse.payload)
     for item in dsse.signatures:  # 3
         if not item.of:
-            verify(item.keyid, payload_type, payload, item.sig)
+            verify_pae(item.keyid, pae(payload_type, dsse.payload), item.sig)
         elif together:
-            _verify_one_of(item, payload_type, payload)
+            _verify_one_of(item, payload_type, dsse.payload)
         else:
             raise BadSignatureError("a signature of its own is asked for", signer=item.keyid)
-    return Opened(payload, tuple(names), sha256_hex(raw))
+    return Opened(dsse.payload, tuple(names), sha256_hex(raw))
 
 
 def _verify_one_of(signature: _Signature, payload_type: str, payload: bytes) -> None:
-    of = unb64(signature.of)
+    of = signature.of
     if len(of) not in _LENGTHS:
         raise BadSignatureError("not a signature of several", signer=signature.keyid)
     place = of.find(sha256(pae(payload_type, payload)).digest())
@@ -234,8 +236,8 @@ def _verify_one_of(signature: _Signature, payload_type: str, payload: bytes) -> 
 
 
 @lru_cache(maxsize=2_048)
-def _verify_batch(did: str, of: bytes, signature: str) -> None:
-    verify(did, BATCH_TYPE, of, signature)
+def _verify_batch(did: str, of: bytes, signature: bytes) -> None:
+    verify_pae(did, pae(BATCH_TYPE, of), signature)
 
 
 def conceal(recipient: str, plain: bytes, *, sender: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -447,7 +448,7 @@ def test_a_closed_form_has_the_bytes_of_any_other(text: str) -> None:
 
 def test_what_a_process_remembers_of_messages_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "_REMEMBERED", 3)
-    known: dict[bytes, tuple[messages.Message, str]] = {}
+    known: OrderedDict[bytes, tuple[messages.Message, str]] = OrderedDict()
     monkeypatch.setattr(messages, "_KNOWN", known)
     signer = Signer(bytes(32))
     for number in range(1, 6):
