@@ -173,6 +173,7 @@ def test_a_payment_under_a_key_is_made_once(shell: Shell) -> None:
     assert shell("outbox", "--wallet", "payer") == {"settled": [], "unknown": []}
 
 
+@pytest.mark.long
 def test_a_wallet_comes_back_from_its_words_wherever_its_ledger_is(
     shell: Shell, elsewhere: Shell
 ) -> None:
@@ -190,6 +191,7 @@ def test_a_wallet_comes_back_from_its_words_wherever_its_ledger_is(
     assert typed["key"] == rotated["new"]
 
 
+@pytest.mark.long
 def test_a_wallet_moves_in_a_keystore_with_its_account_and_key(
     shell: Shell, elsewhere: Shell
 ) -> None:
@@ -265,6 +267,7 @@ def test_nobody_waits_for_witnesses_that_are_not_there_for_ever(shell: Shell) ->
         assert said["finality"] == "witnessed"
 
 
+@pytest.mark.long
 def test_a_lost_payment_is_not_made_again_by_the_same_command(
     shell: Shell, market: RunningMarket
 ) -> None:

@@ -88,6 +88,7 @@ async def test_a_taken_port_is_named_and_nothing_stays_behind(tmp_path: Path) ->
         assert market.pids() == {}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_market_survives_its_redis_and_its_owner_keeps_the_key(tmp_path: Path) -> None:
     settings = Settings.read(market_env(tmp_path))
@@ -110,6 +111,7 @@ async def test_a_market_survives_its_redis_and_its_owner_keeps_the_key(tmp_path:
     assert not (tmp_path / FILE).exists()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_killed_worker_leaves_no_process_behind(tmp_path: Path) -> None:
     async with LocalMarket(Settings.read(market_env(tmp_path))) as market:

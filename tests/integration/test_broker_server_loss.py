@@ -61,6 +61,7 @@ async def test_after_kill_and_restart_what_was_durable_is_there(server: Embedded
     await broker.close()
 
 
+@pytest.mark.long
 async def test_readers_and_subscribers_resume_by_themselves(server: EmbeddedRedis) -> None:
     broker = await connect(server.url, SystemClock(), patience_s=PATIENCE_SECONDS)
     reader = broker.mailbox.receive(["ann"], consumer="host")

@@ -166,7 +166,7 @@ async def test_what_could_not_be_answered_in_time_can_be_asked_later(
 
 @pytest.mark.parametrize(
     "rounds",
-    [5, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(300)])],
+    [2, pytest.param(40, marks=[pytest.mark.long, pytest.mark.timeout(300)])],
 )
 async def test_a_ledger_killed_under_load_forgets_nothing_and_pays_nothing_twice(
     process: LedgerProcess, rounds: int

@@ -89,6 +89,7 @@ async def test_a_posted_job_that_fails_is_the_word_of_a_buyer_nobody_knows(
     assert own.personal.rate.low < 50, "who was there knows"
 
 
+@pytest.mark.long
 async def test_holds_that_nobody_agreed_to_harm_nobody_on_a_real_ledger(
     bazaar: Bazaar, tmp_path: Path
 ) -> None:
