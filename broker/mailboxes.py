@@ -22,6 +22,7 @@ RETRY_AFTER_MS: Final = 1_000
 class MailboxLimits:
     """How much a mailbox takes, how long a reader may hold a message, how often it is tried.
 
+    A reader takes up to ``batch`` messages of each mailbox at a time, fewer where they are large.
     ``sender_messages`` and ``sender_bytes`` are how much of one sender may lie unacknowledged in
     one mailbox: a flooder fills its own share and no more.
     """

@@ -24,7 +24,13 @@ from broker.ports import Delivery, Mailbox, MailboxReader, Room, Ruling
 from broker.thread import MAX_MESSAGES_A_SIDE, MAX_SEEN
 from broker.threads import _TERMS_KEPT, THREAD_TTL_MS, ThreadDesk
 from broker.transports.redis import connect
-from broker.transports.redis.mailbox import charges_of, dead_of, stream_of
+from broker.transports.redis.mailbox import (
+    READ_BYTES,
+    RedisMailbox,
+    charges_of,
+    dead_of,
+    stream_of,
+)
 from broker.transports.redis.threads import thread_of
 from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
@@ -213,6 +219,38 @@ async def test_a_process_remembers_a_bounded_number_of_messages_and_threads(
         await broker.threads.post(talk.say(talk.buyer, talk.opening()))
         await broker.threads.post(talk.say(talk.seller, talk.quote(talk.offer())))
         assert len(broker.threads._terms) == _TERMS_KEPT
+
+
+async def test_a_reader_takes_more_at_a_time_under_load_and_less_of_what_is_large(
+    wire: Wire,
+) -> None:
+    mailbox = RedisMailbox(wire, replace(LIMITS, depth=1_000, sender_bytes=10**9))
+    reader = mailbox.receive(["ann", "bob"], consumer="one")
+    sizes: list[int] = []
+
+    async def read(total: int) -> list[int]:
+        sizes.clear()
+        while sum(sizes) < total:
+            read = await reader.next(wait_ms=2_000)
+            assert read, sizes
+            sizes.append(len(read))
+            await reader.done(read)
+        return sizes
+
+    try:
+        assert await reader.next(wait_ms=1) == []
+        await mailbox.send_many([("ann", b"small")] * 200, sender="eve")
+        assert await read(200) == [16, 32, 64, 64, 24]
+        large = bytes(300_000)
+        room = READ_BYTES // (2 * len(large))
+        await mailbox.send_many([("ann", large)] * 40 + [("bob", large)] * 5, sender="eve")
+        first, *rest = await read(45)
+        assert first == 40 + 5, "nobody could know that they are so large"
+        assert rest == []
+        await mailbox.send_many([("ann", large)] * (2 * room + 1), sender="eve")
+        assert await read(2 * room + 1) == [room, room, 1]
+    finally:
+        await reader.close()
 
 
 async def test_a_damaged_thread_is_nobody_elses_trouble(broker: Broker, wire: Wire) -> None:

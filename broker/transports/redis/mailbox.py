@@ -39,6 +39,8 @@ from rahba.errors import TooLargeError
 GROUP: Final = "g"
 MAILBOX_TTL_MS: Final = THREAD_TTL_MS + 24 * 3600 * 1000
 MAX_BLOCK_MS: Final = 5_000
+FIRST_COUNT: Final = 16
+READ_BYTES: Final = 8 * 1024 * 1024
 RETRY_SECONDS: Final = 0.2
 _LEAVING_SECONDS: Final = 2.0
 _MAX_LEFT: Final = 4 * MAX_OWNERS
@@ -144,6 +146,7 @@ class RedisMailboxReader(MailboxReader):
         self._fresh: dict[str, None] = {}
         self._joined: dict[str, None] = {}
         self._in_hand: dict[str, dict[str, int]] = {}
+        self._count = FIRST_COUNT
         self._next_sweep = 0.0
         self._changed: asyncio.Future[None] | None = None
         self._closed = False
@@ -291,7 +294,7 @@ class RedisMailboxReader(MailboxReader):
         return [delivery for answer in answers for delivery in answer]
 
     async def _claim_one(self, owner: str, which: str) -> list[Delivery]:
-        limits = self._limits
+        limits, count = self._limits, self._count
         skipped = list(self._in_hand.get(owner, ())) if which == "own" else []
         try:
             answer = await self._wire.run(
@@ -301,7 +304,7 @@ class RedisMailboxReader(MailboxReader):
                 self._consumer,
                 limits.lease_ms,
                 limits.deliveries,
-                limits.batch,
+                count,
                 MAX_DEAD,
                 MAILBOX_TTL_MS,
                 which,
@@ -312,7 +315,7 @@ class RedisMailboxReader(MailboxReader):
                 raise
             self._fresh[owner] = None
             return []
-        if which == "own" and len(answer) >= limits.batch:
+        if which == "own" and len(answer) >= count:
             self._fresh[owner] = None
         return [
             Delivery(owner, str(entry, "ascii"), token, raw, str(sender, "ascii"))
@@ -354,11 +357,23 @@ class RedisMailboxReader(MailboxReader):
                 raise
             self._start_over()
             return []
-        return [
+        read = [
             Delivery(_owner_of(key), str(entry, "ascii"), 1, fields[1], _sender_of(fields))
             for key, entries in streams or ()
             for entry, fields in entries
         ]
+        if read:
+            self._count = self._count_after(read)
+        return read
+
+    def _count_after(self, read: Sequence[Delivery]) -> int:
+        """Return how many to take of each mailbox next: more than before, if they are small.
+
+        Each read costs the server a synced write; but what is read must not fill the memory.
+        """
+        largest = max(len(one.raw) for one in read)
+        room = READ_BYTES // (largest * max(len(self._owners), 1))
+        return max(1, min(self._limits.batch, 2 * self._count, room))
 
     async def _ask(self, seconds: float) -> asyncio.Future[Reply]:
         if self._line is None or self._line.closed:
@@ -368,7 +383,7 @@ class RedisMailboxReader(MailboxReader):
         block_ms = max(1, min(int(seconds * 1000), self._limits.lease_ms // 3, MAX_BLOCK_MS))
         keys = [stream_of(owner) for owner in self._owners]
         return self._line.call(
-            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._limits.batch,
+            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._count,
             "BLOCK", block_ms, "STREAMS", *keys, *[">"] * len(keys),
         )  # fmt: skip
 
