@@ -9,6 +9,8 @@ from contextlib import aclosing
 from api.http.metrics import Metrics
 from api.http.sse import HEARTBEAT, Hub
 from broker.transports import memory
+from broker.transports.redis.feed import RedisFeed
+from broker.transports.redis.wire import Wire
 from rahba.clock import SystemClock
 
 
@@ -71,6 +73,13 @@ async def test_who_comes_while_the_hub_rests_is_told_all_that_happens_from_then_
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_where_the_feed_cannot_be_read_nobody_knows_where_now_is() -> None:
+    wire = Wire("redis://127.0.0.1:1/0", patience_s=0.0)
+    hub = Hub(RedisFeed(wire, SystemClock()), Metrics(), kept=3, every_ms=1, heartbeat_ms=5)
+    assert await hub.now() is None
+    await wire.close()
 
 
 async def test_a_hub_that_cannot_read_the_feed_yet_says_that_it_is_there_and_closes_at_once() -> (
