@@ -253,6 +253,23 @@ async def test_a_reader_takes_more_at_a_time_under_load_and_less_of_what_is_larg
         await reader.close()
 
 
+async def test_an_empty_entry_that_somebody_wrote_past_the_mailbox_stops_no_reader(
+    broker: Broker, wire: Wire
+) -> None:
+    reader = broker.mailbox.receive(["ann"], consumer="one")
+    try:
+        assert await reader.next(wait_ms=1) == []
+        await wire.call("XADD", stream_of("ann"), "*", "m", b"", "s", "")
+        (empty,) = await reader.next(wait_ms=2_000)
+        assert empty.raw == b""
+        await reader.bury(empty, "empty")
+        await broker.mailbox.send("ann", b"letter")
+        (letter,) = await reader.next(wait_ms=2_000)
+        assert letter.raw == b"letter"
+    finally:
+        await reader.close()
+
+
 async def test_a_damaged_thread_is_nobody_elses_trouble(broker: Broker, wire: Wire) -> None:
     damaged, sound = Talk(), Talk()
     for talk in (damaged, sound):
