@@ -371,9 +371,7 @@ class RedisMailboxReader(MailboxReader):
 
         Each read costs the server a synced write; but what is read must not fill the memory.
         """
-        largest = max(
-            1, *(len(one.raw) for one in read)
-        )  # one may be empty
+        largest = max(1, *(len(one.raw) for one in read))  # one may be empty
         room = READ_BYTES // (largest * max(len(self._owners), 1))
         return max(1, min(self._limits.batch, 2 * self._count, room))
 
