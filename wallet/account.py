@@ -38,6 +38,7 @@ from wallet.transactions import (
     Grant,
     Hold,
     Item,
+    Recourse,
     Release,
     Revoke,
     Spending,
@@ -101,10 +102,17 @@ class Wallet:
         *,
         arbitration: Arbitration | None = None,
         bail: Bail | None = None,
+        recourse: Recourse | None = None,
     ) -> Answer:
         """Set ``amount`` aside for ``payee``; the answer's id is the hold's."""
         raw = await self.sign_hold(
-            payee, amount, expires_ms, agreement, arbitration=arbitration, bail=bail
+            payee,
+            amount,
+            expires_ms,
+            agreement,
+            arbitration=arbitration,
+            bail=bail,
+            recourse=recourse,
         )
         return await self.send(raw)
 
@@ -158,6 +166,7 @@ class Wallet:
         *,
         arbitration: Arbitration | None = None,
         bail: Bail | None = None,
+        recourse: Recourse | None = None,
     ) -> bytes:
         """Sign a hold; its id will be the transaction id of these bytes.
 
@@ -171,6 +180,7 @@ class Wallet:
             agreement=agreement,
             arbitration=arbitration,
             bail=bail,
+            recourse=recourse,
         )
 
     async def sign_capture(

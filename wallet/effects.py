@@ -15,6 +15,7 @@ from rahba.money import MAX_FALS
 from wallet.authority import policy_of
 from wallet.errors import (
     BadExpiryError,
+    BadPartError,
     BadPledgeError,
     BadSplitError,
     CapExceededError,
@@ -27,7 +28,9 @@ from wallet.errors import (
     NoArbiterError,
     NoBondError,
     NotArbiterError,
+    NotContestableError,
     NotExpiredError,
+    NotFinalError,
     NotMinterError,
     NotPartyError,
     NotPayeeError,
@@ -40,14 +43,16 @@ from wallet.errors import (
     UnknownKeyError,
     UnknownSessionError,
 )
-from wallet.faults import fault_of
+from wallet.faults import check_delivered, fault_of
 from wallet.moves import check_move
 from wallet.plan import (
     Bond,
     Close,
+    Contest,
     Context,
     Draw,
     Freeze,
+    Hand,
     Open,
     OpenHold,
     Plan,
@@ -55,11 +60,14 @@ from wallet.plan import (
     Seize,
     Unbond,
     Unbonded,
+    Undo,
 )
 from wallet.state import REMEMBER_MS, Escrow, Issue, Policy, Session, State, Unbonding
 from wallet.transactions import (
     Batch,
     Capture,
+    Challenge,
+    Deliver,
     Dispute,
     Expire,
     Faucet,
@@ -112,6 +120,7 @@ def _hold(tx: Hold, context: Context) -> Plan:
         context.session,
         tx.arbitration,
         bail=_bail_of(tx, context),
+        recourse=tx.recourse,
     )
     return Plan([], amount, (tx.payee,), OpenHold(hold), parties=(tx.payee,))
 
@@ -160,7 +169,14 @@ def _capture(tx: Capture, context: Context) -> Plan:
     if amount > hold.rest:
         raise ExceedsHoldError(f"{hold.rest} fals are left in the hold")
     back = hold.rest - amount if tx.final else 0
-    ends = amount + back == hold.rest
+    ends, recourse = amount + back == hold.rest, hold.recourse
+    if recourse is not None and not ends:
+        raise NotFinalError("a hold with a recourse is captured once: say that it is final")
+    if recourse is not None and amount > hold.bail:
+        until = context.log_time + recourse.window_ms
+        plan = _drawn(hold, amount, back)
+        plan.change = Draw(hold, amount, back, until, tx.receipt)
+        return plan
     return _drawn(hold, amount, back, _lost_bail(hold, amount) if ends else 0)
 
 
@@ -171,7 +187,8 @@ def _release(tx: Release, context: Context) -> Plan:
     forfeit = int(tx.forfeit)
     if forfeit > hold.bail:
         raise ExceedsHoldError(f"{hold.bail} fals of the payee's own are set aside")
-    plan = _drawn(hold, 0, hold.rest, forfeit)
+    challenged = hold.status == "challenged"
+    plan = _undone(hold, forfeit) if challenged else _drawn(hold, 0, hold.rest, forfeit)
     if forfeit:
         plan.spend, plan.payees = forfeit, (hold.payer,)
     return plan
@@ -203,6 +220,28 @@ def _resolve(tx: Resolve, context: Context) -> Plan:
     return _drawn(hold, taken, back)
 
 
+def _challenge(tx: Challenge, context: Context) -> Plan:
+    hold = _hold_for(Challenge, tx.hold, context.state)
+    if tx.account != hold.payer:
+        raise NotPartyError("only the payer challenges what was captured")
+    if hold.recourse is None or not hold.retained:
+        raise NotContestableError("what was captured is the payee's for good")
+    deadline = context.log_time + hold.recourse.answer_ms
+    return Plan([], change=Contest(hold, deadline), parties=(hold.payer, hold.payee))
+
+
+def _deliver(tx: Deliver, context: Context) -> Plan:
+    hold = _hold_for(Deliver, tx.hold, context.state)
+    if tx.account != hold.payee:
+        raise NotPayeeError("only the payee delivers")
+    if context.log_time >= hold.deadline:
+        raise DeadlinePassedError(f"the time to deliver was over at {hold.deadline}")
+    if tx.part != hold.part + 1 or hold.parts not in {0, tx.parts}:
+        raise BadPartError(f"part {hold.part + 1} of {hold.parts or 'any number'} comes next")
+    check_delivered(tx.receipt, seller=hold.payee, agreement=hold.agreement, named=hold.receipt)
+    return Plan([], change=Hand(hold, tx.parts), parties=(hold.payer, hold.payee))
+
+
 def _expire(tx: Expire, context: Context) -> Plan:
     part = context.state.unbonding.get(tx.subject)
     if part is not None:
@@ -210,6 +249,8 @@ def _expire(tx: Expire, context: Context) -> Plan:
         return Plan([], change=Unbonded(part), parties=(part.owner,))
     hold = _hold_for(Expire, tx.subject, context.state)
     _check_due(hold.due, context)
+    if hold.status == "challenged":
+        return _undone(hold, hold.bail)
     taken, lost = 0, _lost_bail(hold) if hold.status == "open" else 0
     if hold.status == "disputed" and hold.arbitration is not None:
         taken = hold.rest * hold.arbitration.payee_share // BASIS
@@ -231,6 +272,11 @@ def _drawn(hold: Escrow, taken: int, back: int, forfeit: int = 0) -> Plan:
     if forfeit:
         postings.append((hold.payee, hold.payer, forfeit))
     return Plan(postings, change=Draw(hold, taken, back), parties=(hold.payer, hold.payee))
+
+
+def _undone(hold: Escrow, forfeit: int) -> Plan:
+    postings = [(hold.payee, hold.payer, hold.retained + forfeit)]
+    return Plan(postings, change=Undo(hold), parties=(hold.payer, hold.payee))
 
 
 def _stake(tx: Stake, context: Context) -> Plan:
@@ -351,6 +397,8 @@ COMPILERS: Final[dict[type[Tx], Callable[[Any, Context], Plan]]] = {
     Expire: _expire,
     Dispute: _dispute,
     Resolve: _resolve,
+    Challenge: _challenge,
+    Deliver: _deliver,
     Stake: _stake,
     Unstake: _unstake,
     Slash: _slash,
@@ -361,5 +409,5 @@ COMPILERS: Final[dict[type[Tx], Callable[[Any, Context], Plan]]] = {
     KeyRotate: _rotate,
     PolicySet: _policy,
 }
-NEEDS_NO_FEE: Final = frozenset({Release, Expire})
+NEEDS_NO_FEE: Final = frozenset({Release, Expire, Deliver})
 """They end what a fee was paid for when it began; nobody should need money for that."""

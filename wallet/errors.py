@@ -78,6 +78,24 @@ class BadArbitrationError(InvalidTransactionError):
     code = "bad_arbitration"
 
 
+class BadRecourseError(InvalidTransactionError):
+    """A hold has an arbiter or a recourse, not both."""
+
+    code = "bad_recourse"
+
+
+class BadPartError(PaymentRefusedError):
+    """A delivery is logged part after part, each once, and all say how many there are."""
+
+    code = "bad_part"
+
+
+class BadReceiptError(PaymentRefusedError):
+    """It is not the payee's receipt for the hold's agreement that the capture named."""
+
+    code = "bad_receipt"
+
+
 class BadEvidenceError(InvalidTransactionError):
     """What is offered as evidence does not prove a fault of the offender's."""
 
@@ -192,6 +210,30 @@ class NotPartyError(PaymentRefusedError):
     """Only payer and payee of a hold dispute it."""
 
     code = "not_party"
+
+
+class NotFinalError(PaymentRefusedError):
+    """A hold with a recourse is captured once, and nothing is left in it."""
+
+    code = "not_final"
+
+
+class NotContestableError(PaymentRefusedError):
+    """Nothing was captured that may be challenged, or the time for it is over."""
+
+    code = "not_contestable"
+
+
+class ChallengedError(PaymentRefusedError):
+    """The hold is challenged: it waits for its payee to deliver, or for the deadline."""
+
+    code = "challenged"
+
+
+class NotChallengedError(PaymentRefusedError):
+    """The hold is not challenged."""
+
+    code = "not_challenged"
 
 
 class BadSplitError(PaymentRefusedError):

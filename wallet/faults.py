@@ -1,4 +1,4 @@
-"""Faults that signatures alone prove: whoever signed both halves of the evidence said two things.
+"""What signatures alone prove: that somebody said two things, or that a receipt was given.
 
 * ``notes``: two C2SP checkpoints of one log and one size with different roots, both signed by the
   offender as the log. A log that does so shows different people different histories.
@@ -10,11 +10,11 @@ what where, however the evidence is written, so that one fault is punished once.
 
 from __future__ import annotations
 
-from rahba.encoding import digest, unb64
+from rahba.encoding import digest, sha256_hex, unb64
 from rahba.errors import RahbaError
 from rahba.messages import open_receipt
 from rahba.note import open_checkpoint, verifier_key_of
-from wallet.errors import BadEvidenceError
+from wallet.errors import BadEvidenceError, BadReceiptError
 from wallet.transactions import NoteFault, ReceiptFault
 
 
@@ -32,6 +32,23 @@ def fault_of(offender: str, evidence: NoteFault | ReceiptFault) -> str:
         raise
     except RahbaError as error:
         raise BadEvidenceError(f"the evidence does not hold: {error}") from error
+
+
+def check_delivered(text: str, *, seller: str, agreement: str, named: str | None) -> None:
+    """Check that a receipt (base64) is the seller's for that agreement, of the digest ``named``.
+
+    Raises:
+        BadReceiptError: it is not.
+    """
+    try:
+        raw = unb64(text)
+        receipt = open_receipt(raw, seller=seller)
+    except RahbaError as error:
+        raise BadReceiptError(f"not a receipt of the payee's: {error}") from error
+    if receipt.agreement != agreement:
+        raise BadReceiptError("the receipt is for another agreement")
+    if named is not None and sha256_hex(raw) != named:
+        raise BadReceiptError("the capture named another receipt")
 
 
 def _two_roots(offender: str, evidence: NoteFault) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
+from rahba.encoding import unb64
 from rahba.envelope import pae, verify_pae
 from rahba.errors import RahbaError
 from rahba.ids import BadIdError, check_digest, key_of
@@ -27,7 +28,9 @@ from rahba.money import BadAmountError, parse_fals
 from rahba.pledge import Pledge, check_pledge
 from wallet.errors import (
     BadArbitrationError,
+    BadPartError,
     BadPledgeError,
+    BadRecourseError,
     BadThresholdError,
     SelfPaymentError,
     UnknownAccountError,
@@ -39,6 +42,8 @@ from wallet.transactions import (
     AnyTx,
     Batch,
     Capture,
+    Challenge,
+    Deliver,
     Dispute,
     Expire,
     Faucet,
@@ -163,6 +168,8 @@ def _hold(tx: Hold) -> None:
         check_account(tx.arbitration.arbiter)
         if tx.arbitration.arbiter in {tx.account, tx.payee}:
             raise BadArbitrationError("nobody decides in a case of their own")
+        if tx.recourse is not None:
+            raise BadRecourseError("where an arbiter decides, nothing is challenged")
 
 
 def _capture(tx: Capture) -> None:
@@ -177,8 +184,15 @@ def _release(tx: Release) -> None:
     _amount(tx.forfeit)
 
 
-def _dispute(tx: Dispute) -> None:
+def _about_a_hold(tx: Dispute | Challenge) -> None:
     check_digest(tx.hold)
+
+
+def _deliver(tx: Deliver) -> None:
+    check_digest(tx.hold)
+    if tx.part > tx.parts:
+        raise BadPartError("there are fewer parts than that")
+    unb64(tx.output)
 
 
 def _expire(tx: Expire) -> None:
@@ -244,7 +258,9 @@ _FORMS: Final[dict[type[Tx], Callable[[Any], None]]] = {
     Capture: _capture,
     Release: _release,
     Expire: _expire,
-    Dispute: _dispute,
+    Dispute: _about_a_hold,
+    Challenge: _about_a_hold,
+    Deliver: _deliver,
     Resolve: _resolve,
     Stake: _own_amount,
     Unstake: _own_amount,

@@ -10,11 +10,11 @@
 
 After every transaction, always: I1 what was issued is exactly what accounts own; I2 no account
 but the issuance owes, nor holds more than it owns; I3 what accounts hold is the rest of all open
-holds, their bails and all bonds; I4 a lane counts +1 (a salt is used once); I5 follows from I4: no
-transaction runs twice; I6 a hold resolves once; I8 a session stays within its budget; I9 time does
-not run backwards. I10, that a replay gives the same root, is :mod:`wallet.replay`'s. A broken
-invariant is a defect: :class:`~wallet.errors.InvariantError`, and the ledger stops before it
-answers.
+holds, their bails, what is retained of captures, and all bonds; I4 a lane counts +1 (a salt is used
+once); I5 follows from I4: no transaction runs twice; I6 a hold resolves once, and a capture goes
+back at most once, while it is retained; I8 a session stays within its budget; I9 time does not run
+backwards. I10, that a replay gives the same root, is :mod:`wallet.replay`'s. A broken invariant is
+a defect: :class:`~wallet.errors.InvariantError`, and the ledger stops before it answers.
 
 Channels and streams will be further rows of the table; I3 then also counts deposits, I7 that what
 is claimed stays within them and vouchers only grow.
@@ -46,9 +46,12 @@ from wallet.plan import (
     Bond,
     Change,
     Close,
+    Contest,
     Context,
     Draw,
     Freeze,
+    Hand,
+    HoldMove,
     Open,
     OpenHold,
     Plan,
@@ -56,6 +59,7 @@ from wallet.plan import (
     Seize,
     Unbond,
     Unbonded,
+    Undo,
     freed,
 )
 from wallet.state import FEES, Account, Posting, Session, State
@@ -78,7 +82,7 @@ LOGGED: Final = Outcome("logged")
 def apply(state: State, signed: Signed, log_time: int) -> Outcome:
     """Carry out one transaction whose form and signatures were checked, or refuse it whole.
 
-    1. It is in its time, and next in its lane.
+    1. It is in its time, and next in its lane; time itself moves on, whatever comes of it.
     2. Who signed may act for the account, and for the one that pays the fee.
     3. Its type's own rules hold.
     4. The fee suffices, everybody who pays can, and a session stays within its limits.
@@ -87,6 +91,8 @@ def apply(state: State, signed: Signed, log_time: int) -> Outcome:
     tx = signed.tx
     if log_time < state.log_time:
         raise InvariantError("I9: ledger time runs backwards")
+    if log_time != state.log_time:
+        state.advance(log_time)
     try:
         _check_turn(state.accounts.get(tx.account), tx, log_time)  # 1
         session = authorise(state, signed, log_time)  # 2
@@ -97,9 +103,7 @@ def apply(state: State, signed: Signed, log_time: int) -> Outcome:
             _check_session(session, tx, plan, plan.spend + fee_spend)
     except PaymentRefusedError as refusal:
         return Outcome(refusal.outcome, refusal.code, refusal.message)
-    if log_time != state.log_time:  # 5
-        state.advance(log_time)
-    touched = _carry_out(state, tx, plan, signed.leaf)
+    touched = _carry_out(state, tx, plan, signed.leaf)  # 5
     if session is not None:
         session.spent += plan.spend + fee_spend
     _check_invariants(state, touched, session)
@@ -216,7 +220,7 @@ def _check_invariants(state: State, touched: dict[str, Account], session: Sessio
 
 def _change(state: State, account: Account, tx: AnyTx, change: Change) -> None:
     """Carry out a change; a hold must go where its table says (I6)."""
-    if not isinstance(change, Draw | Freeze):
+    if not isinstance(change, HoldMove):
         _CHANGES[type(change)](state, account, change)
         return
     before = change.hold.status
@@ -239,6 +243,9 @@ _CHANGES: Final[dict[type[Any], Callable[[State, Account, Any], None]]] = {
     OpenHold: lambda state, _, change: state.open_hold(change.hold),
     Freeze: lambda state, _, change: state.freeze_hold(*change),
     Draw: lambda state, _, change: state.draw_hold(*change),
+    Contest: lambda state, _, change: state.challenge_hold(*change),
+    Hand: lambda state, _, change: state.take_part(*change),
+    Undo: lambda state, _, change: state.undo_capture(change.hold),
     Bond: lambda state, account, change: state.bond(account, change.amount),
     Unbond: lambda state, _, change: state.unbond(change.part),
     Unbonded: lambda state, _, change: state.end_unbonding(change.part),

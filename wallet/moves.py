@@ -11,14 +11,19 @@ from collections.abc import Mapping
 from typing import Final
 
 from wallet.errors import (
+    ChallengedError,
     DisputedError,
     HoldResolvedError,
+    NotChallengedError,
+    NotContestableError,
     NotDisputedError,
     PaymentRefusedError,
 )
 from wallet.state import Status
 from wallet.transactions import (
     Capture,
+    Challenge,
+    Deliver,
     Dispute,
     Expire,
     Release,
@@ -39,6 +44,8 @@ HOLD: Final[Mapping[Status, Mapping[type[Tx], tuple[Status, ...] | Refusal]]] = 
         Expire: ENDS,
         Dispute: ("disputed",),
         Resolve: NotDisputedError,
+        Challenge: NotContestableError,
+        Deliver: NotChallengedError,
     },
     "disputed": {
         Capture: DisputedError,
@@ -46,13 +53,35 @@ HOLD: Final[Mapping[Status, Mapping[type[Tx], tuple[Status, ...] | Refusal]]] = 
         Expire: ENDS,
         Dispute: DisputedError,
         Resolve: ENDS,
+        Challenge: DisputedError,
+        Deliver: NotChallengedError,
     },
-    "captured": dict.fromkeys((Capture, Release, Expire, Dispute, Resolve), HoldResolvedError),
-    "released": dict.fromkeys((Capture, Release, Expire, Dispute, Resolve), HoldResolvedError),
+    "captured": {
+        Capture: HoldResolvedError,
+        Release: HoldResolvedError,
+        Expire: HoldResolvedError,
+        Dispute: HoldResolvedError,
+        Resolve: HoldResolvedError,
+        Challenge: ("challenged",),
+        Deliver: NotChallengedError,
+    },
+    "challenged": {
+        Capture: ChallengedError,
+        Release: ("released",),
+        Expire: ("released",),
+        Dispute: ChallengedError,
+        Resolve: NotDisputedError,
+        Challenge: ChallengedError,
+        Deliver: ("challenged", "captured"),
+    },
+    "released": dict.fromkeys(
+        (Capture, Release, Expire, Dispute, Resolve, Challenge, Deliver), HoldResolvedError
+    ),
 }
 """From each status, where each type of transaction leads, or why it is refused.
 
-A hold ends ``captured`` if its payee got anything, else ``released``.
+A hold ends ``captured`` if its payee got anything, else ``released``. What was captured may be
+challenged only while its recourse lasts, if it has one.
 """
 
 STAKE: Final[Mapping[str, Mapping[type[Tx], str]]] = {

@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Self
@@ -28,6 +29,8 @@ from rahba.note import verifier_key_of
 from wallet.errors import LedgerCorruptError
 from wallet.transactions import (
     Capture,
+    Challenge,
+    Deliver,
     Dispute,
     Expire,
     Genesis,
@@ -41,8 +44,8 @@ from wallet.transactions import (
 
 SHORTEST_MS: Final = 5_000  # sellers refuse a hold that leaves them less (agents/order.py)
 _BASIS: Final = 10_000
-_FORMAT: Final = 1
-HoldTx = Hold | Capture | Release | Expire | Dispute | Resolve
+_FORMAT: Final = 2
+HoldTx = Hold | Capture | Release | Expire | Dispute | Resolve | Challenge | Deliver
 
 
 class Frontier:
@@ -90,14 +93,30 @@ class OpenHold(msgspec.Struct, gc=False):
     taken: int = 0
     forfeited: int = 0
     disputed: bool = False
+    window: int | None = None  # for how long a capture may be challenged, in milliseconds
+    until: int = 0  # when that is over, once there was one
+    challenged: bool = False
 
 
 class OpenHolds:
-    """The holds that have not ended, as far as an outcome needs to know them."""
+    """The holds that have not ended, as far as an outcome needs to know them.
+
+    One that was captured has ended when nobody can challenge that any more, or its payee answered.
+    """
 
     def __init__(self, holds: dict[str, OpenHold] | None = None) -> None:
         """Go on with ``holds``, by id."""
         self.holds = holds or {}
+        self._retained = [(hold.until, name) for name, hold in self.holds.items() if hold.until]
+        heapq.heapify(self._retained)
+
+    def let_go(self, log_time: int) -> Iterator[Outcome]:
+        """Yield the outcomes of captures that nobody challenged in time."""
+        while self._retained and self._retained[0][0] <= log_time:
+            name = heapq.heappop(self._retained)[1]
+            hold = self.holds.get(name)
+            if hold is not None and not hold.challenged:
+                yield self._end(name, hold, hold.until, given_back=True)
 
     def take(self, name: str, tx: HoldTx, log_time: int) -> Outcome | None:
         """Carry out a transaction on a hold; returns the outcome if it ends one.
@@ -114,6 +133,7 @@ class OpenHolds:
                 payee_share=None if tx.arbitration is None else tx.arbitration.payee_share,
                 bail=0 if tx.bail is None else int(tx.bail.amount),
                 fees=int(tx.fee),
+                window=None if tx.recourse is None else tx.recourse.window_ms,
             )
             return None
         subject = tx.subject if isinstance(tx, Expire) else tx.hold
@@ -123,8 +143,16 @@ class OpenHolds:
         hold.fees += int(tx.fee)
         if not _ends(hold, tx):
             return None
-        del self.holds[subject]
-        return _outcome(hold, log_time, given_back=isinstance(tx, Capture | Release))
+        if isinstance(tx, Capture) and hold.window is not None and hold.taken > hold.bail:
+            hold.until = log_time + hold.window
+            heapq.heappush(self._retained, (hold.until, subject))
+            return None
+        given_back = isinstance(tx, Capture | Release | Deliver)
+        return self._end(subject, hold, log_time, given_back=given_back)
+
+    def _end(self, name: str, hold: OpenHold, ended: int, *, given_back: bool) -> Outcome:
+        del self.holds[name]
+        return _outcome(hold, ended, given_back=given_back)
 
 
 def _ends(hold: OpenHold, tx: HoldTx) -> bool:
@@ -136,6 +164,14 @@ def _ends(hold: OpenHold, tx: HoldTx) -> bool:
         case Dispute():
             hold.disputed = True
             return False
+        case Challenge():
+            hold.challenged = True
+            return False
+        case Deliver():
+            return tx.part == tx.parts
+        case Release() | Expire() if hold.challenged:
+            hold.taken = 0
+            hold.forfeited = int(tx.forfeit) if isinstance(tx, Release) else 0
         case Release():
             hold.forfeited = int(tx.forfeit)
         case Resolve():
@@ -166,7 +202,8 @@ def _ending(hold: OpenHold, *, given_back: bool) -> Ending:
     1. Who took half or more delivered, as far as anybody can tell.
     2. Of a failure with an arbiter in it nothing is known: agreements name none, so it may be the
        payer's own. A hold that was over before anybody could work says nothing either.
-    3. A payee that pledged had agreed. Who takes exactly what it pledged takes what its buyer owes
+    3. A payee that was challenged and had nothing to show took what it did not earn.
+       A payee that pledged had agreed. Who takes exactly what it pledged takes what its buyer owes
        for leaving: the two agreed on one sum for both. What it forfeits, it admits; who never spoke
        did not show up.
     4. Of all others one cannot say whether the payee had agreed.
@@ -175,8 +212,8 @@ def _ending(hold: OpenHold, *, given_back: bool) -> Ending:
         return "kept"
     if hold.payee_share is not None or hold.expires - hold.opened < SHORTEST_MS:  # 2
         return "unclear"
-    if hold.bail:  # 3
-        if hold.taken == hold.bail and given_back:
+    if hold.bail or hold.challenged:  # 3
+        if given_back and hold.bail and hold.taken == hold.bail:
             return "unclear"
         if hold.forfeited:
             return "forfeited"
@@ -312,12 +349,16 @@ class OutcomeLog:
 
     def _close(self, log_time: int) -> None:
         self.log_time = log_time
+        for outcome in self._holds.let_go(log_time):
+            self._tell(outcome)
         for name, tx in self._interval.waiting:
-            outcome = self._holds.take(name, tx, log_time)
-            if outcome is None:
-                continue
-            self.dealings.add(outcome)
-            if self.told is not None:
-                self.told(outcome)
+            ended = self._holds.take(name, tx, log_time)
+            if ended is not None:
+                self._tell(ended)
         self._interval.waiting = []
         self.frontier = self._interval.frontier.copy()
+
+    def _tell(self, outcome: Outcome) -> None:
+        self.dealings.add(outcome)
+        if self.told is not None:
+            self.told(outcome)

@@ -44,12 +44,35 @@ class Freeze(NamedTuple):
 class Draw(NamedTuple):
     """A hold gives ``taken`` to its payee and ``freed`` back to its payer; its end frees its bail.
 
-    What of the bail is forfeited is a posting.
+    What of the bail is forfeited is a posting. With ``until`` what was taken is not the payee's to
+    spend before, nor its bail.
     """
 
     hold: Escrow
     taken: int
     freed: int
+    until: int = 0
+    receipt: str | None = None
+
+
+class Contest(NamedTuple):
+    """What was captured of a hold waits for its payee to deliver."""
+
+    hold: Escrow
+    deadline: int
+
+
+class Hand(NamedTuple):
+    """The payee of a challenged hold delivers the next of ``parts``."""
+
+    hold: Escrow
+    parts: int
+
+
+class Undo(NamedTuple):
+    """What was captured is freed for the postings that give it back, and the bail with it."""
+
+    hold: Escrow
 
 
 class Bond(NamedTuple):
@@ -98,7 +121,8 @@ class Rule(NamedTuple):
     pending: tuple[Policy, int] | None
 
 
-Change = OpenHold | Freeze | Draw | Bond | Unbond | Unbonded | Seize | Open | Close | Rule
+HoldMove = Draw | Freeze | Contest | Hand | Undo
+Change = OpenHold | HoldMove | Bond | Unbond | Unbonded | Seize | Open | Close | Rule
 
 
 class Plan(msgspec.Struct, gc=False):
@@ -116,19 +140,34 @@ class Plan(msgspec.Struct, gc=False):
     parties: tuple[str, ...] = ()
 
 
-def freed(change: Change) -> tuple[tuple[str, int], ...]:
+Freed = tuple[tuple[str, int], ...]
+
+
+def freed(change: Change) -> Freed:
     """Return whose available money a change alters before the postings, and by how much."""
     match change:
-        case OpenHold(hold):
-            return (hold.payer, -hold.amount), (hold.payee, -hold.bail)
-        case Draw(hold, taken, back):
-            ends = taken + back == hold.rest
-            return (hold.payer, taken + back), (hold.payee, hold.bail if ends else 0)
         case Bond(account, amount):
             return ((account, -amount),)
         case Unbonded(part):
             return ((part.owner, part.amount),)
         case Seize(account, amount, _):
             return ((account.id, amount),)
+        case Open() | Close() | Rule() | Unbond():
+            return ()
+        case _:
+            return _freed_of_hold(change)
+
+
+def _freed_of_hold(change: OpenHold | HoldMove) -> Freed:
+    match change:
+        case OpenHold(hold):
+            return (hold.payer, -hold.amount), (hold.payee, -hold.bail)
+        case Draw(hold, taken, back):
+            own = hold.bail if taken + back == hold.rest else 0
+            return (hold.payer, taken + back), (hold.payee, -taken if change.until else own)
+        case Undo(hold):
+            return ((hold.payee, hold.retained + hold.bail),)
+        case Hand(hold, parts) if hold.part + 1 == parts:
+            return ((hold.payee, hold.retained + hold.bail),)
         case _:
             return ()

@@ -14,7 +14,7 @@ import msgspec
 
 from rahba.balance import AccountProof
 from rahba.proof import InclusionProof
-from wallet.transactions import payload_of
+from wallet.transactions import Recourse, payload_of
 
 Outcome = Literal["logged", "exists", "conflict", "retry", "invalid", "refused", "unknown"]
 
@@ -72,6 +72,8 @@ class HoldView(msgspec.Struct, frozen=True, gc=False):
 
     ``arbiter`` may be asked if it names one; a disputed hold waits for it until ``deadline_ms``.
     ``bail`` (fals) is what the payee forfeits to the payer if it lets the hold expire untouched.
+    With a ``recourse`` a captured one may be challenged until ``deadline_ms``, and a challenged one
+    must be delivered until then: the payee has logged ``delivered`` parts.
     """
 
     id: str
@@ -81,10 +83,12 @@ class HoldView(msgspec.Struct, frozen=True, gc=False):
     captured: int
     expires_ms: int
     agreement: str
-    status: Literal["open", "disputed", "captured", "released"]
+    status: Literal["open", "disputed", "captured", "challenged", "released"]
     arbiter: str | None = None
     deadline_ms: int | None = None
     bail: int = 0
+    recourse: Recourse | None = None
+    delivered: int = 0
 
 
 @dataclass(frozen=True, slots=True)

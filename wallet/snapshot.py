@@ -21,7 +21,7 @@ import msgspec
 from rahba.balance import ISSUANCE
 from wallet.errors import LedgerCorruptError
 from wallet.state import FEES, Account, Escrow, Issue, State, Status
-from wallet.transactions import Arbitration, Genesis
+from wallet.transactions import Arbitration, Genesis, Recourse
 
 T = TypeVar("T")
 _CRC_BYTES: Final = 4
@@ -51,6 +51,11 @@ class _Hold(msgspec.Struct, array_like=True):
     ended: int
     session: tuple[str, str] | None
     bail: int = 0
+    recourse: Recourse | None = None
+    retained: int = 0
+    receipt: str | None = None
+    part: int = 0
+    parts: int = 0
 
 
 def changes(state: State, accounts: Iterable[str]) -> dict[bytes, bytes | None]:
@@ -142,6 +147,11 @@ def _of_hold(hold: Escrow, state: State) -> _Hold:
         hold.ended,
         (session.key, session.grant) if session is not None and current else None,
         hold.bail,
+        hold.recourse,
+        hold.retained,
+        hold.receipt,
+        hold.part,
+        hold.parts,
     )
 
 
@@ -165,6 +175,11 @@ def _to_hold(row: _Hold, state: State | None) -> Escrow:
         row.deadline,
         row.ended,
         row.bail,
+        row.recourse,
+        row.retained,
+        row.receipt,
+        row.part,
+        row.parts,
     )
 
 

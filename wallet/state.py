@@ -5,7 +5,7 @@
 * Position 0 is ``issuance``, the one account that may owe; position 1 collects the fees.
 * Sums are kept as they change, by account, by hold and by bond apart from each other, so that
   comparing them costs nothing and means something (I1 and I3 of the machine).
-* A resolved hold is kept for :data:`REMEMBER_MS`, so that a late capture is told what became of it.
+* A resolved hold is kept for :data:`REMEMBER_MS`: a late capture is told what became of it.
 
     >>> from wallet.transactions import dev_genesis
     >>> state = State(dev_genesis("did:key:z6Mk", 0))
@@ -26,13 +26,13 @@ from rahba.balance import ISSUANCE, AccountLeaf
 from rahba.money import parse_fals
 from wallet.deadlines import Deadlines
 from wallet.errors import InvariantError
-from wallet.transactions import Arbitration, Genesis
+from wallet.transactions import Arbitration, Genesis, Recourse
 
 FEES: Final = "fees"
 SYSTEM: Final = frozenset({ISSUANCE, FEES})
 _FIRST: Final = len(SYSTEM)  # the position of the first account that is somebody's
 REMEMBER_MS: Final = 3_600_000
-Status = Literal["open", "disputed", "captured", "released"]
+Status = Literal["open", "disputed", "captured", "challenged", "released"]
 Issue = Literal["faucet", "mint"]
 Posting = tuple[str, str, int]
 """``(debit, credit, amount)``: the amount moves from the first to the second."""
@@ -144,7 +144,9 @@ class Escrow:
     """A hold: ``amount`` of the payer's set aside; ``captured`` is what the payee took so far.
 
     ``bail`` of the payee's own is set aside until the hold is resolved. A disputed one waits for
-    its arbiter until ``deadline``; a resolved one ``ended`` then.
+    its arbiter until ``deadline``; a resolved one ``ended`` then. With a ``recourse`` what was
+    captured for ``receipt`` is ``retained``, and the bail: the payer may challenge it until
+    ``deadline``; if it does, the payee has until then to deliver, ``part`` of ``parts`` so far.
     """
 
     id: str
@@ -160,21 +162,26 @@ class Escrow:
     deadline: int = 0
     ended: int = 0
     bail: int = 0
+    recourse: Recourse | None = None
+    retained: int = 0
+    receipt: str | None = None
+    part: int = 0
+    parts: int = 0
 
     @property
     def resolved(self) -> bool:
-        """Say whether it has ended."""
+        """Say whether it has ended, unless what was captured is challenged."""
         return self.status in {"captured", "released"}
 
     @property
     def rest(self) -> int:
         """Return what is still set aside."""
-        return 0 if self.resolved else self.amount - self.captured
+        return self.amount - self.captured if self.status in {"open", "disputed"} else 0
 
     @property
     def due(self) -> int:
-        """Return when its time is over: its own, or its arbiter's."""
-        return self.deadline if self.status == "disputed" else self.expires
+        """Return when its time is over: its own, its arbiter's, or that for an answer."""
+        return self.deadline if self.status in {"disputed", "challenged"} else self.expires
 
 
 class State:
@@ -182,6 +189,7 @@ class State:
 
     __slots__ = (
         "_resolved",
+        "_retained",
         "_salts_by_minute",
         "accounts",
         "bonded",
@@ -231,6 +239,7 @@ class State:
         self.concerned: list[Account] = []  # by the last transaction, whose history it is part of
         self.deadlines = Deadlines(self.due)
         self._resolved: list[tuple[int, str]] = []
+        self._retained: list[tuple[int, str]] = []  # until when what was captured may be challenged
         self._salts_by_minute: dict[int, list[tuple[str, int]]] = {}
         for name in (ISSUANCE, FEES):
             self.register(name)
@@ -292,8 +301,13 @@ class State:
         hold.status, hold.deadline = "disputed", deadline
         self._watch(hold.id, deadline)
 
-    def draw_hold(self, hold: Escrow, taken: int, freed: int) -> None:
-        """Take a part of a hold and free another; with nothing left it is resolved, once."""
+    def draw_hold(
+        self, hold: Escrow, taken: int, freed: int, until: int = 0, receipt: str | None = None
+    ) -> None:
+        """Take a part of a hold and free another; with nothing left it is resolved, once.
+
+        With ``until`` all that was taken, for ``receipt``, may be challenged until then.
+        """
         if hold.resolved or taken + freed > hold.rest:
             raise InvariantError("I6: a hold resolves once, to what is in it", hold=hold.id)
         self._reserve(hold.payer, -taken - freed)
@@ -304,13 +318,39 @@ class State:
         if done:
             hold.status = "captured" if hold.captured else "released"
             self.open_holds -= 1
-            if hold.bail:
-                self.escrowed -= hold.bail
-                self._reserve(hold.payee, -hold.bail)
-            hold.ended = self.log_time
-            heapq.heappush(self._resolved, (hold.ended, hold.id))
             if hold.session is not None:
                 hold.session.spent -= freed  # what came back may be spent again
+            if until:
+                self._retain(hold, until, receipt)
+            else:
+                self._let_go(hold, self.log_time)
+
+    def challenge_hold(self, hold: Escrow, deadline: int) -> None:
+        """Leave what was captured to its payee only if it delivers before ``deadline``."""
+        if not hold.resolved or not hold.retained:
+            raise InvariantError("I6: only what is retained is challenged", hold=hold.id)
+        hold.status, hold.deadline = "challenged", deadline
+        self.open_holds += 1
+        self._watch(hold.id, deadline)
+
+    def take_part(self, hold: Escrow, parts: int) -> None:
+        """Note the next of ``parts`` that are delivered; the last frees what is retained."""
+        hold.part, hold.parts = hold.part + 1, parts
+        self.dirty.add(hold.id)
+        if hold.part == parts:
+            hold.status = "captured"
+            self.open_holds -= 1
+            self._let_go(hold, self.log_time)
+
+    def undo_capture(self, hold: Escrow) -> None:
+        """Free what is retained, for the postings that give it back to the payer."""
+        if hold.status != "challenged" or not hold.retained:
+            raise InvariantError("I6: only a challenged capture is undone", hold=hold.id)
+        if hold.session is not None:
+            hold.session.spent -= hold.retained
+        hold.status, hold.captured = "released", 0
+        self.open_holds -= 1
+        self._let_go(hold, self.log_time)
 
     def bond(self, account: Account, change: int) -> None:
         """Change what an account has staked."""
@@ -363,7 +403,13 @@ class State:
         self._salts_by_minute.setdefault(minute, []).append((account.id, salt))
 
     def advance(self, log_time: int) -> None:
-        """Move time on and forget the salts nobody can use any more."""
+        """Move time on: free what nobody can challenge any more, forget salts; by time alone."""
+        retained = self._retained
+        while retained and retained[0][0] <= log_time:
+            hold = self.holds[heapq.heappop(retained)[1]]
+            if hold.status == "captured" and hold.retained:
+                self.touched.add(hold.payee)
+                self._let_go(hold, hold.deadline)
         minute = log_time // 60_000
         if minute != self.log_time // 60_000:
             for past in [key for key in self._salts_by_minute if key < minute]:
@@ -393,7 +439,7 @@ class State:
 
     def forget(self) -> list[Escrow]:
         """Let go of the holds that were resolved long ago, and return them."""
-        gone: list[Escrow] = []
+        gone = list[Escrow]()
         while self._resolved and self._resolved[0][0] + REMEMBER_MS < self.log_time:
             hold = self.holds.pop(heapq.heappop(self._resolved)[1])
             if hold.bail:
@@ -419,12 +465,31 @@ class State:
         self.holds[hold.id] = hold
         if hold.bail:
             self.pledged.add((hold.payee, hold.agreement))
-        if hold.resolved:
+        if hold.resolved and not hold.retained:
             heapq.heappush(self._resolved, (hold.ended, hold.id))
             return
-        self.escrowed += hold.rest + hold.bail
-        self.open_holds += 1
-        self.deadlines.watch(hold.id, hold.due)
+        self.escrowed += hold.rest + hold.retained + hold.bail
+        if hold.resolved:
+            heapq.heappush(self._retained, (hold.deadline, hold.id))
+        else:
+            self.open_holds += 1
+            self.deadlines.watch(hold.id, hold.due)
+
+    def _retain(self, hold: Escrow, until: int, receipt: str | None) -> None:
+        hold.retained, hold.deadline, hold.receipt = hold.captured, until, receipt
+        self.escrowed += hold.retained
+        self._reserve(hold.payee, hold.retained)
+        heapq.heappush(self._retained, (until, hold.id))
+
+    def _let_go(self, hold: Escrow, ended: int) -> None:
+        """Free all that is the payee's own in a hold: its time is over, for good."""
+        own = hold.retained + hold.bail
+        if own:
+            self.escrowed -= own
+            self._reserve(hold.payee, -own)
+        hold.retained, hold.ended = 0, ended
+        self.dirty.add(hold.id)
+        heapq.heappush(self._resolved, (hold.ended, hold.id))
 
     def _watch(self, subject: str, due: int) -> None:
         self.dirty.add(subject)

@@ -4,10 +4,10 @@
   (by its own key, at first) or by a session key of it; then by the new key, when one is rotated
   in; last as the fee payer's policy asks, when another account pays the fee.
 * The exact envelope bytes are the log's leaf; the transaction id is their RFC 6962 leaf hash.
-* Bytes must be their own re-encoding, less than 64 KiB. Every field must be present: what is not
-  there is ``null``. Amounts are strings of fals, times milliseconds, shares basis points.
+* Bytes must be their own re-encoding, less than 64 KiB. Every field is present, ``null`` if need
+  be; but no recourse is left out. Amounts are strings of fals, times ms, shares basis points.
 * ``genesis`` opens a log and ``state`` closes each interval; only the ledger itself writes these.
-* Channels and streams will be further records; their names are not taken by anything else.
+* Channels and streams will be further records.
 
 :func:`read` takes bytes apart; what they may say is :mod:`wallet.forms`', who may say it and what
 it does :mod:`wallet.machine`'s.
@@ -26,10 +26,7 @@ from rahba.errors import BadEncodingError, BadSignatureError, TooLargeError, Unk
 from rahba.merkle import leaf_hash
 from rahba.messages import TX_TYPE
 from rahba.money import FALS_PER_RHB
-from wallet.errors import (
-    ReservedTypeError,
-    WrongSignersError,
-)
+from wallet.errors import ReservedTypeError, WrongSignersError
 
 EXPIRING_LANE: Final = 2**32 - 1
 MAX_TX_BYTES: Final = 64 * 1024 - 1  # an entry of a C2SP bundle has a uint16 length
@@ -37,14 +34,18 @@ MAX_KEYS: Final = 8
 MAX_SIGNERS: Final = 2 * MAX_KEYS + 1
 MAX_ITEMS: Final = 1_000
 MAX_PAYEES: Final = 64
+MAX_PARTS: Final = 32  # of what is delivered: 1 MiB of base64 and more
 CHAIN_CHARS: Final = 16
 
 Lane = Annotated[int, msgspec.Meta(ge=0, le=EXPIRING_LANE)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=MAX_INT)]
 Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
 Share = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+Place = Annotated[int, msgspec.Meta(ge=1, le=MAX_PARTS)]
 Note = Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
-Spending = Literal["transfer", "batch", "hold", "capture", "release", "expire", "dispute", "faucet"]
+Part = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TX_BYTES)]
+_Hold = Literal["hold", "capture", "release", "expire", "dispute", "challenge", "deliver"]
+Spending = Literal["transfer", "batch", _Hold, "faucet"]
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, gc=False):
@@ -102,6 +103,16 @@ class Arbitration(Record, frozen=True):
     payee_share: Share
 
 
+class Recourse(Record, frozen=True):
+    """For how long a capture may be challenged, and how long its payee then has to deliver.
+
+    What was captured is the payee's at once, and its to spend when the window is over.
+    """
+
+    window_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)]
+    answer_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)]
+
+
 class Bail(Record, frozen=True):
     """What the payee put up: its :class:`rahba.pledge.Pledge` to the key that signs the hold first.
 
@@ -113,11 +124,12 @@ class Bail(Record, frozen=True):
     signature: Annotated[str, msgspec.Meta(min_length=88, max_length=88)]
 
 
-class Hold(Tx, frozen=True, tag="hold"):
+class Hold(Tx, frozen=True, tag="hold", omit_defaults=True):
     """Set ``amount`` aside for ``payee`` until ``expires``, for the agreement of that digest.
 
     With ``bail`` the payee's pledge is set aside as well: the payer gets what of it is above all
     that was captured in the end, or as much as the payee forfeits when it gives the hold back.
+    With ``recourse`` the payer may challenge a capture of more than the bail.
     """
 
     payee: str
@@ -126,6 +138,7 @@ class Hold(Tx, frozen=True, tag="hold"):
     agreement: str
     arbitration: Arbitration | None
     bail: Bail | None
+    recourse: Recourse | None = None
 
 
 class Capture(Tx, frozen=True, tag="capture"):
@@ -138,7 +151,7 @@ class Capture(Tx, frozen=True, tag="capture"):
 
 
 class Release(Tx, frozen=True, tag="release"):
-    """The payee gives a hold back, at any time, disputed or not. Needs no fee.
+    """The payee gives a hold back, at any time, disputed or challenged or not. Needs no fee.
 
     ``forfeit`` of its bail goes to the payer: what the two agreed on for leaving.
     """
@@ -151,7 +164,8 @@ class Expire(Tx, frozen=True, tag="expire"):
     """End what its time has ended, whoever asks: needs no fee, and the ledger does it by itself.
 
     ``subject`` is a hold past its expiry (back to the payer), a disputed one past its arbiter's
-    deadline (split by the default), or a stake whose delay is over (free again).
+    deadline (split by the default), a challenged one that was not delivered in time (what was
+    captured goes back, and the bail with it), or a stake whose delay is over (free again).
     """
 
     subject: str
@@ -169,6 +183,27 @@ class Resolve(Tx, frozen=True, tag="resolve"):
     hold: str
     to_payee: str
     to_payer: str
+
+
+class Challenge(Tx, frozen=True, tag="challenge"):
+    """The payer says that it was not delivered what was captured, while the hold's window lasts."""
+
+    hold: str
+
+
+class Deliver(Tx, frozen=True, tag="deliver"):
+    """The payee of a challenged hold logs what it delivered, part after part. Needs no fee.
+
+    ``receipt`` is its signed receipt (base64) for the hold's agreement, the one that its capture
+    named; each ``output`` is base64, and all of them the output as it was sealed for the buyer. The
+    last of the ``parts`` makes the capture final. What the output is worth, nobody judges.
+    """
+
+    hold: str
+    receipt: Note
+    part: Place
+    parts: Place
+    output: Part
 
 
 class Stake(Tx, frozen=True, tag="stake"):
@@ -232,7 +267,7 @@ class Grant(Tx, frozen=True, tag="session.grant"):
     budget: str
     per_tx: str
     payees: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_PAYEES)] | None
-    types: Annotated[tuple[Spending, ...], msgspec.Meta(min_length=1, max_length=8)]
+    types: Annotated[tuple[Spending, ...], msgspec.Meta(min_length=1, max_length=10)]
     expires: Millis
 
 
@@ -321,6 +356,8 @@ AnyTx = (
     | Expire
     | Dispute
     | Resolve
+    | Challenge
+    | Deliver
     | Stake
     | Unstake
     | Slash

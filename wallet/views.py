@@ -290,6 +290,8 @@ def _hold_view(found: Escrow | None) -> HoldView | None:
         found.arbitration.arbiter if found.arbitration is not None else None,
         found.deadline or None,
         found.bail,
+        found.recourse,
+        found.part,
     )
 
 

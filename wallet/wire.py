@@ -21,7 +21,7 @@ from rahba.errors import BadEncodingError, RemoteError, TooLargeError
 from rahba.ids import check_digest
 from rahba.proof import InclusionProof
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
-from wallet.transactions import payload_bytes
+from wallet.transactions import Recourse, payload_bytes
 
 View = AccountView | AccountProof | HoldView | SupplyView | TxView | InclusionProof | Answer
 T = TypeVar("T")
@@ -60,6 +60,8 @@ class _Hold(msgspec.Struct, gc=False):
     arbiter: str | None
     deadline_ms: int | None
     bail: str
+    recourse: Recourse | None
+    delivered: int
 
 
 class LedgerAnswerError(RemoteError):
@@ -127,6 +129,8 @@ def _hold_line(view: HoldView) -> _Hold:
         view.arbiter,
         view.deadline_ms,
         str(view.bail),
+        view.recourse,
+        view.delivered,
     )
 
 
