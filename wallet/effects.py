@@ -250,7 +250,7 @@ def _expire(tx: Expire, context: Context) -> Plan:
     hold = _hold_for(Expire, tx.subject, context.state)
     _check_due(hold.due, context)
     if hold.status == "challenged":
-        return _undone(hold, hold.bail)
+        return _undone(hold, min(hold.bail, context.state.available(hold.payee)))
     taken, lost = 0, _lost_bail(hold) if hold.status == "open" else 0
     if hold.status == "disputed" and hold.arbitration is not None:
         taken = hold.rest * hold.arbitration.payee_share // BASIS

@@ -45,7 +45,7 @@ class Draw(NamedTuple):
     """A hold gives ``taken`` to its payee and ``freed`` back to its payer; its end frees its bail.
 
     What of the bail is forfeited is a posting. With ``until`` what was taken is not the payee's to
-    spend before, nor its bail.
+    spend before.
     """
 
     hold: Escrow
@@ -70,7 +70,7 @@ class Hand(NamedTuple):
 
 
 class Undo(NamedTuple):
-    """What was captured is freed for the postings that give it back, and the bail with it."""
+    """What was captured is freed for the postings that give it back."""
 
     hold: Escrow
 
@@ -164,10 +164,11 @@ def _freed_of_hold(change: OpenHold | HoldMove) -> Freed:
             return (hold.payer, -hold.amount), (hold.payee, -hold.bail)
         case Draw(hold, taken, back):
             own = hold.bail if taken + back == hold.rest else 0
-            return (hold.payer, taken + back), (hold.payee, -taken if change.until else own)
+            kept = taken if change.until else 0
+            return (hold.payer, taken + back), (hold.payee, own - kept)
         case Undo(hold):
-            return ((hold.payee, hold.retained + hold.bail),)
+            return ((hold.payee, hold.retained),)
         case Hand(hold, parts) if hold.part + 1 == parts:
-            return ((hold.payee, hold.retained + hold.bail),)
+            return ((hold.payee, hold.retained),)
         case _:
             return ()

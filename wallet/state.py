@@ -143,10 +143,10 @@ class Account:
 class Escrow:
     """A hold: ``amount`` of the payer's set aside; ``captured`` is what the payee took so far.
 
-    ``bail`` of the payee's own is set aside until the hold is resolved. A disputed one waits for
-    its arbiter until ``deadline``; a resolved one ``ended`` then. With a ``recourse`` what was
-    captured for ``receipt`` is ``retained``, and the bail: the payer may challenge it until
-    ``deadline``; if it does, the payee has until then to deliver, ``part`` of ``parts`` so far.
+    ``bail`` of the payee's own is set aside until nothing is left. A disputed one waits for its
+    arbiter until ``deadline``; a resolved one ``ended`` then. With a ``recourse`` what was captured
+    for ``receipt`` is ``retained``: the payer may challenge it until ``deadline``; if it does, the
+    payee has until then to deliver, ``part`` of ``parts`` so far.
     """
 
     id: str
@@ -286,12 +286,12 @@ class State:
     def open_hold(self, hold: Escrow) -> None:
         """Set a hold's amount aside."""
         self.holds[hold.id] = hold
-        self.escrowed += hold.amount + hold.bail
+        self.escrowed += hold.amount
         self.open_holds += 1
         self._watch(hold.id, hold.expires)
         self._reserve(hold.payer, hold.amount)
+        self._keep(hold.payee, hold.bail)
         if hold.bail:
-            self._reserve(hold.payee, hold.bail)
             self.pledged.add((hold.payee, hold.agreement))
 
     def freeze_hold(self, hold: Escrow, deadline: int) -> None:
@@ -320,6 +320,7 @@ class State:
             self.open_holds -= 1
             if hold.session is not None:
                 hold.session.spent -= freed  # what came back may be spent again
+            self._keep(hold.payee, -hold.bail)
             if until:
                 self._retain(hold, until, receipt)
             else:
@@ -468,7 +469,9 @@ class State:
         if hold.resolved and not hold.retained:
             heapq.heappush(self._resolved, (hold.ended, hold.id))
             return
-        self.escrowed += hold.rest + hold.retained + hold.bail
+        self.escrowed += hold.retained
+        if hold.status in {"open", "disputed"}:
+            self.escrowed += hold.rest + hold.bail
         if hold.resolved:
             heapq.heappush(self._retained, (hold.deadline, hold.id))
         else:
@@ -477,19 +480,21 @@ class State:
 
     def _retain(self, hold: Escrow, until: int, receipt: str | None) -> None:
         hold.retained, hold.deadline, hold.receipt = hold.captured, until, receipt
-        self.escrowed += hold.retained
-        self._reserve(hold.payee, hold.retained)
+        self._keep(hold.payee, hold.retained)
         heapq.heappush(self._retained, (until, hold.id))
 
     def _let_go(self, hold: Escrow, ended: int) -> None:
-        """Free all that is the payee's own in a hold: its time is over, for good."""
-        own = hold.retained + hold.bail
-        if own:
-            self.escrowed -= own
-            self._reserve(hold.payee, -own)
+        """Free what is retained: the hold's time is over, for good."""
+        self._keep(hold.payee, -hold.retained)
         hold.retained, hold.ended = 0, ended
         self.dirty.add(hold.id)
         heapq.heappush(self._resolved, (hold.ended, hold.id))
+
+    def _keep(self, name: str, change: int) -> None:
+        """Set more aside of a payee's own, or less."""
+        if change:
+            self.escrowed += change
+            self._reserve(name, change)
 
     def _watch(self, subject: str, due: int) -> None:
         self.dirty.add(subject)

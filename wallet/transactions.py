@@ -165,7 +165,7 @@ class Expire(Tx, frozen=True, tag="expire"):
 
     ``subject`` is a hold past its expiry (back to the payer), a disputed one past its arbiter's
     deadline (split by the default), a challenged one that was not delivered in time (what was
-    captured goes back, and the bail with it), or a stake whose delay is over (free again).
+    captured goes back, and of the bail what its payee has), or a stake whose delay is over.
     """
 
     subject: str
