@@ -290,8 +290,8 @@ class State:
         self.open_holds += 1
         self._watch(hold.id, hold.expires)
         self._reserve(hold.payer, hold.amount)
-        self._keep(hold.payee, hold.bail)
         if hold.bail:
+            self._keep(hold.payee, hold.bail)
             self.pledged.add((hold.payee, hold.agreement))
 
     def freeze_hold(self, hold: Escrow, deadline: int) -> None:
@@ -322,7 +322,9 @@ class State:
                 hold.session.spent -= freed  # what came back may be spent again
             self._keep(hold.payee, -hold.bail)
             if until:
-                self._retain(hold, until, receipt)
+                hold.retained, hold.deadline, hold.receipt = hold.captured, until, receipt
+                self._keep(hold.payee, hold.retained)
+                heapq.heappush(self._retained, (until, hold.id))
             else:
                 self._let_go(hold, self.log_time)
 
@@ -478,13 +480,8 @@ class State:
             self.open_holds += 1
             self.deadlines.watch(hold.id, hold.due)
 
-    def _retain(self, hold: Escrow, until: int, receipt: str | None) -> None:
-        hold.retained, hold.deadline, hold.receipt = hold.captured, until, receipt
-        self._keep(hold.payee, hold.retained)
-        heapq.heappush(self._retained, (until, hold.id))
-
     def _let_go(self, hold: Escrow, ended: int) -> None:
-        """Free what is retained: the hold's time is over, for good."""
+        """Free what is retained: it is over for good."""
         self._keep(hold.payee, -hold.retained)
         hold.retained, hold.ended = 0, ended
         self.dirty.add(hold.id)
@@ -492,9 +489,8 @@ class State:
 
     def _keep(self, name: str, change: int) -> None:
         """Set more aside of a payee's own, or less."""
-        if change:
-            self.escrowed += change
-            self._reserve(name, change)
+        self.escrowed += change
+        self._reserve(name, change)
 
     def _watch(self, subject: str, due: int) -> None:
         self.dirty.add(subject)
