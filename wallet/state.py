@@ -407,9 +407,8 @@ class State:
 
     def advance(self, log_time: int) -> None:
         """Move time on: free what nobody can challenge any more, forget salts; by time alone."""
-        retained = self._retained
-        while retained and retained[0][0] <= log_time:
-            hold = self.holds[heapq.heappop(retained)[1]]
+        while self._retained and self._retained[0][0] <= log_time:
+            hold = self.holds[heapq.heappop(self._retained)[1]]
             if hold.status == "captured" and hold.retained:
                 self.touched.add(hold.payee)
                 self._let_go(hold, hold.deadline)
