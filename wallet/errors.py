@@ -90,10 +90,10 @@ class BadPartError(PaymentRefusedError):
     code = "bad_part"
 
 
-class BadReceiptError(PaymentRefusedError):
+class WrongReceiptError(PaymentRefusedError):
     """It is not the payee's receipt for the hold's agreement that the capture named."""
 
-    code = "bad_receipt"
+    code = "wrong_receipt"
 
 
 class BadEvidenceError(InvalidTransactionError):
@@ -207,7 +207,7 @@ class NotArbiterError(PaymentRefusedError):
 
 
 class NotPartyError(PaymentRefusedError):
-    """Only payer and payee of a hold dispute it."""
+    """Only payer and payee of a hold dispute it, and only its payer challenges a capture."""
 
     code = "not_party"
 
@@ -243,7 +243,7 @@ class BadSplitError(PaymentRefusedError):
 
 
 class DeadlinePassedError(PaymentRefusedError):
-    """The arbiter's time is over: the default split applies."""
+    """The arbiter's time is over: the default split applies. Or that to deliver is."""
 
     code = "deadline_passed"
 

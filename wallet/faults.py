@@ -14,7 +14,7 @@ from rahba.encoding import digest, sha256_hex, unb64
 from rahba.errors import RahbaError
 from rahba.messages import open_receipt
 from rahba.note import open_checkpoint, verifier_key_of
-from wallet.errors import BadEvidenceError, BadReceiptError
+from wallet.errors import BadEvidenceError, WrongReceiptError
 from wallet.transactions import NoteFault, ReceiptFault
 
 
@@ -38,17 +38,17 @@ def check_delivered(text: str, *, seller: str, agreement: str, named: str | None
     """Check that a receipt (base64) is the seller's for that agreement, of the digest ``named``.
 
     Raises:
-        BadReceiptError: it is not.
+        WrongReceiptError: it is not.
     """
     try:
         raw = unb64(text)
         receipt = open_receipt(raw, seller=seller)
     except RahbaError as error:
-        raise BadReceiptError(f"not a receipt of the payee's: {error}") from error
+        raise WrongReceiptError(f"not a receipt of the payee's: {error}") from error
     if receipt.agreement != agreement:
-        raise BadReceiptError("the receipt is for another agreement")
+        raise WrongReceiptError("the receipt is for another agreement")
     if named is not None and sha256_hex(raw) != named:
-        raise BadReceiptError("the capture named another receipt")
+        raise WrongReceiptError("the capture named another receipt")
 
 
 def _two_roots(offender: str, evidence: NoteFault) -> str:

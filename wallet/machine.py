@@ -41,6 +41,14 @@ from wallet.errors import (
     TooEarlyError,
     TransactionExpiredError,
 )
+from wallet.holds import (
+    challenge_hold,
+    draw_hold,
+    freeze_hold,
+    open_hold,
+    take_part,
+    undo_capture,
+)
 from wallet.moves import may_lead
 from wallet.plan import (
     Bond,
@@ -240,12 +248,12 @@ def _open(account: Account, session: Session, log_time: int) -> None:
 
 
 _CHANGES: Final[dict[type[Any], Callable[[State, Account, Any], None]]] = {
-    OpenHold: lambda state, _, change: state.open_hold(change.hold),
-    Freeze: lambda state, _, change: state.freeze_hold(*change),
-    Draw: lambda state, _, change: state.draw_hold(*change),
-    Contest: lambda state, _, change: state.challenge_hold(*change),
-    Hand: lambda state, _, change: state.take_part(*change),
-    Undo: lambda state, _, change: state.undo_capture(change.hold),
+    OpenHold: lambda state, _, change: open_hold(state, change.hold),
+    Freeze: lambda state, _, change: freeze_hold(state, *change),
+    Draw: lambda state, _, change: draw_hold(state, *change),
+    Contest: lambda state, _, change: challenge_hold(state, *change),
+    Hand: lambda state, _, change: take_part(state, *change),
+    Undo: lambda state, _, change: undo_capture(state, change.hold),
     Bond: lambda state, account, change: state.bond(account, change.amount),
     Unbond: lambda state, _, change: state.unbond(change.part),
     Unbonded: lambda state, _, change: state.end_unbonding(change.part),

@@ -20,6 +20,7 @@ import msgspec
 
 from rahba.balance import ISSUANCE
 from wallet.errors import LedgerCorruptError
+from wallet.holds import put_hold
 from wallet.state import FEES, Account, Escrow, Issue, State, Status
 from wallet.transactions import Arbitration, Genesis, Recourse
 
@@ -104,7 +105,7 @@ def restore(genesis: Genesis, rows: Iterable[tuple[bytes, bytes]]) -> State:
             state.put_account(account)
         elif kind == _HOLD:
             hold = _unpack(row, _Hold)
-            state.put_hold(_to_hold(hold, state))
+            put_hold(state, _to_hold(hold, state))
         elif kind == _FAULT:
             _unpack(row, type(None))
             state.faults.add(key[1:].hex())

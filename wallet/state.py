@@ -1,7 +1,7 @@
 """What a ledger knows at one moment: accounts, holds, bonds, sessions and a few running sums.
 
-* Plain data and the few mutations that keep the sums right; whether one is allowed is
-  :mod:`wallet.machine`'s to judge, and only it calls the mutations.
+* Plain data and the few mutations that keep the sums right (those of holds: :mod:`wallet.holds`);
+  whether one is allowed is :mod:`wallet.machine`'s to judge, and only it calls the mutations.
 * Position 0 is ``issuance``, the one account that may owe; position 1 collects the fees.
 * Sums are kept as they change, by account, by hold and by bond apart from each other, so that
   comparing them costs nothing and means something (I1 and I3 of the machine).
@@ -189,8 +189,6 @@ class State:
     """The whole ledger at one moment; see the module for who may change it."""
 
     __slots__ = (
-        "_resolved",
-        "_retained",
         "_salts_by_minute",
         "accounts",
         "bonded",
@@ -209,6 +207,8 @@ class State:
         "log_time",
         "open_holds",
         "pledged",
+        "resolved",
+        "retained",
         "total",
         "touched",
         "unbonding",
@@ -239,8 +239,8 @@ class State:
         self.dirty: set[str] = set()  # holds, bonds and faults, since the last snapshot
         self.concerned: list[Account] = []  # by the last transaction, whose history it is part of
         self.deadlines = Deadlines(self.due)
-        self._resolved: list[tuple[int, str]] = []
-        self._retained: list[tuple[int, str]] = []  # until when what was captured may be challenged
+        self.resolved: list[tuple[int, str]] = []  # since when
+        self.retained: list[tuple[int, str]] = []  # until when it may be challenged
         self._salts_by_minute: dict[int, list[tuple[str, int]]] = {}
         for name in (ISSUANCE, FEES):
             self.register(name)
@@ -284,95 +284,25 @@ class State:
                 self.total -= amount
             touched[credit] = payee
 
-    def open_hold(self, hold: Escrow) -> None:
-        """Set a hold's amount aside."""
-        self.holds[hold.id] = hold
-        self.escrowed += hold.amount
-        self.open_holds += 1
-        self._watch(hold.id, hold.expires)
-        self._reserve(hold.payer, hold.amount)
-        if hold.bail:
-            self._keep(hold.payee, hold.bail)
-            self.pledged.add((hold.payee, hold.agreement))
-
-    def freeze_hold(self, hold: Escrow, deadline: int) -> None:
-        """Leave an open hold to its arbiter until ``deadline``."""
-        if hold.status != "open":
-            raise InvariantError("I6: only an open hold is disputed", hold=hold.id)
-        hold.status, hold.deadline = "disputed", deadline
-        self._watch(hold.id, deadline)
-
-    def draw_hold(self, hold: Escrow, taken: int, freed: int, kept: Kept | None = None) -> None:
-        """Take a part of a hold and free another; with nothing left it is resolved, once.
-
-        What is ``kept`` of what was taken may be challenged.
-        """
-        if hold.resolved or taken + freed > hold.rest:
-            raise InvariantError("I6: a hold resolves once, to what is in it", hold=hold.id)
-        self._reserve(hold.payer, -taken - freed)
-        self.escrowed -= taken + freed
-        self.dirty.add(hold.id)
-        done = taken + freed == hold.rest
-        hold.captured += taken
-        if done:
-            hold.status = "captured" if hold.captured else "released"
-            self.open_holds -= 1
-            if hold.session is not None:
-                hold.session.spent -= freed  # what came back may be spent again
-            self._keep(hold.payee, -hold.bail)
-            if kept is not None:
-                hold.retained, hold.deadline, hold.receipt = kept
-                self._keep(hold.payee, hold.retained)
-                heapq.heappush(self._retained, (hold.deadline, hold.id))
-            else:
-                self._let_go(hold, self.log_time)
-
-    def challenge_hold(self, hold: Escrow, deadline: int) -> None:
-        """Leave what was captured to its payee only if it delivers before ``deadline``."""
-        if not hold.resolved or not hold.retained:
-            raise InvariantError("I6: only what is retained is challenged", hold=hold.id)
-        hold.status, hold.deadline = "challenged", deadline
-        self.open_holds += 1
-        self._watch(hold.id, deadline)
-
-    def take_part(self, hold: Escrow, parts: int) -> None:
-        """Note the next of ``parts`` that are delivered; the last frees what is retained."""
-        hold.part, hold.parts = hold.part + 1, parts
-        self.dirty.add(hold.id)
-        if hold.part == parts:
-            hold.status = "captured"
-            self.open_holds -= 1
-            self._let_go(hold, self.log_time)
-
-    def undo_capture(self, hold: Escrow) -> None:
-        """Free what is retained, for the postings that give it back to the payer."""
-        if hold.status != "challenged" or not hold.retained:
-            raise InvariantError("I6: only a challenged capture is undone", hold=hold.id)
-        if hold.session is not None:
-            hold.session.spent -= hold.captured
-        hold.status, hold.captured = "released", 0
-        self.open_holds -= 1
-        self._let_go(hold, self.log_time)
-
     def bond(self, account: Account, change: int) -> None:
         """Change what an account has staked."""
         account.staked += change
         self.bonded += change
-        self._reserve(account.id, change)
+        self.reserve(account.id, change)
 
     def unbond(self, part: Unbonding) -> None:
         """Begin to give a part of a stake back; it stays held until it is due."""
         account = self.accounts[part.owner]
         account.staked -= part.amount
         account.unbonding[part.id] = self.unbonding[part.id] = part
-        self._watch(part.id, part.due)
+        self.watch(part.id, part.due)
 
     def end_unbonding(self, part: Unbonding) -> None:
         """Free what was on its way back."""
         del self.unbonding[part.id], self.accounts[part.owner].unbonding[part.id]
         self.dirty.add(part.id)
         self.bonded -= part.amount
-        self._reserve(part.owner, -part.amount)
+        self.reserve(part.owner, -part.amount)
 
     def seize(self, account: Account, amount: int, fault: str) -> None:
         """Free ``amount`` of a bond for what takes it: the stake first, then what leaves last."""
@@ -387,7 +317,7 @@ class State:
             taken += share
             self.dirty.add(part.id)
             self.bonded -= share
-            self._reserve(account.id, -share)
+            self.reserve(account.id, -share)
             if not part.amount:
                 self.end_unbonding(part)
         if taken != amount:
@@ -406,11 +336,11 @@ class State:
 
     def advance(self, log_time: int) -> None:
         """Move time on: free what nobody can challenge any more, forget salts; by time alone."""
-        while self._retained and self._retained[0][0] <= log_time:
-            hold = self.holds[heapq.heappop(self._retained)[1]]
+        while self.retained and self.retained[0][0] <= log_time:
+            hold = self.holds[heapq.heappop(self.retained)[1]]
             if hold.status == "captured" and hold.retained:
                 self.touched.add(hold.payee)
-                self._let_go(hold, hold.deadline)
+                self.let_go(hold, hold.deadline)
         minute = log_time // 60_000
         if minute != self.log_time // 60_000:
             for past in [key for key in self._salts_by_minute if key < minute]:
@@ -441,8 +371,8 @@ class State:
     def forget(self) -> list[Escrow]:
         """Let go of the holds that were resolved long ago, and return them."""
         gone = list[Escrow]()
-        while self._resolved and self._resolved[0][0] + REMEMBER_MS < self.log_time:
-            hold = self.holds.pop(heapq.heappop(self._resolved)[1])
+        while self.resolved and self.resolved[0][0] + REMEMBER_MS < self.log_time:
+            hold = self.holds.pop(heapq.heappop(self.resolved)[1])
             if hold.bail:
                 self.pledged.discard((hold.payee, hold.agreement))
             gone.append(hold)
@@ -461,39 +391,24 @@ class State:
             self.unbonding[part.id] = part
             self.deadlines.watch(part.id, part.due)
 
-    def put_hold(self, hold: Escrow) -> None:
-        """Take a hold over from a snapshot."""
-        self.holds[hold.id] = hold
-        if hold.bail:
-            self.pledged.add((hold.payee, hold.agreement))
-        if hold.resolved and not hold.retained:
-            heapq.heappush(self._resolved, (hold.ended, hold.id))
-            return
-        self.escrowed += hold.retained
-        if hold.status in {"open", "disputed"}:
-            self.escrowed += hold.rest + hold.bail
-        if hold.resolved:
-            heapq.heappush(self._retained, (hold.deadline, hold.id))
-        else:
-            self.open_holds += 1
-            self.deadlines.watch(hold.id, hold.due)
-
-    def _let_go(self, hold: Escrow, ended: int) -> None:
+    def let_go(self, hold: Escrow, ended: int) -> None:
         """Free what is retained: it is over for good."""
-        self._keep(hold.payee, -hold.retained)
+        self.set_aside(hold.payee, -hold.retained)
         hold.retained, hold.ended = 0, ended
         self.dirty.add(hold.id)
-        heapq.heappush(self._resolved, (hold.ended, hold.id))
+        heapq.heappush(self.resolved, (hold.ended, hold.id))
 
-    def _keep(self, name: str, change: int) -> None:
-        """Set more aside of a payee's own, or less."""
-        self.escrowed += change
-        self._reserve(name, change)
-
-    def _watch(self, subject: str, due: int) -> None:
+    def watch(self, subject: str, due: int) -> None:
+        """End something at its time: see :class:`wallet.deadlines.Deadlines`."""
         self.dirty.add(subject)
         self.deadlines.watch(subject, due)
 
-    def _reserve(self, name: str, change: int) -> None:
+    def set_aside(self, name: str, change: int) -> None:
+        """Set more of an account's own aside in holds, or less."""
+        self.escrowed += change
+        self.reserve(name, change)
+
+    def reserve(self, name: str, change: int) -> None:
+        """Change what an account has set aside, in all."""
         self.register(name).held += change
         self.held += change

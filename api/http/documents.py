@@ -304,10 +304,12 @@ class HoldDocument(Document):
     captured: str = Fals
     expires_ms: int = Millis
     agreement: str
-    status: Literal["open", "disputed", "captured", "released"]
+    status: Literal["open", "disputed", "captured", "challenged", "released"]
     arbiter: str | None
     deadline_ms: int | None
     bail: str = Fals
+    recourse: dict[str, int] | None
+    delivered: int
 
 
 class HoldsDocument(RootModel[list[HoldDocument | None]]):

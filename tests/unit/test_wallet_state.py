@@ -6,6 +6,7 @@ import pytest
 
 from tests.fixtures.wallet import DEAL, START_MS, PureLedger, did
 from wallet.errors import InvariantError
+from wallet.holds import draw_hold, open_hold
 from wallet.state import Escrow, State
 
 
@@ -21,8 +22,8 @@ def state(pure: PureLedger) -> State:
 
 def test_holds_expire_oldest_first_and_resolved_ones_do_not(state: State) -> None:
     for name, expires in (("a", 300), ("b", 100), ("c", 200), ("d", 900)):
-        state.open_hold(hold(name, expires))
-    state.draw_hold(state.holds["b"], 10, 0)
+        open_hold(state, hold(name, expires))
+    draw_hold(state, state.holds["b"], 10, 0)
     assert state.deadlines.next() == 200
     assert state.deadlines.pop(299, 10) == ["c"]
     assert state.deadlines.pop(300, 10) == ["a"]
@@ -33,17 +34,17 @@ def test_holds_expire_oldest_first_and_resolved_ones_do_not(state: State) -> Non
 
 @pytest.mark.parametrize(("taken", "freed"), [(11, 0), (0, 11), (6, 5)])
 def test_a_hold_never_gives_more_than_is_in_it(state: State, taken: int, freed: int) -> None:
-    state.open_hold(hold("a", 300))
+    open_hold(state, hold("a", 300))
     with pytest.raises(InvariantError, match="I6"):
-        state.draw_hold(state.holds["a"], taken, freed)
+        draw_hold(state, state.holds["a"], taken, freed)
     assert (state.held, state.escrowed) == (10, 10)
 
 
 def test_a_hold_resolves_once(state: State) -> None:
-    state.open_hold(hold("a", 300))
-    state.draw_hold(state.holds["a"], 0, 10)
+    open_hold(state, hold("a", 300))
+    draw_hold(state, state.holds["a"], 0, 10)
     with pytest.raises(InvariantError, match="I6"):
-        state.draw_hold(state.holds["a"], 0, 0)
+        draw_hold(state, state.holds["a"], 0, 0)
 
 
 def test_salts_are_forgotten_when_nobody_can_use_them_any_more(state: State) -> None:
