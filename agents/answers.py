@@ -13,7 +13,7 @@ import logging
 from typing import Final
 
 from agents.ports import Till
-from agents.recourse import delivered_in
+from agents.recourse import result_for
 from broker.ports import Threads
 from wallet.errors import PaymentRefusedError
 
@@ -53,8 +53,7 @@ class Answers:
         hold = await self._till.look(name)
         if hold is None or hold.status != "challenged" or hold.payee != self._account:
             return False
-        view = await self._threads.deal(hold.agreement)
-        result = None if view is None or view.seller != self._account else delivered_in(view)
+        result = await result_for(hold.agreement, self._threads)
         if result is None:
             _log.warning("hold %s is challenged, and nothing was delivered for it", name)
             return False

@@ -154,3 +154,4 @@ class Member:
         except TimeoutError:
             _log.warning("%s leaves %d jobs behind", self.agent.name, self.seller.bench.load)
         self._around.courier.dismiss(self.did)
+        self._buyer.holds.stop()

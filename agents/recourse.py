@@ -79,6 +79,12 @@ class HoldWatch:
         self._read_until = max(self._read_until, until_ms)
         self._go_on()
 
+    def stop(self) -> None:
+        """Watch nothing more: the next process that acts for the account looks back."""
+        self._watched.clear()
+        if self._task is not None:
+            self._task.cancel()
+
     async def over(self) -> None:
         """Wait until there is nothing to watch; a process that ends earlier watches nothing."""
         if self._task is not None:
@@ -162,8 +168,7 @@ class HoldWatch:
         return True
 
     async def _was_delivered(self, agreement: str) -> bool:
-        view = await self._threads.deal(agreement)
-        return view is not None and delivered_in(view) is not None
+        return await result_for(agreement, self._threads) is not None
 
     async def _read(self) -> None:
         """Watch the account's holds of the last hours that nothing is known of."""
@@ -186,16 +191,25 @@ class HoldWatch:
         return mine and said.get("recourse") is not None
 
 
-def delivered_in(view: ThreadView) -> Result | None:
-    """Return the result that the seller gave in its thread, with a receipt for that agreement."""
+async def result_for(agreement: str, threads: Threads) -> Result | None:
+    """Return what was delivered for an agreement, with its seller's receipt for it.
+
+    Raises:
+        RahbaError: the broker is out of reach.
+    """
+    try:
+        view = await threads.deal(agreement)
+        return None if view is None else _delivered_in(view, agreement)
+    except RahbaError as error:
+        if error.retryable:
+            raise
+        return None  # what nobody can read was delivered to nobody
+
+
+def _delivered_in(view: ThreadView, agreement: str) -> Result | None:
     for raw in reversed(view.transcript):
         message = open_message(raw, me=None, now_ms=0)
-        body = message.body
-        if message.sender != view.seller or not isinstance(body, Result):
-            continue
-        try:
-            receipt = open_receipt(unb64(body.receipt), seller=view.seller)
-        except RahbaError:
-            return None
-        return body if receipt.agreement == view.facts.get("agreement") else None
+        if message.sender == view.seller and isinstance(message.body, Result):
+            receipt = open_receipt(unb64(message.body.receipt), seller=view.seller)
+            return message.body if receipt.agreement == agreement else None
     return None

@@ -105,6 +105,8 @@ class Calls:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for buyer in self._buyers.values():
+            buyer.holds.stop()
 
     async def place(
         self, principal: Principal, request: CallRequest, call_id: str, digest: str

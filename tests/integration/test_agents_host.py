@@ -21,6 +21,7 @@ from broker.ports import Query
 from broker.transports.redis.wire import Wire
 from rahba.encoding import b64, unb64
 from tests.fixtures.hosting import CLOCK, IDS, Souk, echo_agent, source_of, until
+from wallet.transactions import Challenge
 
 pytestmark = pytest.mark.redis
 
@@ -326,3 +327,50 @@ def test_hosts_of_other_files_have_other_names(tmp_path: Path) -> None:
     one, two = tmp_path / "a.py", tmp_path / "b.py"
     assert len({name_for([]), name_for([one]), name_for([two]), name_for([one, two])}) == 4
     assert name_for([one, two])[2:] == name_for([two, one])[2:]
+
+
+async def challenged(souk: Souk, hold: str | None) -> str:
+    """Say as the customer that nothing was delivered; returns the hold's id."""
+    assert hold is not None
+    await souk.wallet.do(Challenge, hold=hold)
+    return hold
+
+
+async def status_of(souk: Souk, hold: str, wanted: str = "", within_s: float = 10) -> str:
+    """Return the status of a hold, once it is ``wanted`` if something is."""
+    for _ in range(int(within_s / 0.05)):
+        shown = await souk.ledger.hold(hold)
+        assert shown is not None
+        if wanted in {"", shown.status}:
+            break
+        await asyncio.sleep(0.05)
+    return shown.status
+
+
+async def test_a_host_answers_buyers_that_deny_what_they_got(
+    souk: Souk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.host.HEARTBEAT_S", 0.2)
+    async with souk.hosting(echo_agent()) as member:
+        first = await souk.buy("text.echo", {"text": "salam", "times": 2})
+        second = await souk.buy("text.echo", {"text": "labas", "times": 2})
+        holds = [await challenged(souk, deal.hold) for deal in (first, second)]
+        for hold in holds:
+            assert await status_of(souk, hold, "captured") == "captured"
+        account = await souk.account(member.did)
+        assert account.held == 0
+    assert (await souk.types_logged()).count("deliver") == 2
+
+
+async def test_a_host_that_starts_again_answers_what_was_challenged_meanwhile(
+    souk: Souk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.host.HEARTBEAT_S", 0.2)
+    async with souk.hosting(echo_agent(), key="echo"):
+        deal = await souk.buy("text.echo", {"text": "salam", "times": 2})
+    hold = await challenged(souk, deal.hold)
+    await asyncio.sleep(0.5)
+    assert await status_of(souk, hold) == "challenged"
+    async with souk.hosting(echo_agent(), key="echo") as member:
+        assert member.did == deal.seller
+        assert await status_of(souk, hold, "captured") == "captured"

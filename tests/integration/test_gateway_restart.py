@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,12 +13,14 @@ import orjson
 import pytest
 
 from agents.errors import BadResultError
+from agents.till import LedgerTill
 from api.http.auth import Keyring
 from api.http.call_records import CallRecord, CallRecords
 from api.http.recovery import recover
 from broker.transports.redis.threads import pack, read_header, thread_of
 from rahba.envelope import Signer
-from tests.fixtures.gateway import CLOCK, Site, parts_of, serving
+from tests.fixtures.gateway import CLOCK, IDS, Site, parts_of, serving
+from wallet.keys import agent_signer
 
 WANTED = {
     "skill": "text.slow",
@@ -189,3 +192,33 @@ async def test_a_gateway_answers_only_when_broker_and_ledger_do(
         monkeypatch.setattr(stall.ledger, "supply", gone)
     ready = await stall.ask("GET", "/readyz")
     assert (ready.status, ready.json["status"], ready.json["broker"]) == (503, "not ready", "ok")
+
+
+def keys_in(folder: Path) -> list[Signer]:
+    """Return the keys of a host's agents."""
+    return [agent_signer(path) for path in folder.glob("agents/*/key")]
+
+
+async def test_money_that_was_taken_while_no_gateway_ran_is_asked_back(
+    stall: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key's next question is enough, as it opens the session that can ask."""
+    monkeypatch.setattr("agents.recourse.LOOKS_A_WINDOW", 3_000)
+    wanted = {"skill": "fail.hang", "input": {"text": "x"}, "budget": "5000000", "mode": "posted"}
+    call_id = await left_behind(stall, wanted, after_ms=300)
+    held = [each for each in await stall.ledger.entries(0, 1_000) if "agreement" in each.payload]
+    (hold,) = [await stall.ledger.hold(each.id) for each in held]
+    assert (hold.status, hold.recourse.window_ms) == ("open", 300_000)
+    (thief,) = [key for key in keys_in(tmp_path) if key.did == hold.payee]
+    till = LedgerTill(stall.ledger, thief, clock=CLOCK, ids=IDS)
+    await till.capture(hold.id, hold.amount, "0" * 64, until_ms=hold.expires_ms)
+    await asyncio.sleep(0.5)
+    assert (await stall.ledger.hold(hold.id)).status == "captured"
+    assert (await stall.ask("GET", f"/v1/calls/{call_id}")).status == 200
+    for _ in range(100):
+        shown = (await stall.ask("GET", f"/v1/holds/{hold.id}")).json
+        if shown["status"] == "challenged":
+            break
+        await asyncio.sleep(0.05)
+    assert shown["status"] == "challenged"
+    assert shown["recourse"] == {"window_ms": 300_000, "answer_ms": 600_000}
