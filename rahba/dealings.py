@@ -131,19 +131,14 @@ class Dealings:
         pair.fees_fals += outcome.fee_fals
         pair.amount_fals += outcome.amount_fals
         pair.last_ms = max(pair.last_ms, outcome.ended_ms)
-        grown = weight_of(outcome, self.unit_fals) * growth(day_of(outcome.ended_ms))
-        if outcome.ending == "kept":
-            pair.deals += 1
-            pair.kept += grown
-            self._count(outcome.payee, 1, pair.deals == 1)
-        elif outcome.ending == "unclear":
-            pair.unclear += 1
-        else:
-            pair.failures += 1
-            if outcome.ending in _PROVEN:
-                pair.proven += grown
-            else:
-                pair.claimed += grown
+        self._count_in(outcome, pair, 1)
+
+    def take_back(self, outcome: Outcome) -> None:
+        """Take out an outcome that was added before: it was not the last word on its hold."""
+        pair = self._pair(outcome.payer, outcome.payee)
+        pair.fees_fals -= outcome.fee_fals
+        pair.amount_fals -= outcome.amount_fals
+        self._count_in(outcome, pair, -1)
 
     def paid_to(self, payee: str) -> Mapping[str, Pair]:
         """Return who dealt with a payee."""
@@ -199,10 +194,27 @@ class Dealings:
             raise BadDealingsError("not kept sums of dealings") from error
         return found
 
-    def _count(self, payee: str, deals: int, new: bool) -> None:
+    def _count_in(self, outcome: Outcome, pair: Pair, times: int) -> None:
+        """Count an outcome among those of a pair, or (``times`` -1) no longer."""
+        grown = times * weight_of(outcome, self.unit_fals) * growth(day_of(outcome.ended_ms))
+        if outcome.ending == "kept":
+            before = pair.deals
+            pair.deals += times
+            pair.kept += grown
+            self._count(outcome.payee, times, (pair.deals > 0) - (before > 0))
+        elif outcome.ending == "unclear":
+            pair.unclear += times
+        else:
+            pair.failures += times
+            if outcome.ending in _PROVEN:
+                pair.proven += grown
+            else:
+                pair.claimed += grown
+
+    def _count(self, payee: str, deals: int, payers: int) -> None:
         if deals:
             before = self.tally(payee)
-            self._tallies[payee] = Tally(before.deals + deals, before.counterparties + new)
+            self._tallies[payee] = Tally(before.deals + deals, before.counterparties + payers)
 
     def _pair(self, payer: str, payee: str) -> Pair:
         ours = self._payers.setdefault(payer, {})

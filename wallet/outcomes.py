@@ -14,10 +14,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
@@ -94,14 +94,22 @@ class OpenHold(msgspec.Struct, gc=False):
     forfeited: int = 0
     disputed: bool = False
     window: int | None = None  # for how long a capture may be challenged, in milliseconds
-    until: int = 0  # when that is over, once there was one
+    until: int = 0  # until when this one may be, once there was one
     challenged: bool = False
+
+
+class Ended(NamedTuple):
+    """The outcome of a hold, and the one that was told before, if that was not the last word."""
+
+    outcome: Outcome
+    instead_of: Outcome | None = None
 
 
 class OpenHolds:
     """The holds that have not ended, as far as an outcome needs to know them.
 
-    One that was captured has ended when nobody can challenge that any more, or its payee answered.
+    A capture is told at once. One that may be challenged is kept as long: should its payee not
+    answer, another outcome takes the place of the first.
     """
 
     def __init__(self, holds: dict[str, OpenHold] | None = None) -> None:
@@ -110,15 +118,19 @@ class OpenHolds:
         self._retained = [(hold.until, name) for name, hold in self.holds.items() if hold.until]
         heapq.heapify(self._retained)
 
-    def let_go(self, log_time: int) -> Iterator[Outcome]:
-        """Yield the outcomes of captures that nobody challenged in time."""
+    def __len__(self) -> int:
+        """Return how many holds have no outcome, or one that is challenged."""
+        return sum(not hold.until or hold.challenged for hold in self.holds.values())
+
+    def let_go(self, log_time: int) -> None:
+        """Forget the captures that nobody challenged in time."""
         while self._retained and self._retained[0][0] <= log_time:
             name = heapq.heappop(self._retained)[1]
             hold = self.holds.get(name)
             if hold is not None and not hold.challenged:
-                yield self._end(name, hold, hold.until, given_back=True)
+                del self.holds[name]
 
-    def take(self, name: str, tx: HoldTx, log_time: int) -> Outcome | None:
+    def take(self, name: str, tx: HoldTx, log_time: int) -> Ended | None:
         """Carry out a transaction on a hold; returns the outcome if it ends one.
 
         The log was written by the machine (:mod:`wallet.machine`): what it refuses is not in there.
@@ -140,19 +152,31 @@ class OpenHolds:
         hold = self.holds.get(subject)
         if hold is None:  # the subject is a stake that is free again
             return None
+        if hold.until and hold.window is not None:
+            return self._reconsider(subject, hold, tx, log_time)
         hold.fees += int(tx.fee)
         if not _ends(hold, tx):
             return None
-        if isinstance(tx, Capture) and _may_be_challenged(hold, tx):
-            hold.until = log_time + (hold.window or 0)
+        if isinstance(tx, Capture) and hold.window is not None:
+            hold.until = log_time + hold.window
             heapq.heappush(self._retained, (hold.until, subject))
-            return None
-        given_back = isinstance(tx, Capture | Release | Deliver)
-        return self._end(subject, hold, log_time, given_back=given_back)
+        else:
+            del self.holds[subject]
+        return Ended(_outcome(hold, log_time, given_back=isinstance(tx, Capture | Release)))
 
-    def _end(self, name: str, hold: OpenHold, ended: int, *, given_back: bool) -> Outcome:
+    def _reconsider(self, name: str, hold: OpenHold, tx: HoldTx, log_time: int) -> Ended | None:
+        """Carry out what follows a capture: a challenge, an answer, or none."""
+        if isinstance(tx, Challenge):
+            hold.challenged = True
+        if isinstance(tx, Challenge) or (isinstance(tx, Deliver) and tx.part < tx.parts):
+            return None
         del self.holds[name]
-        return _outcome(hold, ended, given_back=given_back)
+        if isinstance(tx, Deliver):
+            return None
+        first = _outcome(hold, hold.until - (hold.window or 0), given_back=True)
+        hold.taken = 0
+        hold.forfeited = int(tx.forfeit) if isinstance(tx, Release) else 0
+        return Ended(_outcome(hold, log_time, given_back=isinstance(tx, Release)), first)
 
 
 def _ends(hold: OpenHold, tx: HoldTx) -> bool:
@@ -164,14 +188,6 @@ def _ends(hold: OpenHold, tx: HoldTx) -> bool:
         case Dispute():
             hold.disputed = True
             return False
-        case Challenge():
-            hold.challenged = True
-            return False
-        case Deliver():
-            return tx.part == tx.parts
-        case Release() | Expire() if hold.challenged:
-            hold.taken = 0
-            hold.forfeited = int(tx.forfeit) if isinstance(tx, Release) else 0
         case Release():
             hold.forfeited = int(tx.forfeit)
         case Resolve():
@@ -181,11 +197,6 @@ def _ends(hold: OpenHold, tx: HoldTx) -> bool:
         case _:
             pass
     return True
-
-
-def _may_be_challenged(hold: OpenHold, tx: Capture) -> bool:
-    paid = int(tx.fee) if tx.fee_payer is None else 0
-    return hold.window is not None and int(tx.amount) > max(hold.bail, paid)
 
 
 def _outcome(hold: OpenHold, log_time: int, *, given_back: bool) -> Outcome:
@@ -277,7 +288,7 @@ class OutcomeLog:
     @property
     def open_holds(self) -> int:
         """Return how many holds have not ended."""
-        return len(self._holds.holds)
+        return len(self._holds)
 
     def feed(self, raw: bytes) -> None:
         """Take the next entry.
@@ -354,8 +365,7 @@ class OutcomeLog:
 
     def _close(self, log_time: int) -> None:
         self.log_time = log_time
-        for outcome in self._holds.let_go(log_time):
-            self._tell(outcome)
+        self._holds.let_go(log_time)
         for name, tx in self._interval.waiting:
             ended = self._holds.take(name, tx, log_time)
             if ended is not None:
@@ -363,7 +373,9 @@ class OutcomeLog:
         self._interval.waiting = []
         self.frontier = self._interval.frontier.copy()
 
-    def _tell(self, outcome: Outcome) -> None:
-        self.dealings.add(outcome)
+    def _tell(self, ended: Ended) -> None:
+        if ended.instead_of is not None:
+            self.dealings.take_back(ended.instead_of)
+        self.dealings.add(ended.outcome)
         if self.told is not None:
-            self.told(outcome)
+            self.told(ended.outcome)

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
-from rahba.dealings import Outcome
+from rahba.dealings import Dealings, Outcome
 from tests.fixtures.deal_log import DealLog
 from tests.fixtures.wallet import FEE, did
 from wallet.errors import LedgerCorruptError
 from wallet.merkle import MerkleLog
 from wallet.outcomes import Frontier, OutcomeLog
-from wallet.transactions import Arbitration, Stake, Unstake
+from wallet.transactions import Arbitration, Recourse, Stake, Unstake
 
 ARBITRATION = Arbitration(arbiter=did("judge"), window_ms=5_000, payee_share=7_500)
+RECOURSE = Recourse(window_ms=10_000, answer_ms=20_000)
 
 
 @pytest.fixture
@@ -24,12 +26,30 @@ def log() -> DealLog:
     return DealLog()
 
 
+class Noted(Dealings):
+    """Dealings that note what was the last word on each hold."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.noted: list[Outcome] = []
+
+    @override
+    def add(self, outcome: Outcome) -> None:
+        super().add(outcome)
+        self.noted.append(outcome)
+
+    @override
+    def take_back(self, outcome: Outcome) -> None:
+        super().take_back(outcome)
+        self.noted.remove(outcome)
+
+
 def read_log(log: DealLog) -> tuple[OutcomeLog, list[Outcome]]:
-    told: list[Outcome] = []
-    found = OutcomeLog(told=told.append)
+    found, dealings = OutcomeLog(), Noted()
+    found.dealings = dealings
     for entry in log.entries_:
         found.feed(entry.raw)
-    return found, told
+    return found, dealings.noted
 
 
 def only(log: DealLog) -> Outcome:
@@ -146,6 +166,73 @@ def test_a_buyer_that_leaves_a_deal_and_pays_for_it_makes_no_failure_of_its_sell
     assert only(log).ending == ending
 
 
+def taken(log: DealLog, bail: int = 0) -> str:
+    """Let the seller take the price of a hold that may be challenged; returns the hold."""
+    hold = log.hold("buyer", "seller", 5_000, bail=bail, recourse=RECOURSE)
+    assert log.capture(hold, "seller", 5_000)
+    log.close_interval()
+    return hold
+
+
+def test_a_capture_is_a_kept_deal_at_once_and_stays_one_if_nobody_challenges_it(
+    log: DealLog,
+) -> None:
+    taken(log)
+    found, told = read_log(log)
+    assert [(each.ending, each.amount_fals, each.fee_fals) for each in told] == [
+        ("kept", 5_000, 2 * FEE)
+    ]
+    assert found.open_holds == 0
+    before = found.dealings.digest()
+    log.now += RECOURSE.window_ms
+    assert log.hold("other", "seller")
+    log.close_interval()
+    found, told = read_log(log)
+    assert found.dealings.digest() == before
+    assert found.open_holds == len(found._holds.holds) == 1
+
+
+def test_a_challenge_that_is_answered_changes_nothing(log: DealLog) -> None:
+    hold = taken(log)
+    before = read_log(log)[0].dealings.digest()
+    assert log.challenge(hold, "buyer")
+    log.close_interval()
+    found, _ = read_log(log)
+    assert (found.dealings.digest(), found.open_holds) == (before, 1)
+    for part in (1, 2):
+        assert log.deliver(hold, "seller", part, 2)
+        log.close_interval()
+    found, _ = read_log(log)
+    assert (found.dealings.digest(), found.open_holds) == (before, 0)
+
+
+@pytest.mark.parametrize("bail", [0, 500])
+def test_what_was_taken_and_not_delivered_was_missed_and_never_kept(
+    log: DealLog, bail: int
+) -> None:
+    hold = taken(log, bail)
+    assert log.challenge(hold, "buyer")
+    log.close_interval(after_ms=RECOURSE.answer_ms)
+    assert log.expire(hold)
+    outcome = only(log)
+    assert (outcome.ending, outcome.amount_fals) == ("missed", 0)
+    found, _ = read_log(log)
+    assert found.dealings.tally(did("seller")) == (0, 0)
+    pair = found.dealings.paid_to(did("seller"))[did("buyer")]
+    assert (pair.kept, pair.deals, pair.failures) == (0, 0, 1)
+    assert pair.proven > 0
+
+
+@pytest.mark.parametrize(("forfeit", "ending"), [(0, "given_back"), (300, "forfeited")])
+def test_who_gives_back_what_is_challenged_did_not_keep_the_deal(
+    log: DealLog, forfeit: int, ending: str
+) -> None:
+    hold = taken(log, 500)
+    assert log.challenge(hold, "buyer")
+    assert log.release(hold, "seller", forfeit)
+    assert only(log).ending == ending
+
+
 def test_stakes_that_end_are_nobodys_deals(log: DealLog) -> None:
     log.hold("buyer", "seller")
     log.do(Stake, "buyer", amount="50000")
@@ -215,7 +302,7 @@ def test_kept_sums_that_were_damaged_or_changed_are_refused(log: DealLog) -> Non
     for broken in (
         b"",
         raw[:-20],
-        raw.replace(b'"format":1', b'"format":2'),
+        raw.replace(b'"format":2', b'"format":1'),
         raw.replace(b'"log_time":1', b'"log_time":2'),
         raw.replace(b'"peaks":["', b'"peaks":["00'),
         raw.replace(b'"size":', b'"size":1'),
@@ -235,61 +322,81 @@ def test_the_frontier_has_the_roots_of_the_whole_tree(size: int) -> None:
     assert Frontier(size, list(frontier.peaks)).root() == tree.root()
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "hold": {},
+    "arbitrated": {"arbitration": ARBITRATION},
+    "pledged": {"bail": 50},
+    "contestable": {"recourse": RECOURSE},
+    "pledged contestable": {"bail": 50, "recourse": RECOURSE},
+}
+TAKES = ("capture", "take", "part")
+ARGUES = ("release", "dispute", "resolve", "challenge", "deliver", "deliver")
 STEPS = st.tuples(
-    st.sampled_from(
-        ["hold", "arbitrated", "pledged", "capture", "part", "release", "dispute", "resolve"]
-    ),
+    st.sampled_from([*KINDS, *TAKES, *ARGUES]),
     st.integers(0, 2),
     st.integers(0, 2),
     st.integers(0, 1_000),
 )
+Made = tuple[str, str, str]
+"""The id of a hold, its payer and its payee."""
 
 
-def step(log: DealLog, holds: list[tuple[str, str]], move: tuple[str, int, int, int]) -> None:
+def step(log: DealLog, holds: list[Made], move: tuple[str, int, int, int]) -> None:
     kind, one, other, amount = move
-    hold, payee = holds[amount % len(holds)] if holds else ("0" * 64, "agent-0")
+    if kind in KINDS:
+        payer, payee = f"agent-{one}", f"agent-{(one + 1 + other % 2) % 3}"
+        price = amount + (FEE + 1 if "contestable" in kind else 1)
+        made = log.hold(payer, payee, price, **KINDS[kind])
+        holds += [(made, payer, payee)] if made else []
+    elif kind == "wait" and log.book.interval is not None:
+        log.close_interval(after_ms=9_000)
+        for name, _, _ in holds:
+            log.expire(name)
+    elif holds:
+        argue(log, holds[amount % len(holds)], move)
+
+
+def argue(log: DealLog, made: Made, move: tuple[str, int, int, int]) -> None:
+    kind, one, _, amount = move
+    hold, payer, payee = made
+    rest = log.book.state.holds[hold].rest
     match kind:
-        case "hold" | "arbitrated" | "pledged":
-            words: dict[str, Any] = {
-                "arbitrated": {"arbitration": ARBITRATION},
-                "pledged": {"bail": 50},
-            }
-            payee = f"agent-{(one + 1 + other % 2) % 3}"
-            made = log.hold(f"agent-{one}", payee, amount + 1, **words.get(kind, {}))
-            holds += [(made, payee)] if made else []
+        case "take":
+            log.capture(hold, payee, rest)
         case "capture" | "part":
             log.capture(hold, payee, amount, final=kind == "capture")
         case "release":
             log.release(hold, payee, forfeit=20 if one else 0)
         case "dispute":
             log.dispute(hold, payee)
-        case "resolve":
-            escrow = log.book.state.holds.get(hold)
-            rest = escrow.rest if escrow is not None else 0
+        case "challenge":
+            log.challenge(hold, payer)
+        case "deliver":
+            log.deliver(hold, payee, part=1 + one % 2, parts=2)
+        case _:
             log.resolve(hold, "judge", rest // 2, rest - rest // 2)
-        case _ if log.book.interval is not None:
-            log.close_interval(after_ms=9_000)
-            for name, _ in holds:
-                log.expire(name)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(STEPS | st.just(("wait", 0, 0, 0)), max_size=40))
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS | st.just(("wait", 0, 0, 0)), max_size=60))
 def test_what_outcomes_tell_is_what_the_machine_did(steps: list[tuple[str, int, int, int]]) -> None:
     """Compare each outcome with the escrow of the state machine that wrote the log."""
-    log, holds = DealLog(), list[tuple[str, str]]()
+    log, holds = DealLog(), list[Made]()
     for move in steps:
         step(log, holds, move)
     if log.book.interval is not None:
         log.close_interval()
-    escrows = [log.book.state.holds[name] for name, _ in holds]
+    escrows = [log.book.state.holds[name] for name, _, _ in holds]
     found, told = read_log(log)
     assert found.open_holds == sum(not escrow.resolved for escrow in escrows)
-    assert sorted((o.payer, o.payee, o.amount_fals, o.ended_ms) for o in told) == sorted(
-        (escrow.payer, escrow.payee, escrow.captured, escrow.ended)
+    assert sorted((o.payer, o.payee, o.amount_fals) for o in told) == sorted(
+        (escrow.payer, escrow.payee, escrow.captured)
         for escrow in escrows
-        if escrow.resolved
+        if escrow.resolved or escrow.status == "challenged"
     )
+    anew = Dealings(FEE)
     for outcome in told:
+        anew.add(outcome)
         assert 0 <= outcome.waited <= 1_000
         assert (outcome.ending == "kept") <= (outcome.amount_fals > 0)
+    assert found.dealings.digest() == anew.digest()
