@@ -98,7 +98,8 @@ class Purchase:
     not taken its money yet (it can until the hold expires), and ``capture_tx`` may be null then.
     ``best_rejected_fals`` is the price of the next best offer that stood, ``advantage_fals`` how
     many fals better this one was by the buyer's weights.
-    ``at_risk_fals`` is what sellers that failed before have taken, or can until their holds expire.
+    ``at_risk_fals`` is what sellers that failed before have taken, or can until their holds expire;
+    what they did not deliver is asked back (:mod:`agents.recourse`).
     """
 
     output: Any
