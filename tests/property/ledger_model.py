@@ -36,6 +36,31 @@ class Aside:
     bail: int = 0
     deal: str = ""
     taken: int = 0
+    recourse: tuple[int, int] | None = None  # how long for a challenge, and then for an answer
+    named: str | None = None
+    shown: int = 0
+    shown_of: int = 0
+
+    @property
+    def contested(self) -> int:
+        """What the payee took and may have to give back."""
+        return self.taken if self.state in {"taken", "challenged"} else 0
+
+    def over(self, now: int) -> bool:
+        return self.state == "over" or (self.state == "taken" and now >= self.due)
+
+    @property
+    def moved(self) -> str | None:
+        """Why nobody can take, return or freeze it any more."""
+        if self.state in {"over", "taken"}:
+            return "hold_resolved" if self.payee else "unknown_hold"
+        return None
+
+    def called(self) -> str:
+        """The name that the ledger has for what became of it."""
+        if self.state in {"taken", "over"}:
+            return "captured" if self.taken else "released"
+        return self.state
 
 
 @dataclass
@@ -61,10 +86,11 @@ class PaperLedger:
             m[2] for m in self.moves if m[0] == name
         )
 
-    def free(self, name: str) -> int:
+    def free(self, name: str, now: int) -> int:
         aside = sum(hold.rest for hold in self.holds.values() if hold.payer == name)
-        live = [hold for hold in self.holds.values() if hold.state != "over"]
-        aside += sum(hold.bail for hold in live if hold.payee == name)
+        live = [hold for hold in self.holds.values() if not hold.over(now)]
+        aside += sum(hold.contested for hold in live if hold.payee == name)
+        aside += sum(hold.bail for hold in live if hold.payee == name and hold.rest)
         return self.owned(name) - aside - self.stakes[name]
 
     def rule(self, name: str, now: int) -> tuple[frozenset[str], int]:
@@ -103,7 +129,7 @@ class PaperLedger:
             after[debit] -= amount
             after[credit] += amount
         short = any(
-            n < 0 and self.free(who) + n < 0 for who, n in after.items() if who != "issuance"
+            n < 0 and self.free(who, now) + n < 0 for who, n in after.items() if who != "issuance"
         )
         spent = (sum(m[2] for m in moves if m[0] == by) + aside) if spends else self.fee
         for bad, code in [
@@ -140,7 +166,7 @@ class PaperLedger:
             (hold.bail and hold.due < now + 12_000, "bad_expiry"),
             (hold.bail and until < now, "bad_pledge"),
             (hold.bail and (hold.payee, hold.deal) in pledges, "pledge_used"),
-            (hold.bail and self.free(hold.payee) < hold.bail, "pledge_unbacked"),
+            (hold.bail and self.free(hold.payee, now) < hold.bail, "pledge_unbacked"),
             aside=hold.rest,
             freed=((hold.payee, -hold.bail),),
             spends=True,
@@ -161,59 +187,148 @@ class PaperLedger:
         *wrongs: tuple[object, str],
         costs: bool = True,
         forfeit: int = 0,
+        until: int = 0,
     ) -> str:
         """Give ``taken`` of what is aside to the payee and ``back`` to the payer.
 
-        What the payee put up itself is free again when nothing is left, but for its ``forfeit``.
+        What the payee put up itself is free again when nothing is left, but for its ``forfeit``;
+        with ``until`` what was taken is not free before.
         """
-        over = (hold.state == "over", "hold_resolved" if hold.payee else "unknown_hold")
+        over = (hold.moved, hold.moved or "")
         payee = hold.payee or hold.payer
         moves = [(hold.payer, payee, taken), (payee, hold.payer, forfeit)]
         ends = taken + back == hold.rest
-        freed = ((hold.payer, taken + back), (payee, hold.bail if ends else 0))
+        own = (hold.bail if ends else 0) - (taken if until else 0)
+        freed = ((hold.payer, taken + back), (payee, own))
         code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, costs=costs)
         if code == "logged":
             hold.rest -= taken + back
             hold.taken += taken
-            hold.state = hold.state if hold.rest else "over"
+            hold.state = hold.state if hold.rest else "taken" if until else "over"
+            hold.due = until or hold.due
             if hold.mandate and not hold.rest:
                 hold.mandate.spent -= back
         return code
 
-    def capture(self, hold: Aside, by: str, amount: int, now: int, *, final: bool) -> str:
+    def capture(
+        self,
+        hold: Aside,
+        by: str,
+        amount: int,
+        now: int,
+        *,
+        final: bool,
+        named: str | None = None,
+    ) -> str:
         back = max(0, hold.rest - amount) if final else 0
         ends = amount + back == hold.rest
-        return self.draw(
+        contestable = hold.recourse is not None and amount > hold.bail
+        code = self.draw(
             hold,
             by,
             amount,
             back,
             now,
-            (hold.state == "disputed", "disputed"),
+            (hold.state in {"disputed", "challenged"}, hold.state),
             (by != hold.payee, "not_payee"),
             (now >= hold.due, "hold_expired"),
             (amount > hold.rest, "exceeds_hold"),
+            (hold.recourse and not ends, "not_final"),
             forfeit=max(0, hold.bail - hold.taken - amount) if ends else 0,
+            until=now + hold.recourse[0] if hold.recourse and contestable else 0,
         )
+        if code == "logged":
+            hold.named = named
+        return code
+
+    def undo(
+        self, hold: Aside, by: str, now: int, forfeit: int, *wrongs: tuple[object, str]
+    ) -> str:
+        """Give the payer back what was taken, and ``forfeit`` of the payee's own."""
+        assert hold.payee
+        back = hold.taken + forfeit
+        freed, moves = ((hold.payee, hold.taken),), [(hold.payee, hold.payer, back)]
+        code = self.deed(by, [by], now, *wrongs, moves=moves, freed=freed, costs=False)
+        if code == "logged":
+            if hold.mandate:
+                hold.mandate.spent -= hold.taken
+            hold.state, hold.taken = "over", 0
+        return code
 
     def release(self, hold: Aside, by: str, now: int, forfeit: int) -> str:
         wrongs = (by != hold.payee, "not_payee"), (forfeit > hold.bail, "exceeds_hold")
+        if hold.state == "challenged":
+            return self.undo(hold, by, now, forfeit, *wrongs)
         return self.draw(hold, by, 0, hold.rest, now, *wrongs, costs=False, forfeit=forfeit)
 
     def expire(self, hold: Aside, by: str, now: int) -> str:
         taken = hold.rest * hold.share // 100 if hold.state == "disputed" else 0
         early = (now < hold.due, "not_expired")
+        if hold.state == "challenged":
+            assert hold.payee
+            lost = min(hold.bail, self.free(hold.payee, now))
+            return self.undo(hold, by, now, lost, early)
         lost = max(0, hold.bail - hold.taken) if hold.state == "open" else 0
         back = hold.rest - taken
         return self.draw(hold, by, taken, back, now, early, costs=False, forfeit=lost)
+
+    def challenge(self, hold: Aside, by: str, now: int, signers: list[str]) -> str:
+        code = self.deed(
+            by,
+            signers,
+            now,
+            (hold.called() == "released", "hold_resolved"),
+            (hold.state == "open", "not_contestable"),
+            (hold.state in {"disputed", "challenged"}, hold.state),
+            (by != hold.payer, "not_party"),
+            (hold.over(now), "not_contestable"),
+        )
+        if code == "logged":
+            assert hold.recourse
+            hold.state, hold.due = "challenged", now + hold.recourse[1]
+        return code
+
+    def deliver(  # noqa: PLR0917  # all of what may be wrong
+        self,
+        hold: Aside,
+        by: str,
+        part: int,
+        parts: int,
+        receipt: tuple[str, str, str],
+        now: int,
+        signers: list[str],
+    ) -> str:
+        """``receipt`` is who signed it, for which deal, and its digest."""
+        signer, deal, digest = receipt
+        last = part == parts
+        assert hold.payee
+        code = self.deed(
+            by,
+            signers,
+            now,
+            (hold.called() == "released", "hold_resolved"),
+            (hold.state != "challenged", "not_challenged"),
+            (by != hold.payee, "not_payee"),
+            (now >= hold.due, "deadline_passed"),
+            (part != hold.shown + 1, "bad_part"),
+            (hold.shown and parts != hold.shown_of, "bad_part"),
+            (signer != hold.payee or deal != hold.deal, "bad_receipt"),
+            (hold.named and digest != hold.named, "bad_receipt"),
+            freed=((hold.payee, hold.taken if last else 0),),
+            costs=False,
+        )
+        if code == "logged":
+            hold.shown, hold.shown_of = part, parts
+            hold.state = "over" if last else "challenged"
+        return code
 
     def dispute(self, hold: Aside, by: str, now: int) -> str:
         code = self.deed(
             by,
             [by],
             now,
-            (hold.state == "over", "hold_resolved"),
-            (hold.state == "disputed", "disputed"),
+            (hold.moved, "hold_resolved"),
+            (hold.state in {"disputed", "challenged"}, hold.state),
             (by not in {hold.payer, hold.payee}, "not_party"),
             (not hold.judge, "no_arbiter"),
             (now >= hold.due, "hold_expired"),
