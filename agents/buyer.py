@@ -7,7 +7,8 @@
   Bargains with several sellers go in step, so that no answer gains by being first.
 * Each seller is held to its own promise of latency while another one is left to try.
 * No failure costs more than time: a hold is captured by a seller, released by it, or released by
-  the ledger at its expiry. Errors say which: ``facts["at_risk_fals"]`` and the rest.
+  the ledger at its expiry. Errors say which: ``facts["at_risk_fals"]`` and the rest. What a seller
+  captures and did not deliver is challenged, and comes back (:mod:`agents.recourse`).
 
     buyer = Buyer(signer, wallet, broker, courier, clock=clock, ids=ids)
     purchase = await buyer.buy(Want(skill="text.summarise", args={...}, budget_fals=2_000_000))
@@ -37,10 +38,11 @@ from agents.negotiation.goods import pack_input
 from agents.negotiation.machine import acceptable
 from agents.negotiation.mandate import Mandate, sign_mandate
 from agents.negotiation.score import NO_LATENCY_LIMIT_MS, Yardstick, best_first
-from agents.parley import Desk, Hold, Parley, Payer, Request, release
+from agents.parley import Desk, Hold, Parley, Request, release
 from agents.pen import Pen
-from agents.ports import Observations
+from agents.ports import Observations, Payer
 from agents.purchase import Purchase, Want, Watcher
+from agents.recourse import USUAL, HoldWatch
 from agents.routing import put_in_order
 from broker.ports import Directory, Listing, Query, Threads
 from rahba.clock import Clock
@@ -50,6 +52,7 @@ from rahba.errors import BadInputError, RahbaError
 from rahba.ids import Ids
 from rahba.messages import Mode, open_card
 from rahba.money import wire_fals
+from wallet.transactions import Recourse
 
 MAX_LISTINGS: Final = 20
 MAX_ROUTED: Final = 100
@@ -87,12 +90,16 @@ class Buyer:
         clock: Clock,
         ids: Ids,
         observations: Observations | None = None,
+        recourse: Recourse = USUAL,
     ) -> None:
         """Speak as ``signer`` and pay from ``wallet``; ``courier`` must be started.
 
-        Without ``observations`` of the market nobody has a record, and no price is usual.
+        Without ``observations`` of the market nobody has a record, and no price is usual. Captures
+        may be challenged as ``recourse`` says, as long as the process lives: see :attr:`holds`.
         """
-        self._desk = Desk(signer, Pen(signer), wallet, broker.threads, courier, clock, ids)
+        self.holds = HoldWatch(wallet, broker.threads, clock, recourse)
+        pen = Pen(signer)
+        self._desk = Desk(signer, pen, wallet, broker.threads, courier, clock, ids, self.holds)
         self._directory = broker.directory
         self._observations = observations
 

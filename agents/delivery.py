@@ -90,6 +90,8 @@ async def take_delivery(parley: Parley, agreement: Agreement) -> Purchase:
     """Verify the result, see the payment through, and return the purchase."""
     talk, request = parley.talk, parley.request
     goods = verify_delivery(talk, agreement, parley.desk.signer)
+    if parley.hold is not None and parley.hold.id is not None:
+        parley.desk.watch.delivered(parley.hold.id)
     request.tell("delivered", thread=talk.thread, agreement=goods.deal.digest)
     paid, tx = await _see_payment(parley)
     assert talk.cfp is not None

@@ -59,7 +59,7 @@ class Member:
         self._around = around
         self._wallet = Wallet(around.ledger, signer, clock=around.clock, ids=around.ids)
         till = LedgerTill(around.ledger, signer, clock=around.clock, ids=around.ids)
-        buyer = Buyer(
+        self._buyer = Buyer(
             signer,
             self._wallet,
             around.broker,
@@ -76,7 +76,7 @@ class Member:
             till=till,
             clock=around.clock,
             ids=around.ids,
-            purchaser=Errands(buyer),
+            purchaser=Errands(self._buyer),
             desk=around.desk,
             observations=around.observations,
         )
@@ -100,6 +100,7 @@ class Member:
         Something vital elsewhere is looked at first: see :class:`agents.pulse.Pulse`.
         """
         await self.fund()
+        self._buyer.holds.look_back()
         self._around.courier.serve(self.did, self.seller.handle)
         if self.agent.vital is None:
             await self.publish()

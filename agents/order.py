@@ -21,6 +21,8 @@ from wallet.ports import HoldView
 MAX_DEADLINE_MS: Final = 50 * 60 * 1_000
 MIN_GRACE_MS: Final = 5_000
 MAX_HOLD_AHEAD_MS: Final = 55 * 60 * 1_000
+MAX_WINDOW_MS: Final = 15 * 60 * 1_000
+MIN_ANSWER_MS: Final = 60 * 1_000
 
 
 class BadOrderError(RemoteError):
@@ -113,6 +115,7 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
     5. It outlasts the deadline, with some seconds to capture.
     6. It ends within the hour for which a capture can be signed.
     7. It names no arbiter: an agreement knows of none, so it would be the buyer's own.
+    8. What we capture can be challenged for some minutes at most, and we have the time to answer.
     """
     if commission.price_fals == 0 and commission.order.hold is None:  # 1
         return None
@@ -130,4 +133,8 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
         raise BadHoldError("the hold ends too late", check=6, expires=hold.expires_ms)
     if hold.arbiter is not None:  # 7
         raise BadHoldError("the hold names an arbiter that was not agreed on", check=7)
+    if hold.recourse is not None and (
+        hold.recourse.window_ms > MAX_WINDOW_MS or hold.recourse.answer_ms < MIN_ANSWER_MS
+    ):  # 8
+        raise BadHoldError("the hold may be challenged for too long, or answered too late", check=8)
     return hold

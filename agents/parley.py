@@ -14,7 +14,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from agents.attendance import Attendance
 from agents.courier import BACKOFF_S, Courier
@@ -33,7 +33,9 @@ from agents.negotiation.mandate import Mandate
 from agents.negotiation.talk import OVER, Talk
 from agents.patience import UNREAD
 from agents.pen import Pen
+from agents.ports import Payer
 from agents.purchase import Want, Watcher
+from agents.recourse import HoldWatch
 from agents.routing import Routing
 from broker.knowledge.forecast import PriceView
 from broker.ports import Listing, Ruling, Threads
@@ -63,7 +65,6 @@ from wallet.errors import (
     PledgeUnbackedError,
     PledgeUsedError,
 )
-from wallet.ports import Answer, Ledger
 from wallet.transactions import Bail
 
 _log: Final = logging.getLogger(__name__)
@@ -72,32 +73,6 @@ SIGNATURE_CHARS: Final = 88
 _LOOK_EVERY_S: Final = 2.0
 _CLOSING_TRIES: Final = 5
 _CLOSING_PAUSE_S: Final = 0.05
-
-
-class Payer(Protocol):
-    """A wallet, as far as a buyer needs one."""
-
-    @property
-    def account(self) -> str:
-        """Return the account that pays."""
-        ...
-
-    @property
-    def ledger(self) -> Ledger:
-        """Return the ledger that the account is on."""
-        ...
-
-    async def hold(
-        self,
-        payee: str,
-        amount: int,
-        expires_ms: int,
-        agreement: str,
-        *,
-        bail: Bail | None = None,
-    ) -> Answer:
-        """Hold ``amount`` for ``payee``, with what it put up; raises if the ledger refuses."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +86,7 @@ class Desk:
     courier: Courier
     clock: Clock
     ids: Ids
+    watch: HoldWatch
 
 
 @dataclass(slots=True)
@@ -345,14 +321,18 @@ class Parley:
         hold = Hold(None, price, expires)
         try:
             async with asyncio.timeout((request.deadline - desk.clock.now_ms()) / 1_000):
-                answer = await desk.wallet.hold(self.seller, price, expires, deal, bail=bail)
+                answer = await desk.wallet.hold(
+                    self.seller, price, expires, deal, bail=bail, recourse=desk.watch.recourse
+                )
         except (TimeoutError, PaymentUnknownError) as error:
             request.holds.append(hold)
+            desk.watch.look_back(until_ms=expires)
             raise DeadlineError("the ledger did not answer in time", agreement=deal) from error
         except (BadPledgeError, PledgeUsedError, PledgeUnbackedError) as error:
             raise self._worthless(error.code) from error
         hold.id = answer.id
         request.holds.append(hold)
+        desk.watch.watch(answer.id, deal)
         request.tell("held", thread=self.talk.thread, hold=answer.id, amount=str(price))
         return hold
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,7 +11,8 @@ from broker.knowledge.outcomes import Evidence
 from broker.ports import Standing
 from rahba.errors import RahbaError
 from rahba.messages import Mode
-from wallet.ports import HoldView
+from wallet.ports import Answer, HoldView, Ledger
+from wallet.transactions import Bail, Challenge, Recourse
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,37 @@ class Bought:
     asked_fals: int = 0
     agreed_fals: int = 0
     agreement: str | None = None
+
+
+class Payer(Protocol):
+    """A wallet, as far as a buyer needs one."""
+
+    @property
+    def account(self) -> str:
+        """Return the account that pays."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """Return the ledger that the account is on."""
+        ...
+
+    async def hold(
+        self,
+        payee: str,
+        amount: int,
+        expires_ms: int,
+        agreement: str,
+        *,
+        bail: Bail | None = None,
+        recourse: Recourse | None = None,
+    ) -> Answer:
+        """Hold ``amount`` for ``payee``, with what it put up; raises if the ledger refuses."""
+        ...
+
+    async def do(self, form: type[Challenge], *, hold: str) -> Answer:
+        """Challenge what was captured of a hold; raises if the ledger refuses."""
+        ...
 
 
 class Purchaser(Protocol):
@@ -192,6 +225,14 @@ class Till(Protocol):
 
         Raises:
             PaymentRefusedError: the ledger will never give it.
+        """
+        ...
+
+    async def deliver(self, hold: HoldView, receipt: str, parts: Sequence[str]) -> None:
+        """Log what was delivered for a challenged hold: receipt and sealed output, as base64.
+
+        Raises:
+            PaymentRefusedError: the ledger will not take it.
         """
         ...
 

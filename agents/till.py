@@ -1,14 +1,16 @@
 """A seller's till: captures and releases holds on the ledger.
 
 The capture of a deal is a function of the deal: same hold, price, receipt and deadline, same bytes,
-same transaction id. So it can be made again after a crash, here or on another host, without a note
-of what was sent: the ledger executes those bytes once and says ``exists`` from then on.
+same transaction id; so is the answer to a challenge. So it can be made again after a crash, here or
+on another host, without a note of what was sent: the ledger executes those bytes once and says
+``exists`` from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -25,6 +27,7 @@ from wallet.ports import HoldView, Ledger
 from wallet.transactions import (
     EXPIRING_LANE,
     Capture,
+    Deliver,
     Genesis,
     Release,
     seal_transaction,
@@ -54,7 +57,6 @@ class LedgerTill(Till):
     @override
     async def capture(self, hold: str, amount: int, receipt: str, *, until_ms: int) -> str:
         genesis = await self._rules()
-        salt = int(sha256_hex(f"{hold}:{receipt}".encode())[:13], 16) % MAX_INT + 1
         raw = seal_transaction(
             Capture(
                 account=self._signer.did,
@@ -62,7 +64,7 @@ class LedgerTill(Till):
                 fee=genesis.fee,
                 fee_payer=None,
                 lane=EXPIRING_LANE,
-                seq=salt,
+                seq=_salt(f"{hold}:{receipt}"),
                 valid_until=until_ms,
                 hold=hold,
                 amount=str(amount),
@@ -77,6 +79,29 @@ class LedgerTill(Till):
             if await self._ledger.transaction(transaction_id(raw)) is None:
                 raise
         return transaction_id(raw)
+
+    @override
+    async def deliver(self, hold: HoldView, receipt: str, parts: Sequence[str]) -> None:
+        genesis = await self._rules()
+        for number, part in enumerate(parts, 1):
+            raw = seal_transaction(
+                Deliver(
+                    account=self._signer.did,
+                    chain=genesis.chain,
+                    fee="0",
+                    fee_payer=None,
+                    lane=EXPIRING_LANE,
+                    seq=_salt(f"{hold.id}:{number}/{len(parts)}:{receipt}"),
+                    valid_until=hold.deadline_ms or 0,
+                    hold=hold.id,
+                    receipt=receipt,
+                    part=number,
+                    parts=len(parts),
+                    output=part,
+                ),
+                self._signer,
+            )
+            await self._submit(raw)
 
     @override
     async def release(self, hold: HoldView, *, forfeit: int = 0) -> None:
@@ -133,3 +158,7 @@ class LedgerTill(Till):
                 raise LedgerUnavailableError("the ledger has not begun")
             self._genesis = msgspec.convert(first[0].payload, Genesis)
         return self._genesis
+
+
+def _salt(text: str) -> int:
+    return int(sha256_hex(text.encode())[:13], 16) % MAX_INT + 1

@@ -38,7 +38,7 @@ from wallet.errors import UnknownSessionError
 from wallet.keys import new_seed
 from wallet.transactions import Spending
 
-SESSION_TYPES: Final[tuple[Spending, ...]] = ("hold", "release")
+SESSION_TYPES: Final[tuple[Spending, ...]] = ("hold", "release", "challenge")
 MAX_LABEL_CHARS: Final = 64
 _TOKEN: Final = re.compile(r"rhb_([a-z0-9]{1,16})_([a-z2-7]{32})", re.ASCII)
 _INDEX: Final = "{k}:index"

@@ -172,10 +172,11 @@ def _capture(tx: Capture, context: Context) -> Plan:
     ends, recourse = amount + back == hold.rest, hold.recourse
     if recourse is not None and not ends:
         raise NotFinalError("a hold with a recourse is captured once: say that it is final")
-    if recourse is not None and amount > hold.bail:
+    kept = amount if tx.fee_payer is not None else amount - int(tx.fee)
+    if recourse is not None and amount > hold.bail and kept > 0:
         until = context.log_time + recourse.window_ms
         plan = _drawn(hold, amount, back)
-        plan.change = Draw(hold, amount, back, until, tx.receipt)
+        plan.change = Draw(hold, amount, back, (kept, until, tx.receipt))
         return plan
     return _drawn(hold, amount, back, _lost_bail(hold, amount) if ends else 0)
 
@@ -188,6 +189,8 @@ def _release(tx: Release, context: Context) -> Plan:
     if forfeit > hold.bail:
         raise ExceedsHoldError(f"{hold.bail} fals of the payee's own are set aside")
     challenged = hold.status == "challenged"
+    if challenged:
+        forfeit += hold.captured - hold.retained
     plan = _undone(hold, forfeit) if challenged else _drawn(hold, 0, hold.rest, forfeit)
     if forfeit:
         plan.spend, plan.payees = forfeit, (hold.payer,)
@@ -250,7 +253,8 @@ def _expire(tx: Expire, context: Context) -> Plan:
     hold = _hold_for(Expire, tx.subject, context.state)
     _check_due(hold.due, context)
     if hold.status == "challenged":
-        return _undone(hold, min(hold.bail, context.state.available(hold.payee)))
+        owed = hold.captured - hold.retained + hold.bail
+        return _undone(hold, min(owed, context.state.available(hold.payee)))
     taken, lost = 0, _lost_bail(hold) if hold.status == "open" else 0
     if hold.status == "disputed" and hold.arbitration is not None:
         taken = hold.rest * hold.arbitration.payee_share // BASIS
@@ -274,8 +278,9 @@ def _drawn(hold: Escrow, taken: int, back: int, forfeit: int = 0) -> Plan:
     return Plan(postings, change=Draw(hold, taken, back), parties=(hold.payer, hold.payee))
 
 
-def _undone(hold: Escrow, forfeit: int) -> Plan:
-    postings = [(hold.payee, hold.payer, hold.retained + forfeit)]
+def _undone(hold: Escrow, more: int) -> Plan:
+    """Give back what is retained, and ``more`` of the payee's own."""
+    postings = [(hold.payee, hold.payer, hold.retained + more)]
     return Plan(postings, change=Undo(hold), parties=(hold.payer, hold.payee))
 
 

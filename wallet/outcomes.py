@@ -143,8 +143,8 @@ class OpenHolds:
         hold.fees += int(tx.fee)
         if not _ends(hold, tx):
             return None
-        if isinstance(tx, Capture) and hold.window is not None and hold.taken > hold.bail:
-            hold.until = log_time + hold.window
+        if isinstance(tx, Capture) and _may_be_challenged(hold, tx):
+            hold.until = log_time + (hold.window or 0)
             heapq.heappush(self._retained, (hold.until, subject))
             return None
         given_back = isinstance(tx, Capture | Release | Deliver)
@@ -181,6 +181,11 @@ def _ends(hold: OpenHold, tx: HoldTx) -> bool:
         case _:
             pass
     return True
+
+
+def _may_be_challenged(hold: OpenHold, tx: Capture) -> bool:
+    paid = int(tx.fee) if tx.fee_payer is None else 0
+    return hold.window is not None and int(tx.amount) > max(hold.bail, paid)
 
 
 def _outcome(hold: OpenHold, log_time: int, *, given_back: bool) -> Outcome:

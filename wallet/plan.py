@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from wallet.state import Account, Escrow, Issue, Policy, Posting, Session, State, Unbonding
+from wallet.state import Account, Escrow, Issue, Kept, Policy, Posting, Session, State, Unbonding
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):
@@ -44,15 +44,14 @@ class Freeze(NamedTuple):
 class Draw(NamedTuple):
     """A hold gives ``taken`` to its payee and ``freed`` back to its payer; its end frees its bail.
 
-    What of the bail is forfeited is a posting. With ``until`` what was taken is not the payee's to
-    spend before.
+    What of the bail is forfeited is a posting. What is ``kept`` of what was taken may be challenged
+    for a while, and is not the payee's to spend before.
     """
 
     hold: Escrow
     taken: int
     freed: int
-    until: int = 0
-    receipt: str | None = None
+    kept: Kept | None = None
 
 
 class Contest(NamedTuple):
@@ -162,10 +161,9 @@ def _freed_of_hold(change: OpenHold | HoldMove) -> Freed:
     match change:
         case OpenHold(hold):
             return (hold.payer, -hold.amount), (hold.payee, -hold.bail)
-        case Draw(hold, taken, back):
+        case Draw(hold, taken, back, kept):
             own = hold.bail if taken + back == hold.rest else 0
-            kept = taken if change.until else 0
-            return (hold.payer, taken + back), (hold.payee, own - kept)
+            return (hold.payer, taken + back), (hold.payee, own - (kept[0] if kept else 0))
         case Undo(hold):
             return ((hold.payee, hold.retained),)
         case Hand(hold, parts) if hold.part + 1 == parts:

@@ -36,6 +36,7 @@ Status = Literal["open", "disputed", "captured", "challenged", "released"]
 Issue = Literal["faucet", "mint"]
 Posting = tuple[str, str, int]
 """``(debit, credit, amount)``: the amount moves from the first to the second."""
+Kept = tuple[int, int, str | None]  # how much, until when, and for which receipt
 
 
 class Policy(NamedTuple):
@@ -145,8 +146,8 @@ class Escrow:
 
     ``bail`` of the payee's own is set aside until nothing is left. A disputed one waits for its
     arbiter until ``deadline``; a resolved one ``ended`` then. With a ``recourse`` what was captured
-    for ``receipt`` is ``retained``: the payer may challenge it until ``deadline``; if it does, the
-    payee has until then to deliver, ``part`` of ``parts`` so far.
+    for ``receipt`` is ``retained``, but for the fee: the payer may challenge it until ``deadline``;
+    if it does, the payee has until then to deliver, ``part`` of ``parts`` so far.
     """
 
     id: str
@@ -301,12 +302,10 @@ class State:
         hold.status, hold.deadline = "disputed", deadline
         self._watch(hold.id, deadline)
 
-    def draw_hold(
-        self, hold: Escrow, taken: int, freed: int, until: int = 0, receipt: str | None = None
-    ) -> None:
+    def draw_hold(self, hold: Escrow, taken: int, freed: int, kept: Kept | None = None) -> None:
         """Take a part of a hold and free another; with nothing left it is resolved, once.
 
-        With ``until`` all that was taken, for ``receipt``, may be challenged until then.
+        What is ``kept`` of what was taken may be challenged.
         """
         if hold.resolved or taken + freed > hold.rest:
             raise InvariantError("I6: a hold resolves once, to what is in it", hold=hold.id)
@@ -321,10 +320,10 @@ class State:
             if hold.session is not None:
                 hold.session.spent -= freed  # what came back may be spent again
             self._keep(hold.payee, -hold.bail)
-            if until:
-                hold.retained, hold.deadline, hold.receipt = hold.captured, until, receipt
+            if kept is not None:
+                hold.retained, hold.deadline, hold.receipt = kept
                 self._keep(hold.payee, hold.retained)
-                heapq.heappush(self._retained, (until, hold.id))
+                heapq.heappush(self._retained, (hold.deadline, hold.id))
             else:
                 self._let_go(hold, self.log_time)
 
@@ -350,7 +349,7 @@ class State:
         if hold.status != "challenged" or not hold.retained:
             raise InvariantError("I6: only a challenged capture is undone", hold=hold.id)
         if hold.session is not None:
-            hold.session.spent -= hold.retained
+            hold.session.spent -= hold.captured
         hold.status, hold.captured = "released", 0
         self.open_holds -= 1
         self._let_go(hold, self.log_time)

@@ -106,7 +106,7 @@ class Arbitration(Record, frozen=True):
 class Recourse(Record, frozen=True):
     """For how long a capture may be challenged, and how long its payee then has to deliver.
 
-    What was captured is the payee's at once, and its to spend when the window is over.
+    What was captured is the payee's at once; but for the fee it spends it when the window is over.
     """
 
     window_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)]

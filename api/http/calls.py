@@ -282,6 +282,7 @@ class Calls:
                 ids=parts.ids,
                 observations=self._observations,
             )
+            buyer.holds.look_back()  # what the gateway before this one held, and did not get
             self._buyers[principal.hash] = buyer
             if len(self._buyers) > _MAX_BUYERS:
                 self._buyers.popitem(last=False)
@@ -290,6 +291,7 @@ class Calls:
 
     async def _resolve(self, record: CallRecord, principal: Principal) -> dict[str, object]:
         """Find out from its threads what became of a call that its gateway left behind."""
+        _ = self._buyer(principal)  # looks after the money that was held for it
         threads = await self._parts.broker.threads.group(record.group)
         now_ms = self._parts.clock.now_ms()
         broken: RahbaError | None = None
