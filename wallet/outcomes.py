@@ -104,9 +104,10 @@ class OpenHolds:
     One that was captured has ended when nobody can challenge that any more, or its payee answered.
     """
 
-    def __init__(self, holds: dict[str, OpenHold] | None = None) -> None:
-        """Go on with ``holds``, by id."""
+    def __init__(self, holds: dict[str, OpenHold] | None = None, fee: int = 0) -> None:
+        """Go on with ``holds``, by id; ``fee`` is the usual one (fals)."""
         self.holds = holds or {}
+        self.fee = fee
         self._retained = [(hold.until, name) for name, hold in self.holds.items() if hold.until]
         heapq.heapify(self._retained)
 
@@ -143,7 +144,7 @@ class OpenHolds:
         hold.fees += int(tx.fee)
         if not _ends(hold, tx):
             return None
-        if isinstance(tx, Capture) and _may_be_challenged(hold, tx):
+        if isinstance(tx, Capture) and _may_be_challenged(hold, tx, self.fee):
             hold.until = log_time + (hold.window or 0)
             heapq.heappush(self._retained, (hold.until, subject))
             return None
@@ -183,8 +184,8 @@ def _ends(hold: OpenHold, tx: HoldTx) -> bool:
     return True
 
 
-def _may_be_challenged(hold: OpenHold, tx: Capture) -> bool:
-    paid = int(tx.fee) if tx.fee_payer is None else 0
+def _may_be_challenged(hold: OpenHold, tx: Capture, fee: int) -> bool:
+    paid = min(int(tx.fee), fee) if tx.fee_payer is None else 0
     return hold.window is not None and int(tx.amount) > max(hold.bail, paid)
 
 
@@ -332,7 +333,7 @@ class OutcomeLog:
         except (msgspec.MsgspecError, ValueError, RahbaError) as error:
             raise LedgerCorruptError(f"not what was kept of a log: {error}") from error
         found.log_time, found.vkey = kept.log_time, kept.vkey
-        found._holds = OpenHolds(kept.holds)
+        found._holds = OpenHolds(kept.holds, found.dealings.unit_fals)
         found._interval = _Interval([], found.frontier.copy())
         if found.digest() != kept.digest:
             raise LedgerCorruptError("what was kept of a log is damaged")
@@ -343,7 +344,7 @@ class OutcomeLog:
         if isinstance(record, Genesis):
             if seq:
                 raise LedgerCorruptError("a log has one genesis, its first entry", seq=seq)
-            self.dealings.unit_fals = int(record.fee)
+            self.dealings.unit_fals = self._holds.fee = int(record.fee)
             self.vkey = verifier_key_of(record.origin, record.operator)
         elif not seq:
             raise LedgerCorruptError("the log has no genesis", seq=0)

@@ -65,6 +65,7 @@ names = st.sampled_from(NAMES)
 keys = st.sampled_from([*NAMES, *SPARE])
 # Few values on one grid: so that limits are met exactly, not only missed and exceeded.
 amounts = st.integers(1, 6).map(lambda number: number * FEE)
+fees = st.sampled_from((FEE, FEE, FEE, 2 * FEE, 5 * FEE))
 places = st.integers(0, 5)
 spans = st.integers(0, 5).map(lambda number: number * 1_000)
 agents = st.sampled_from((None, AGENT, None, AGENT, None, AGENT, STRANGER))
@@ -115,12 +116,18 @@ class HoldsBesidePaper(RuleBasedStateMachine):
             self.grant(name, 6 * FEE, 5_000)
 
     def do(
-        self, form: type[Any], by: str, signers: list[str], payer: str | None = None, **fields: Any
+        self,
+        form: type[Any],
+        by: str,
+        signers: list[str],
+        payer: str | None = None,
+        fee: int = FEE,
+        **fields: Any,
     ) -> tuple[str, str]:
         tx = form(
             account=by,
             chain=self.genesis.chain,
-            fee=str(FEE) if form not in NEEDS_NO_FEE else "0",
+            fee=str(fee) if form not in NEEDS_NO_FEE else "0",
             fee_payer=payer,
             lane=EXPIRING_LANE,
             seq=next(self.salts),
@@ -221,21 +228,36 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         amount=amounts,
         agent=st.sampled_from((None, None, AGENT)),
         terms=windows.filter(bool),
-        bail=st.sampled_from((0, 0, FEE)),
+        bail=st.sampled_from((0, FEE, 2 * FEE)),
         deal=st.sampled_from(DEALS),
         less=st.sampled_from((0, 0, FEE)),
-        output=st.sampled_from((None, "a")),
-        contest=st.booleans(),
+        capture=st.fixed_dictionaries(
+            {
+                "output": st.sampled_from((None, "a", "b")),
+                "fee": fees,
+                "sponsor": st.sampled_from((None, None, OPERATOR)),
+            }
+        ),
+        then=st.lists(st.sampled_from(("challenge", "spend", "deliver", "expire")), max_size=4),
     )
     def hold_and_capture(
-        self, pair: list[str], less: int, output: str | None, contest: bool, **words: Any
+        self, pair: list[str], less: int, capture: dict[str, Any], then: list[str], **words: Any
     ) -> Any:
-        """Go the whole way to what may be challenged, and perhaps challenge it."""
-        name = self.hold(by=pair[0], to=pair[1], lasts=4_000, **words)
+        """Go the whole way to what may be challenged, and perhaps further."""
+        name, payee = self.hold(by=pair[0], to=pair[1], lasts=4_000, **words), pair[1]
         if isinstance(name, str):
-            self.capture(name, pair[1], max(0, words["amount"] - less), final=True, output=output)
-            if contest:
-                self.challenge(name, pair[0])
+            self.capture(name, payee, max(0, words["amount"] - less), final=True, **capture)
+            for step in then:
+                match step:
+                    case "challenge":
+                        self.challenge(name, pair[0])
+                    case "spend":
+                        self.spend_everything(payee, pair[2], 500)
+                    case "deliver":
+                        self.deliver(name, payee, payee, 1, 1 + len(then), words["deal"], "a")
+                    case _:
+                        self.pass_time(max(0, self.paper.holds[name].due - self.now))
+                        self.expire(name, JUDGE)
         return name
 
     def bail(self, deal: str, amount: int, seller: str, buyer: str, until: int) -> Bail:
@@ -256,14 +278,26 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         amount=st.just(0) | amounts,
         final=st.booleans(),
         output=st.sampled_from((None, "a", "b")),
+        fee=fees,
+        sponsor=st.sampled_from((None, None, OPERATOR)),
     )
-    def capture(self, hold: str, by: str, amount: int, final: bool, output: str | None) -> None:
+    def capture(  # noqa: PLR0917  # a rule takes what it draws
+        self,
+        hold: str,
+        by: str,
+        amount: int,
+        final: bool,
+        output: str | None = None,
+        fee: int = FEE,
+        sponsor: str | None = None,
+    ) -> None:
         known, now = self.paper.holds[hold], self.time
         named = DIGESTS[by, known.deal or DEAL, output] if output else None
-        expected = self.paper.capture(known, by, amount, now, final=final, named=named)
+        paid = {"fee": fee, "sponsor": sponsor}
+        expected = self.paper.capture(known, by, amount, now, final=final, named=named, **paid)
         fields = {"hold": hold, "amount": str(amount), "final": final, "receipt": named}
         code = "unknown_hold" if not known.payee else expected
-        assert self.do(Capture, by, [by], **fields)[0] in {expected, code}
+        assert self.do(Capture, by, [by], sponsor, fee, **fields)[0] in {expected, code}
 
     @rule(hold=holds, output=st.sampled_from((None, "a")))
     def capture_by_the_payee(self, hold: str, output: str | None) -> None:

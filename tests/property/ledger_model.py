@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 Moves = list[tuple[str, str, int]]
 
@@ -37,14 +38,15 @@ class Aside:
     deal: str = ""
     taken: int = 0
     recourse: tuple[int, int] | None = None  # how long for a challenge, and then for an answer
+    kept: int = 0  # what of it the payee cannot spend before
     named: str | None = None
     shown: int = 0
     shown_of: int = 0
 
     @property
     def contested(self) -> int:
-        """What the payee took and may have to give back."""
-        return self.taken if self.state in {"taken", "challenged"} else 0
+        """What of it the payee has no use of, as it may have to give it back."""
+        return self.kept if self.state in {"taken", "challenged"} else 0
 
     def over(self, now: int) -> bool:
         return self.state == "over" or (self.state == "taken" and now >= self.due)
@@ -111,6 +113,7 @@ class PaperLedger:
         payer: str | None = None,
         key: str | None = None,
         costs: bool = True,
+        fee: int = 0,
     ) -> str:
         keys, wanted = self.rule(by, now)
         self.mandates = {
@@ -121,7 +124,7 @@ class PaperLedger:
         own = signers[0] in keys
         agent = None if own else self.mandates.get((by, signers[0]))
         asked = sorted(keys & set(signers[:wanted])) if own else signers[:1]
-        moves = [*(moves or []), *([(payer or by, "fees", self.fee)] if costs else [])]
+        moves = [*(moves or []), *([(payer or by, "fees", fee or self.fee)] if costs else [])]
         after = Counter({by: -aside})
         for who, amount in freed:
             after[who] += amount
@@ -187,25 +190,27 @@ class PaperLedger:
         *wrongs: tuple[object, str],
         costs: bool = True,
         forfeit: int = 0,
-        until: int = 0,
+        kept: int = 0,
+        **fees: Any,
     ) -> str:
         """Give ``taken`` of what is aside to the payee and ``back`` to the payer.
 
         What the payee put up itself is free again when nothing is left, but for its ``forfeit``;
-        with ``until`` what was taken is not free before.
+        what is ``kept`` of what was taken is not free yet.
         """
         over = (hold.moved, hold.moved or "")
         payee = hold.payee or hold.payer
         moves = [(hold.payer, payee, taken), (payee, hold.payer, forfeit)]
         ends = taken + back == hold.rest
-        own = (hold.bail if ends else 0) - (taken if until else 0)
+        own = (hold.bail if ends else 0) - kept
         freed = ((hold.payer, taken + back), (payee, own))
-        code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, costs=costs)
+        fees |= {"costs": costs}
+        code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, **fees)
         if code == "logged":
             hold.rest -= taken + back
             hold.taken += taken
-            hold.state = hold.state if hold.rest else "taken" if until else "over"
-            hold.due = until or hold.due
+            hold.state = hold.state if hold.rest else "taken" if kept else "over"
+            hold.kept = kept
             if hold.mandate and not hold.rest:
                 hold.mandate.spent -= back
         return code
@@ -219,10 +224,14 @@ class PaperLedger:
         *,
         final: bool,
         named: str | None = None,
+        fee: int = 0,
+        sponsor: str | None = None,
     ) -> str:
+        """Of what may be challenged the payee can spend the usual fee, if it pays that itself."""
         back = max(0, hold.rest - amount) if final else 0
         ends = amount + back == hold.rest
-        contestable = hold.recourse is not None and amount > hold.bail
+        own_fee = 0 if sponsor else self.fee
+        contestable = hold.recourse and amount > hold.bail and amount > own_fee
         code = self.draw(
             hold,
             by,
@@ -235,19 +244,19 @@ class PaperLedger:
             (amount > hold.rest, "exceeds_hold"),
             (hold.recourse and not ends, "not_final"),
             forfeit=max(0, hold.bail - hold.taken - amount) if ends else 0,
-            until=now + hold.recourse[0] if hold.recourse and contestable else 0,
+            kept=amount - own_fee if contestable else 0,
+            fee=fee,
+            payer=sponsor,
         )
-        if code == "logged":
-            hold.named = named
+        if code == "logged" and contestable:
+            assert hold.recourse
+            hold.named, hold.due = named, now + hold.recourse[0]
         return code
 
-    def undo(
-        self, hold: Aside, by: str, now: int, forfeit: int, *wrongs: tuple[object, str]
-    ) -> str:
-        """Give the payer back what was taken, and ``forfeit`` of the payee's own."""
+    def undo(self, hold: Aside, by: str, now: int, own: int, *wrongs: tuple[object, str]) -> str:
+        """Give the payer back what was kept, and as much of the payee's ``own``."""
         assert hold.payee
-        back = hold.taken + forfeit
-        freed, moves = ((hold.payee, hold.taken),), [(hold.payee, hold.payer, back)]
+        freed, moves = ((hold.payee, hold.kept),), [(hold.payee, hold.payer, hold.kept + own)]
         code = self.deed(by, [by], now, *wrongs, moves=moves, freed=freed, costs=False)
         if code == "logged":
             if hold.mandate:
@@ -258,7 +267,7 @@ class PaperLedger:
     def release(self, hold: Aside, by: str, now: int, forfeit: int) -> str:
         wrongs = (by != hold.payee, "not_payee"), (forfeit > hold.bail, "exceeds_hold")
         if hold.state == "challenged":
-            return self.undo(hold, by, now, forfeit, *wrongs)
+            return self.undo(hold, by, now, hold.taken - hold.kept + forfeit, *wrongs)
         return self.draw(hold, by, 0, hold.rest, now, *wrongs, costs=False, forfeit=forfeit)
 
     def expire(self, hold: Aside, by: str, now: int) -> str:
@@ -266,8 +275,8 @@ class PaperLedger:
         early = (now < hold.due, "not_expired")
         if hold.state == "challenged":
             assert hold.payee
-            lost = min(hold.bail, self.free(hold.payee, now))
-            return self.undo(hold, by, now, lost, early)
+            owed = hold.taken - hold.kept + hold.bail
+            return self.undo(hold, by, now, min(owed, self.free(hold.payee, now)), early)
         lost = max(0, hold.bail - hold.taken) if hold.state == "open" else 0
         back = hold.rest - taken
         return self.draw(hold, by, taken, back, now, early, costs=False, forfeit=lost)
@@ -314,7 +323,7 @@ class PaperLedger:
             (hold.shown and parts != hold.shown_of, "bad_part"),
             (signer != hold.payee or deal != hold.deal, "bad_receipt"),
             (hold.named and digest != hold.named, "bad_receipt"),
-            freed=((hold.payee, hold.taken if last else 0),),
+            freed=((hold.payee, hold.kept if last else 0),),
             costs=False,
         )
         if code == "logged":

@@ -127,4 +127,4 @@ ORDINARY = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestBesidePaper.settings = ORDINARY
-TestHoldsBesidePaper.settings = settings(ORDINARY, max_examples=400)
+TestHoldsBesidePaper.settings = settings(ORDINARY, max_examples=500)
