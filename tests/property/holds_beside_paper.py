@@ -254,7 +254,7 @@ class HoldsBesidePaper(RuleBasedStateMachine):
                     case "spend":
                         self.spend_everything(payee, pair[2], 500)
                     case "deliver":
-                        self.deliver(name, payee, payee, 1, 1 + len(then), words["deal"], "a")
+                        self.answer(name, 1 + len(then) // 2)
                     case _:
                         self.pass_time(max(0, self.paper.holds[name].due - self.now))
                         self.expire(name, JUDGE)
@@ -341,13 +341,18 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         return [name for name, hold in self.paper.holds.items() if hold.state == "challenged"]
 
     @precondition(lambda self: self.waiting)
-    @rule(which=places, parts=st.integers(1, 3), output=st.sampled_from("aab"))
-    def deliver_what_comes_next(self, which: int, parts: int, output: str) -> None:
-        name = self.waiting[which % len(self.waiting)]
+    @rule(which=places, parts=st.integers(1, 3), right=st.sampled_from((True, True, False)))
+    def deliver_what_comes_next(self, which: int, parts: int, right: bool) -> None:
+        self.answer(self.waiting[which % len(self.waiting)], parts, right=right)
+
+    def answer(self, name: str, parts: int, *, right: bool = True) -> None:
         known = self.paper.holds[name]
-        assert known.payee
-        parts = known.shown_of or parts
-        self.deliver(name, known.payee, known.payee, known.shown + 1, parts, known.deal, output)
+        payee, deal = known.payee, known.deal
+        assert payee
+        named = "b" if known.named == DIGESTS[payee, deal, "b"] else "a"
+        output = named if right else "ab".replace(named, "")
+        part = known.shown + 1
+        self.deliver(name, payee, payee, part, known.shown_of or parts, deal, output)
 
     @precondition(lambda self: self.waiting)
     @rule(which=places, late=st.sampled_from((-1, 0, 0)), alone=st.booleans())
@@ -356,7 +361,7 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         known = self.paper.holds[name]
         self.pass_time(max(0, known.due + late - self.now))
         if not alone:
-            self.deliver_what_comes_next(which, 1, "a")
+            self.answer(name, 1 + which % 3)
         self.expire(name, JUDGE)
 
     @precondition(lambda self: self.waiting)
