@@ -73,6 +73,7 @@ lives = st.sampled_from(
         "challenge",
         "challenge answer almost answer spend",
         "challenge lie answer wait answer expire",
+        "challenge answer lie answer",
         "challenge spend wait expire spend",
         "spend challenge wait expire",
         "challenge give-up",
@@ -80,6 +81,10 @@ lives = st.sampled_from(
     )
 )
 outputs, sponsors = st.sampled_from((None, "a", "b")), st.sampled_from((None, None, OPERATOR))
+finals = st.sampled_from((True, True, True, False))
+captures = st.fixed_dictionaries(
+    {"final": finals, "output": outputs, "fee": fees, "sponsor": sponsors}
+)
 places = st.integers(0, 5)
 spans = st.integers(0, 5).map(lambda number: number * 1_000)
 agents = st.sampled_from((None, AGENT, None, AGENT, None, AGENT, STRANGER))
@@ -240,21 +245,23 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         target=holds,
         pair=st.permutations(NAMES),
         amount=amounts,
-        agent=st.sampled_from((None, None, None, AGENT)),
+        agent=st.sampled_from((None, AGENT)),
         terms=windows.filter(bool),
         bail=st.sampled_from((0, FEE, 2 * FEE)),
         deal=st.sampled_from(DEALS),
         less=st.sampled_from((0, 0, FEE)),
-        capture=st.fixed_dictionaries({"output": outputs, "fee": fees, "sponsor": sponsors}),
+        capture=captures,
         then=lives,
     )
     def hold_and_capture(
         self, pair: list[str], less: int, capture: dict[str, Any], then: str, **words: Any
     ) -> Any:
         """Go the whole way to what may be challenged, and perhaps further."""
+        if words["agent"]:
+            self.grant(pair[0], 6 * FEE, 5_000)
         name, payee = self.hold(by=pair[0], to=pair[1], lasts=4_000, **words), pair[1]
         if isinstance(name, str):
-            self.capture(name, payee, max(0, words["amount"] - less), final=True, **capture)
+            self.capture(name, payee, max(0, words["amount"] - less), **capture)
             for step in then.split():
                 self.live(name, payee, pair[2], step)
         return name
@@ -276,14 +283,8 @@ class HoldsBesidePaper(RuleBasedStateMachine):
                 self.pass_time(max(0, hold.due - (step == "almost") - self.now))
 
     def bail(self, deal: str, amount: int, seller: str, buyer: str, until: int) -> Bail:
-        pledge = Pledge(
-            agreement=deal,
-            amount=str(amount),
-            buyer=buyer,
-            chain=self.genesis.chain,
-            seller=seller,
-            until=until,
-        )
+        words = {"agreement": deal, "amount": str(amount), "buyer": buyer, "until": until}
+        pledge = Pledge(**words, chain=self.genesis.chain, seller=seller)
         signature = sign_pledge(pledge, SIGNERS[seller])
         return Bail(amount=str(amount), until=until, signature=signature)
 
@@ -362,18 +363,20 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         payee, deal = known.payee, known.deal
         assert payee
         named = "b" if known.named == DIGESTS[payee, deal, "b"] else "a"
-        output = named if right else "ab".replace(named, "")
         parts = known.shown_of or parts
-        self.deliver(name, payee, payee, known.shown + 1, parts, deal, output)
+        if not right:  # neither what was named nor as many parts as was said
+            wrong = "ab".replace(named, "")
+            self.deliver(name, payee, payee, known.shown + 1, parts, deal, wrong)
+            parts += 1
+        self.deliver(name, payee, payee, known.shown + 1, parts, deal, named)
 
     @precondition(lambda self: self.waiting)
-    @rule(which=places, late=st.sampled_from((-1, 0, 0)), alone=st.booleans())
-    def wait_for_an_answer(self, which: int, late: int, alone: bool) -> None:
+    @rule(which=places, late=st.sampled_from((-1, 0, 0)), parts=st.integers(0, 2))
+    def wait_for_an_answer(self, which: int, late: int, parts: int) -> None:
         name = self.waiting[which % len(self.waiting)]
-        known = self.paper.holds[name]
-        self.pass_time(max(0, known.due + late - self.now))
-        if not alone:
-            self.answer(name, 1 + which % 3)
+        self.pass_time(max(0, self.paper.holds[name].due + late - self.now))
+        if parts:
+            self.answer(name, parts)
         self.expire(name, JUDGE)
 
     @rule(by=names, to=names, left=st.sampled_from((0, 0, 500)))
@@ -421,7 +424,6 @@ class HoldsBesidePaper(RuleBasedStateMachine):
 
     @rule(by=spans)
     def nothing_comes(self, by: int) -> None:
-        """An idle ledger moves on by itself."""
         self.pass_time(by)
         self.book.state.advance(self.time)
 
@@ -461,6 +463,12 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         assert state.held == state.escrowed + state.bonded
 
     @invariant()
+    def what_came_back_may_be_spent_again(self) -> None:
+        for (name, agent), mandate in self.paper.mandates.items():
+            session = self.book.state.accounts[name].sessions.get(agent)
+            assert session is None or session.spent == mandate.spent
+
+    @invariant()
     def what_is_due_is_on_the_list(self) -> None:
         ended = {"taken", "over"}
         live = [hold.due for hold in self.paper.holds.values() if hold.state not in ended]
@@ -476,12 +484,7 @@ class HoldsBesidePaper(RuleBasedStateMachine):
             name: (hold.status, hold.captured, hold.retained, hold.part)
             for name, hold in state.holds.items()
         } == {
-            name: (
-                hold.called(),
-                hold.taken,
-                0 if hold.over(state.log_time) else hold.contested,
-                hold.shown,
-            )
+            name: (hold.called(), hold.taken, hold.contested(state.log_time), hold.shown)
             for name, hold in paper.items()
         }
 

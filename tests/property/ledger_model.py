@@ -43,10 +43,9 @@ class Aside:
     shown: int = 0
     shown_of: int = 0
 
-    @property
-    def contested(self) -> int:
+    def contested(self, now: int) -> int:
         """What of it the payee has no use of, as it may have to give it back."""
-        return self.kept if self.state in {"taken", "challenged"} else 0
+        return self.kept if self.state in {"taken", "challenged"} and not self.over(now) else 0
 
     def over(self, now: int) -> bool:
         return self.state == "over" or (self.state == "taken" and now >= self.due)
@@ -90,9 +89,9 @@ class PaperLedger:
 
     def free(self, name: str, now: int) -> int:
         aside = sum(hold.rest for hold in self.holds.values() if hold.payer == name)
-        live = [hold for hold in self.holds.values() if not hold.over(now)]
-        aside += sum(hold.contested for hold in live if hold.payee == name)
-        aside += sum(hold.bail for hold in live if hold.payee == name and hold.rest)
+        theirs = [hold for hold in self.holds.values() if hold.payee == name]
+        aside += sum(hold.contested(now) for hold in theirs)
+        aside += sum(hold.bail for hold in theirs if hold.rest)
         return self.owned(name) - aside - self.stakes[name]
 
     def rule(self, name: str, now: int) -> tuple[frozenset[str], int]:
