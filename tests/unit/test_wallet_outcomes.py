@@ -14,9 +14,11 @@ from tests.fixtures.wallet import FEE, did
 from wallet.errors import LedgerCorruptError
 from wallet.merkle import MerkleLog
 from wallet.outcomes import Frontier, OutcomeLog
-from wallet.transactions import Arbitration, Stake, Unstake
+from wallet.state import Escrow
+from wallet.transactions import Arbitration, Recourse, Stake, Unstake
 
 ARBITRATION = Arbitration(arbiter=did("judge"), window_ms=5_000, payee_share=7_500)
+RECOURSE = Recourse(window_ms=12_000, answer_ms=9_000)
 
 
 @pytest.fixture
@@ -146,6 +148,119 @@ def test_a_buyer_that_leaves_a_deal_and_pays_for_it_makes_no_failure_of_its_sell
     assert only(log).ending == ending
 
 
+def taken_with_recourse(log: DealLog, taken: int = 5_000, **words: Any) -> str:
+    """Return a hold of 5,000 that was captured, as far as its payee says."""
+    words = {"recourse": RECOURSE} | words
+    hold = log.hold("buyer", "seller", 5_000, **words)
+    log.close_interval()
+    assert log.capture(hold, "seller", taken)
+    return hold
+
+
+def test_a_retained_capture_is_a_kept_deal_when_nobody_can_challenge_it_any_more(
+    log: DealLog,
+) -> None:
+    taken_with_recourse(log)
+    ended = log.now + RECOURSE.window_ms
+    log.close_interval(after_ms=RECOURSE.window_ms - 1)
+    log.hold("other", "seller")
+    log.close_interval(after_ms=2)
+    found, told = read_log(log)
+    assert (told, found.open_holds) == ([], 2)
+    log.hold("other", "seller")
+    outcome = only(log)
+    assert log.book.state.log_time == ended + 1
+    assert outcome[:5] == (did("buyer"), did("seller"), 5_000, 2 * FEE, ended)
+    assert (outcome.ending, outcome.waited) == ("kept", 13 * 1_000 // 60)
+
+
+def test_a_delivery_in_the_log_is_a_kept_deal_at_once(log: DealLog) -> None:
+    hold = taken_with_recourse(log)
+    log.close_interval()
+    assert log.challenge(hold, "buyer")
+    assert log.deliver(hold, "seller", 1, 2)
+    log.close_interval()
+    assert read_log(log)[1] == []
+    assert log.deliver(hold, "seller", 2, 2)
+    outcome = only(log)
+    assert outcome[2:6] == (5_000, 3 * FEE, log.now - 1_000, "kept")
+    log.now += 3_600_000
+    log.hold("other", "seller")
+    log.close_interval()
+    assert read_log(log)[1] == [outcome]
+
+
+@pytest.mark.parametrize("bail", [0, 100])
+@pytest.mark.parametrize("lasts_ms", [60_000, 4_999])
+def test_a_challenge_that_was_not_answered_is_a_deal_that_was_missed(
+    log: DealLog, bail: int, lasts_ms: int
+) -> None:
+    """Also if the hold was short: who took what was in it had time enough to work."""
+    words = {"bail": bail, "lasts_ms": 60_000 if bail else lasts_ms}
+    hold = taken_with_recourse(log, **words)
+    assert log.challenge(hold, "buyer")
+    log.close_interval(after_ms=RECOURSE.answer_ms)
+    assert log.expire(hold)
+    outcome = only(log)
+    assert outcome[2:6] == (0, 3 * FEE, log.now - 1_000, "missed")
+
+
+@pytest.mark.parametrize(
+    ("bail", "forfeit", "ending"),
+    [(0, 0, "given_back"), (100, 0, "given_back"), (100, 100, "forfeited"), (100, 1, "forfeited")],
+)
+def test_who_gives_in_to_a_challenge_got_nothing(
+    log: DealLog, bail: int, forfeit: int, ending: str
+) -> None:
+    hold = taken_with_recourse(log, bail=bail)
+    assert log.challenge(hold, "buyer")
+    assert log.release(hold, "seller", forfeit)
+    assert only(log)[2:6:3] == (0, ending)
+
+
+@pytest.mark.parametrize(
+    ("taken", "bail", "fee", "final"),
+    [
+        (2_000, 2_000, FEE, True),
+        (2_001, 2_000, FEE, False),
+        (FEE, 0, FEE, True),
+        (FEE + 1, 0, FEE, False),
+        (FEE + 1, 0, 5 * FEE, False),  # what is paid above the usual fee hides nothing
+    ],
+)
+def test_what_cannot_be_challenged_has_ended_at_once(
+    log: DealLog, taken: int, bail: int, fee: int, final: bool
+) -> None:
+    hold = log.hold("buyer", "seller", 5_000, bail=bail, recourse=RECOURSE)
+    log.close_interval()
+    assert log.capture(hold, "seller", taken, fee=fee)
+    log.close_interval()
+    assert len(read_log(log)[1]) == final
+    assert bool(log.challenge(hold, "buyer")) == (not final)
+
+
+@pytest.mark.parametrize("challenged", [True, False])
+def test_sums_that_are_kept_in_the_middle_of_a_challenge_go_on_to_its_end(
+    log: DealLog, challenged: bool
+) -> None:
+    hold = taken_with_recourse(log)
+    if challenged:
+        assert log.challenge(hold, "buyer")
+    log.close_interval(after_ms=RECOURSE.window_ms)
+    kept = read_log(log)[0].dump()
+    if challenged:
+        assert log.expire(hold)
+    else:
+        log.hold("other", "seller")
+    log.close_interval()
+    again = OutcomeLog.load(kept)
+    for entry in log.entries_[again.size :]:
+        again.feed(entry.raw)
+    whole, (outcome,) = read_log(log)
+    assert again.digest() == whole.digest()
+    assert outcome.ending == ("missed" if challenged else "kept")
+
+
 def test_stakes_that_end_are_nobodys_deals(log: DealLog) -> None:
     log.hold("buyer", "seller")
     log.do(Stake, "buyer", amount="50000")
@@ -215,7 +330,8 @@ def test_kept_sums_that_were_damaged_or_changed_are_refused(log: DealLog) -> Non
     for broken in (
         b"",
         raw[:-20],
-        raw.replace(b'"format":1', b'"format":2'),
+        raw.replace(b'"format":2', b'"format":1'),
+        raw.replace(b'"format":2', b'"format":3'),
         raw.replace(b'"log_time":1', b'"log_time":2'),
         raw.replace(b'"peaks":["', b'"peaks":["00'),
         raw.replace(b'"size":', b'"size":1'),
@@ -237,7 +353,11 @@ def test_the_frontier_has_the_roots_of_the_whole_tree(size: int) -> None:
 
 STEPS = st.tuples(
     st.sampled_from(
-        ["hold", "arbitrated", "pledged", "capture", "part", "release", "dispute", "resolve"]
+        [
+            *("hold", "arbitrated", "pledged", "capture", "part", "release", "dispute", "resolve"),
+            *("recourse", "recourse", "pledged recourse", "take", "take", "challenge", "challenge"),
+            *("deliver", "wait"),
+        ]
     ),
     st.integers(0, 2),
     st.integers(0, 2),
@@ -249,11 +369,14 @@ def step(log: DealLog, holds: list[tuple[str, str]], move: tuple[str, int, int, 
     kind, one, other, amount = move
     hold, payee = holds[amount % len(holds)] if holds else ("0" * 64, "agent-0")
     match kind:
-        case "hold" | "arbitrated" | "pledged":
+        case "hold" | "arbitrated" | "pledged" | "recourse" | "pledged recourse":
             words: dict[str, Any] = {
                 "arbitrated": {"arbitration": ARBITRATION},
                 "pledged": {"bail": 50},
+                "recourse": {"recourse": RECOURSE},
+                "pledged recourse": {"recourse": RECOURSE, "bail": 1_500},
             }
+            amount = 4 * amount if "recourse" in kind else amount
             payee = f"agent-{(one + 1 + other % 2) % 3}"
             made = log.hold(f"agent-{one}", payee, amount + 1, **words.get(kind, {}))
             holds += [(made, payee)] if made else []
@@ -263,17 +386,31 @@ def step(log: DealLog, holds: list[tuple[str, str]], move: tuple[str, int, int, 
             log.release(hold, payee, forfeit=20 if one else 0)
         case "dispute":
             log.dispute(hold, payee)
+        case "take" | "challenge" | "deliver" if hold in log.book.state.holds:
+            contest(log, kind, log.book.state.holds[hold], payee, one)
         case "resolve":
             escrow = log.book.state.holds.get(hold)
             rest = escrow.rest if escrow is not None else 0
             log.resolve(hold, "judge", rest // 2, rest - rest // 2)
-        case _ if log.book.interval is not None:
+        case "wait" if log.book.interval is not None:
             log.close_interval(after_ms=9_000)
             for name, _ in holds:
                 log.expire(name)
 
 
-@settings(max_examples=60, deadline=None)
+def contest(log: DealLog, kind: str, escrow: Escrow, payee: str, one: int) -> None:
+    if kind == "take":
+        log.capture(escrow.id, payee, escrow.amount >> one, fee=FEE + one)
+    elif kind == "challenge":
+        payer = next(
+            name for name in ("agent-0", "agent-1", "agent-2") if did(name) == escrow.payer
+        )
+        log.challenge(escrow.id, payer)
+    else:
+        log.deliver(escrow.id, payee, escrow.part + 1, escrow.parts or 1 + one)
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.lists(STEPS | st.just(("wait", 0, 0, 0)), max_size=40))
 def test_what_outcomes_tell_is_what_the_machine_did(steps: list[tuple[str, int, int, int]]) -> None:
     """Compare each outcome with the escrow of the state machine that wrote the log."""
@@ -284,11 +421,11 @@ def test_what_outcomes_tell_is_what_the_machine_did(steps: list[tuple[str, int, 
         log.close_interval()
     escrows = [log.book.state.holds[name] for name, _ in holds]
     found, told = read_log(log)
-    assert found.open_holds == sum(not escrow.resolved for escrow in escrows)
+    # What was refused since the last state leaf moved the machine's time on, not the log's.
+    ended = [e for e in escrows if e.resolved and not e.retained and e.ended <= found.log_time]
+    assert found.open_holds == len(escrows) - len(ended)
     assert sorted((o.payer, o.payee, o.amount_fals, o.ended_ms) for o in told) == sorted(
-        (escrow.payer, escrow.payee, escrow.captured, escrow.ended)
-        for escrow in escrows
-        if escrow.resolved
+        (escrow.payer, escrow.payee, escrow.captured, escrow.ended) for escrow in ended
     )
     for outcome in told:
         assert 0 <= outcome.waited <= 1_000
