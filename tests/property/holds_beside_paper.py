@@ -67,13 +67,13 @@ amounts = st.integers(1, 6).map(lambda number: number * FEE)
 fees = st.sampled_from((FEE, FEE, FEE, 2 * FEE, 5 * FEE))
 lives = st.sampled_from(
     (
-        "spend wait spend",
+        "spend wait restart spend",
         "wait challenge spend",
         "almost challenge wait expire spend",
         "challenge",
         "challenge answer almost answer spend",
-        "challenge lie answer wait answer expire",
-        "challenge answer lie answer",
+        "restart challenge lie answer wait answer expire",
+        "challenge answer restart lie answer",
         "challenge spend wait expire spend",
         "spend challenge wait expire",
         "challenge give-up",
@@ -268,19 +268,18 @@ class HoldsBesidePaper(RuleBasedStateMachine):
 
     def live(self, name: str, payee: str, other: str, step: str) -> None:
         hold = self.paper.holds[name]
-        match step:
-            case "challenge":
-                self.challenge(name, hold.payer)
-            case "spend":
-                self.spend_everything(payee, other, 500)
-            case "answer" | "lie":
-                self.answer(name, 2, right=step == "answer")
-            case "give-up":
-                self.release(name, payee, FEE)
-            case "expire":
-                self.expire(name, JUDGE)
-            case _:
-                self.pass_time(max(0, hold.due - (step == "almost") - self.now))
+        deeds: dict[str, Any] = {
+            "challenge": lambda: self.challenge(name, hold.payer),
+            "spend": lambda: self.spend_everything(payee, other, 500),
+            "answer": lambda: self.answer(name, 2),
+            "lie": lambda: self.answer(name, 2, right=False),
+            "give-up": lambda: self.release(name, payee, FEE),
+            "expire": lambda: self.expire(name, JUDGE),
+            "wait": lambda: self.pass_time(max(0, hold.due - self.now)),
+            "almost": lambda: self.pass_time(max(0, hold.due - 1 - self.now)),
+            "restart": lambda: (self.give("faucet", other, other, FEE), self.start_again()),
+        }
+        deeds[step]()
 
     def bail(self, deal: str, amount: int, seller: str, buyer: str, until: int) -> Bail:
         words = {"agreement": deal, "amount": str(amount), "buyer": buyer, "until": until}
@@ -364,9 +363,10 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         assert payee
         named = "b" if known.named == DIGESTS[payee, deal, "b"] else "a"
         parts = known.shown_of or parts
-        if not right:  # neither what was named nor as many parts as was said
-            wrong = "ab".replace(named, "")
-            self.deliver(name, payee, payee, known.shown + 1, parts, deal, wrong)
+        if not right:  # neither what was named, nor of that deal, nor as many parts as was said
+            another = DEALS[DEALS.index(deal) - 1]
+            for terms, output in ((another, named), (deal, "ab".replace(named, ""))):
+                self.deliver(name, payee, payee, known.shown + 1, parts, terms, output)
             parts += 1
         self.deliver(name, payee, payee, known.shown + 1, parts, deal, named)
 
