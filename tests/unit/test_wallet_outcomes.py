@@ -261,6 +261,24 @@ def test_sums_that_are_kept_in_the_middle_of_a_challenge_go_on_to_its_end(
     assert outcome.ending == ("missed" if challenged else "kept")
 
 
+def test_a_delivery_of_what_was_taken_by_less_than_half_is_giving_it_back(log: DealLog) -> None:
+    hold = taken_with_recourse(log, 2_000)
+    assert log.challenge(hold, "buyer")
+    assert log.deliver(hold, "seller")
+    assert only(log)[2:6:3] == (2_000, "given_back")
+
+
+def test_sums_that_are_kept_know_the_usual_fee(log: DealLog) -> None:
+    hold = log.hold("buyer", "seller", 5_000, recourse=RECOURSE)
+    log.close_interval()
+    again = OutcomeLog.load(read_log(log)[0].dump())
+    assert log.capture(hold, "seller", FEE)
+    log.close_interval()
+    for entry in log.entries_[again.size :]:
+        again.feed(entry.raw)
+    assert again.open_holds == 0
+
+
 def test_stakes_that_end_are_nobodys_deals(log: DealLog) -> None:
     log.hold("buyer", "seller")
     log.do(Stake, "buyer", amount="50000")
