@@ -172,7 +172,9 @@ def _capture(tx: Capture, context: Context) -> Plan:
     ends, recourse = amount + back == hold.rest, hold.recourse
     if recourse is not None and not ends:
         raise NotFinalError("a hold with a recourse is captured once: say that it is final")
-    kept = amount if tx.fee_payer is not None else amount - int(tx.fee)
+    # More than the usual fee is the payee's own to pay: else a fee could burn what is challenged.
+    own_fee = min(int(tx.fee), context.state.fee) if tx.fee_payer is None else 0
+    kept = amount - own_fee
     if recourse is not None and amount > hold.bail and kept > 0:
         until = context.log_time + recourse.window_ms
         plan = _drawn(hold, amount, back)

@@ -217,7 +217,8 @@ def _ending(hold: OpenHold, *, given_back: bool) -> Ending:
 
     1. Who took half or more delivered, as far as anybody can tell.
     2. Of a failure with an arbiter in it nothing is known: agreements name none, so it may be the
-       payer's own. A hold that was over before anybody could work says nothing either.
+       payer's own. A hold that was over before anybody could work says nothing either, unless
+       its payee took what was in it and was challenged.
     3. A payee that was challenged and had nothing to show took what it did not earn.
        A payee that pledged had agreed. Who takes exactly what it pledged takes what its buyer owes
        for leaving: the two agreed on one sum for both. What it forfeits, it admits; who never spoke
@@ -226,7 +227,8 @@ def _ending(hold: OpenHold, *, given_back: bool) -> Ending:
     """
     if 2 * hold.taken >= hold.amount:  # 1
         return "kept"
-    if hold.payee_share is not None or hold.expires - hold.opened < SHORTEST_MS:  # 2
+    short = hold.expires - hold.opened < SHORTEST_MS and not hold.challenged
+    if hold.payee_share is not None or short:  # 2
         return "unclear"
     if hold.bail or hold.challenged:  # 3
         if given_back and hold.bail and hold.taken == hold.bail:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 Moves = list[tuple[str, str, int]]
 
@@ -36,6 +37,31 @@ class Aside:
     bail: int = 0
     deal: str = ""
     taken: int = 0
+    recourse: tuple[int, int] | None = None  # how long for a challenge, and then for an answer
+    kept: int = 0  # what of it the payee cannot spend before
+    named: str | None = None
+    shown: int = 0
+    shown_of: int = 0
+
+    def contested(self, now: int) -> int:
+        """What of it the payee has no use of, as it may have to give it back."""
+        return self.kept if self.state in {"taken", "challenged"} and not self.over(now) else 0
+
+    def over(self, now: int) -> bool:
+        return self.state == "over" or (self.state == "taken" and now >= self.due)
+
+    @property
+    def moved(self) -> str | None:
+        """Why nobody can take, return or freeze it any more."""
+        if self.state in {"over", "taken"}:
+            return "hold_resolved" if self.payee else "unknown_hold"
+        return None
+
+    def called(self) -> str:
+        """The name that the ledger has for what became of it."""
+        if self.state in {"taken", "over"}:
+            return "captured" if self.taken else "released"
+        return self.state
 
 
 @dataclass
@@ -61,10 +87,11 @@ class PaperLedger:
             m[2] for m in self.moves if m[0] == name
         )
 
-    def free(self, name: str) -> int:
+    def free(self, name: str, now: int) -> int:
         aside = sum(hold.rest for hold in self.holds.values() if hold.payer == name)
-        live = [hold for hold in self.holds.values() if hold.state != "over"]
-        aside += sum(hold.bail for hold in live if hold.payee == name)
+        theirs = [hold for hold in self.holds.values() if hold.payee == name]
+        aside += sum(hold.contested(now) for hold in theirs)
+        aside += sum(hold.bail for hold in theirs if hold.rest)
         return self.owned(name) - aside - self.stakes[name]
 
     def rule(self, name: str, now: int) -> tuple[frozenset[str], int]:
@@ -85,6 +112,7 @@ class PaperLedger:
         payer: str | None = None,
         key: str | None = None,
         costs: bool = True,
+        fee: int = 0,
     ) -> str:
         keys, wanted = self.rule(by, now)
         self.mandates = {
@@ -95,7 +123,7 @@ class PaperLedger:
         own = signers[0] in keys
         agent = None if own else self.mandates.get((by, signers[0]))
         asked = sorted(keys & set(signers[:wanted])) if own else signers[:1]
-        moves = [*(moves or []), *([(payer or by, "fees", self.fee)] if costs else [])]
+        moves = [*(moves or []), *([(payer or by, "fees", fee or self.fee)] if costs else [])]
         after = Counter({by: -aside})
         for who, amount in freed:
             after[who] += amount
@@ -103,7 +131,7 @@ class PaperLedger:
             after[debit] -= amount
             after[credit] += amount
         short = any(
-            n < 0 and self.free(who) + n < 0 for who, n in after.items() if who != "issuance"
+            n < 0 and self.free(who, now) + n < 0 for who, n in after.items() if who != "issuance"
         )
         spent = (sum(m[2] for m in moves if m[0] == by) + aside) if spends else self.fee
         for bad, code in [
@@ -140,7 +168,7 @@ class PaperLedger:
             (hold.bail and hold.due < now + 12_000, "bad_expiry"),
             (hold.bail and until < now, "bad_pledge"),
             (hold.bail and (hold.payee, hold.deal) in pledges, "pledge_used"),
-            (hold.bail and self.free(hold.payee) < hold.bail, "pledge_unbacked"),
+            (hold.bail and self.free(hold.payee, now) < hold.bail, "pledge_unbacked"),
             aside=hold.rest,
             freed=((hold.payee, -hold.bail),),
             spends=True,
@@ -161,59 +189,154 @@ class PaperLedger:
         *wrongs: tuple[object, str],
         costs: bool = True,
         forfeit: int = 0,
+        kept: int = 0,
+        **fees: Any,
     ) -> str:
         """Give ``taken`` of what is aside to the payee and ``back`` to the payer.
 
-        What the payee put up itself is free again when nothing is left, but for its ``forfeit``.
+        What the payee put up itself is free again when nothing is left, but for its ``forfeit``;
+        what is ``kept`` of what was taken is not free yet.
         """
-        over = (hold.state == "over", "hold_resolved" if hold.payee else "unknown_hold")
+        over = (hold.moved, hold.moved or "")
         payee = hold.payee or hold.payer
         moves = [(hold.payer, payee, taken), (payee, hold.payer, forfeit)]
         ends = taken + back == hold.rest
-        freed = ((hold.payer, taken + back), (payee, hold.bail if ends else 0))
-        code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, costs=costs)
+        own = (hold.bail if ends else 0) - kept
+        freed = ((hold.payer, taken + back), (payee, own))
+        fees |= {"costs": costs}
+        code = self.deed(by, [by], now, over, *wrongs, moves=moves, freed=freed, **fees)
         if code == "logged":
             hold.rest -= taken + back
             hold.taken += taken
-            hold.state = hold.state if hold.rest else "over"
+            hold.state = hold.state if hold.rest else "taken" if kept else "over"
+            hold.kept = kept
             if hold.mandate and not hold.rest:
                 hold.mandate.spent -= back
         return code
 
-    def capture(self, hold: Aside, by: str, amount: int, now: int, *, final: bool) -> str:
+    def capture(
+        self,
+        hold: Aside,
+        by: str,
+        amount: int,
+        now: int,
+        *,
+        final: bool,
+        named: str | None = None,
+        fee: int = 0,
+        sponsor: str | None = None,
+    ) -> str:
+        """Of what may be challenged the payee can spend the usual fee, if it pays that itself."""
         back = max(0, hold.rest - amount) if final else 0
         ends = amount + back == hold.rest
-        return self.draw(
+        own_fee = 0 if sponsor else self.fee
+        contestable = hold.recourse and amount > hold.bail and amount > own_fee
+        code = self.draw(
             hold,
             by,
             amount,
             back,
             now,
-            (hold.state == "disputed", "disputed"),
+            (hold.state in {"disputed", "challenged"}, hold.state),
             (by != hold.payee, "not_payee"),
             (now >= hold.due, "hold_expired"),
             (amount > hold.rest, "exceeds_hold"),
+            (hold.recourse and not ends, "not_final"),
             forfeit=max(0, hold.bail - hold.taken - amount) if ends else 0,
+            kept=amount - own_fee if contestable else 0,
+            fee=fee,
+            payer=sponsor,
         )
+        if code == "logged" and contestable:
+            assert hold.recourse
+            hold.named, hold.due = named, now + hold.recourse[0]
+        return code
+
+    def undo(self, hold: Aside, by: str, now: int, own: int, *wrongs: tuple[object, str]) -> str:
+        """Give the payer back what was kept, and as much of the payee's ``own``."""
+        assert hold.payee
+        freed, moves = ((hold.payee, hold.kept),), [(hold.payee, hold.payer, hold.kept + own)]
+        code = self.deed(by, [by], now, *wrongs, moves=moves, freed=freed, costs=False)
+        if code == "logged":
+            if hold.mandate:
+                hold.mandate.spent -= hold.taken
+            hold.state, hold.taken = "over", 0
+        return code
 
     def release(self, hold: Aside, by: str, now: int, forfeit: int) -> str:
         wrongs = (by != hold.payee, "not_payee"), (forfeit > hold.bail, "exceeds_hold")
+        if hold.state == "challenged":
+            return self.undo(hold, by, now, hold.taken - hold.kept + forfeit, *wrongs)
         return self.draw(hold, by, 0, hold.rest, now, *wrongs, costs=False, forfeit=forfeit)
 
     def expire(self, hold: Aside, by: str, now: int) -> str:
         taken = hold.rest * hold.share // 100 if hold.state == "disputed" else 0
         early = (now < hold.due, "not_expired")
+        if hold.state == "challenged":
+            assert hold.payee
+            owed = hold.taken - hold.kept + hold.bail
+            return self.undo(hold, by, now, min(owed, self.free(hold.payee, now)), early)
         lost = max(0, hold.bail - hold.taken) if hold.state == "open" else 0
         back = hold.rest - taken
         return self.draw(hold, by, taken, back, now, early, costs=False, forfeit=lost)
+
+    def challenge(self, hold: Aside, by: str, now: int, signers: list[str]) -> str:
+        code = self.deed(
+            by,
+            signers,
+            now,
+            (hold.called() == "released", "hold_resolved"),
+            (hold.state == "open", "not_contestable"),
+            (hold.state in {"disputed", "challenged"}, hold.state),
+            (by != hold.payer, "not_party"),
+            (hold.over(now), "not_contestable"),
+        )
+        if code == "logged":
+            assert hold.recourse
+            hold.state, hold.due = "challenged", now + hold.recourse[1]
+        return code
+
+    def deliver(  # noqa: PLR0917  # all of what may be wrong
+        self,
+        hold: Aside,
+        by: str,
+        part: int,
+        parts: int,
+        receipt: tuple[str, str, str],
+        now: int,
+        signers: list[str],
+    ) -> str:
+        """``receipt`` is who signed it, for which deal, and its digest."""
+        signer, deal, digest = receipt
+        last = part == parts
+        assert hold.payee
+        code = self.deed(
+            by,
+            signers,
+            now,
+            (hold.called() == "released", "hold_resolved"),
+            (hold.state != "challenged", "not_challenged"),
+            (by != hold.payee, "not_payee"),
+            (now >= hold.due, "deadline_passed"),
+            (part != hold.shown + 1, "bad_part"),
+            (hold.shown and parts != hold.shown_of, "bad_part"),
+            (signer != hold.payee or deal != hold.deal, "bad_receipt"),
+            (hold.named and digest != hold.named, "bad_receipt"),
+            freed=((hold.payee, hold.kept if last else 0),),
+            costs=False,
+        )
+        if code == "logged":
+            hold.shown, hold.shown_of = part, parts
+            hold.state = "over" if last else "challenged"
+        return code
 
     def dispute(self, hold: Aside, by: str, now: int) -> str:
         code = self.deed(
             by,
             [by],
             now,
-            (hold.state == "over", "hold_resolved"),
-            (hold.state == "disputed", "disputed"),
+            (hold.moved, "hold_resolved"),
+            (hold.state in {"disputed", "challenged"}, hold.state),
             (by not in {hold.payer, hold.payee}, "not_party"),
             (not hold.judge, "no_arbiter"),
             (now >= hold.due, "hold_expired"),

@@ -16,11 +16,11 @@ from wallet.transactions import Bail, Capture, Expire, Hold, KeyRotate, Release,
 LASTS_MS = 60_000
 
 
-def bail_of(pure: PureLedger, **changes: Any) -> Bail:
+def bail_of(pure: PureLedger, fals: int = 500, **changes: Any) -> Bail:
     """Return what Brahim puts up for Amina's deal, but for ``changes`` to what he signs."""
     fields: dict[str, Any] = {
         "agreement": DEAL,
-        "amount": "500",
+        "amount": str(fals),
         "buyer": did("amina"),
         "chain": pure.genesis.chain,
         "seller": did("brahim"),
@@ -29,7 +29,7 @@ def bail_of(pure: PureLedger, **changes: Any) -> Bail:
     pledge = Pledge(**(fields | changes))
     signer = next(s for s in map(signer_of, ("brahim", "chadia")) if s.did == pledge.seller)
     until = fields["until"]
-    return Bail(amount="500", until=until, signature=sign_pledge(pledge, signer))
+    return Bail(amount=str(fals), until=until, signature=sign_pledge(pledge, signer))
 
 
 def hold(pure: PureLedger, bail: Bail | None, payer: str = "amina", **changes: Any) -> Outcome:

@@ -166,9 +166,9 @@ def test_a_buyer_that_leaves_a_deal_and_pays_for_it_makes_no_failure_of_its_sell
     assert only(log).ending == ending
 
 
-def taken(log: DealLog, bail: int = 0) -> str:
+def taken(log: DealLog, bail: int = 0, **words: Any) -> str:
     """Let the seller take the price of a hold that may be challenged; returns the hold."""
-    hold = log.hold("buyer", "seller", 5_000, bail=bail, recourse=RECOURSE)
+    hold = log.hold("buyer", "seller", 5_000, bail=bail, recourse=RECOURSE, **words)
     assert log.capture(hold, "seller", 5_000)
     log.close_interval()
     return hold
@@ -206,11 +206,12 @@ def test_a_challenge_that_is_answered_changes_nothing(log: DealLog) -> None:
     assert (found.dealings.digest(), found.open_holds) == (before, 0)
 
 
-@pytest.mark.parametrize("bail", [0, 500])
+@pytest.mark.parametrize(("bail", "lasts_ms"), [(0, 60_000), (500, 60_000), (0, 4_999)])
 def test_what_was_taken_and_not_delivered_was_missed_and_never_kept(
-    log: DealLog, bail: int
+    log: DealLog, bail: int, lasts_ms: int
 ) -> None:
-    hold = taken(log, bail)
+    """Also if the hold was short: who took what was in it had time enough to work."""
+    hold = taken(log, bail, lasts_ms=lasts_ms)
     assert log.challenge(hold, "buyer")
     log.close_interval(after_ms=RECOURSE.answer_ms)
     assert log.expire(hold)
@@ -231,6 +232,27 @@ def test_who_gives_back_what_is_challenged_did_not_keep_the_deal(
     assert log.challenge(hold, "buyer")
     assert log.release(hold, "seller", forfeit)
     assert only(log).ending == ending
+
+
+@pytest.mark.parametrize("challenged", [True, False])
+def test_sums_that_are_kept_in_the_middle_of_a_challenge_go_on_to_its_end(
+    log: DealLog, challenged: bool
+) -> None:
+    hold = taken(log)
+    if challenged:
+        assert log.challenge(hold, "buyer")
+    log.hold("other", "seller")
+    log.close_interval(after_ms=RECOURSE.answer_ms)
+    kept = read_log(log)[0].dump()
+    if challenged:
+        assert log.expire(hold)
+    log.hold("other", "seller")
+    log.close_interval()
+    again, (whole, _) = OutcomeLog.load(kept), read_log(log)
+    for entry in log.entries_[again.size :]:
+        again.feed(entry.raw)
+    assert again.digest() == whole.digest()
+    assert again.dealings.tally(did("seller")).deals == (not challenged)
 
 
 def test_stakes_that_end_are_nobodys_deals(log: DealLog) -> None:

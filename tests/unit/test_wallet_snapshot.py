@@ -79,10 +79,15 @@ def looks(state: State) -> Any:
         for account in state.accounts.values()
     ]
     holds = {
-        hold.id: (hold.rest, hold.status, hold.due, hold.ended) for hold in state.holds.values()
+        hold.id: (hold.rest, hold.status, hold.due, hold.ended, hold.captured, hold.bail)
+        for hold in state.holds.values()
+    }
+    contested = {
+        hold.id: (hold.recourse, hold.retained, hold.deadline, hold.receipt, hold.part, hold.parts)
+        for hold in state.holds.values()
     }
     sums = (state.total, state.held, state.escrowed, state.bonded, state.open_holds, state.issued)
-    return accounts, rights, holds, sums, state.faults, state.epochs, state.log_time
+    return accounts, rights, holds, contested, sums, state.faults, state.epochs, state.log_time
 
 
 def test_a_restored_state_is_the_state(busy: PureLedger) -> None:

@@ -14,7 +14,7 @@ from rahba.envelope import open_envelope, seal
 from rahba.errors import RahbaError
 from rahba.merkle import leaf_hash
 from rahba.messages import MESSAGE_TYPE, TX_TYPE
-from tests.fixtures.faults import two_roots
+from tests.fixtures.faults import receipt, two_roots
 from tests.fixtures.wallet import DEAL, START_MS, PureLedger, did, signer_of
 from wallet.errors import (
     ReservedTypeError,
@@ -30,6 +30,8 @@ from wallet.transactions import (
     Arbitration,
     Batch,
     Capture,
+    Challenge,
+    Deliver,
     Dispute,
     Expire,
     Faucet,
@@ -85,6 +87,17 @@ EXAMPLES: list[tuple[type[Any], dict[str, Any]]] = [
     (Revoke, {"key": did("agent")}),
     (Expire, {"subject": DEAL}),
     (Dispute, {"hold": DEAL}),
+    (Challenge, {"hold": DEAL}),
+    (
+        Deliver,
+        {
+            "hold": DEAL,
+            "receipt": receipt("brahim", "a"),
+            "part": 1,
+            "parts": 2,
+            "output": "AAAA",
+        },
+    ),
     (Resolve, {"hold": DEAL, "to_payee": "0", "to_payer": "1"}),
     (Stake, {"amount": "1"}),
     (Unstake, {"amount": "1"}),

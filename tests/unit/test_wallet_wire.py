@@ -13,7 +13,7 @@ from rahba.envelope import Signer
 from rahba.errors import BadEncodingError
 from rahba.proof import InclusionProof
 from wallet.ports import AccountView, Answer, HoldView, SupplyView, TxView
-from wallet.transactions import Capture, seal_transaction
+from wallet.transactions import Capture, Recourse, seal_transaction
 from wallet.wire import (
     LedgerAnswerError,
     View,
@@ -47,6 +47,20 @@ VIEWS: list[View] = [
     TxView("ab", 3, RAW, 5),
     InclusionProof(3, "ab", ("cd", "ef"), "note\n"),
     Answer("refused", "ab", None, "insufficient_funds", "2 fals short"),
+    HoldView(
+        "ab",
+        "payer",
+        "payee",
+        10,
+        4,
+        1_700_000_000_000,
+        "cd",
+        "challenged",
+        deadline_ms=1_700_000_030_000,
+        bail=2,
+        recourse=Recourse(window_ms=1_000, answer_ms=3_600_000),
+        delivered=31,
+    ),
 ]
 
 
