@@ -320,8 +320,8 @@ class PaperLedger:
             (now >= hold.due, "deadline_passed"),
             (part != hold.shown + 1, "bad_part"),
             (hold.shown and parts != hold.shown_of, "bad_part"),
-            (signer != hold.payee or deal != hold.deal, "bad_receipt"),
-            (hold.named and digest != hold.named, "bad_receipt"),
+            (signer != hold.payee or deal != hold.deal, "wrong_receipt"),
+            (hold.named and digest != hold.named, "wrong_receipt"),
             freed=((hold.payee, hold.kept if last else 0),),
             costs=False,
         )

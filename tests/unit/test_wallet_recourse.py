@@ -324,13 +324,13 @@ def test_what_is_delivered_is_base64_and_something(pure: PureLedger, challenged:
 def test_only_the_receipt_that_the_capture_named_answers_a_challenge(
     pure: PureLedger, challenged: str, shown: str
 ) -> None:
-    assert code(deliver(pure, challenged, receipt=shown)) == "bad_receipt"
+    assert code(deliver(pure, challenged, receipt=shown)) == "wrong_receipt"
     assert pure.state.holds[challenged].part == 0
 
 
 def test_each_part_comes_with_that_receipt(pure: PureLedger, challenged: str) -> None:
     assert deliver(pure, challenged, 1, 2) == LOGGED
-    assert code(deliver(pure, challenged, 2, 2, receipt=receipt("brahim", "b"))) == "bad_receipt"
+    assert code(deliver(pure, challenged, 2, 2, receipt=receipt("brahim", "b"))) == "wrong_receipt"
     assert pure.available("brahim") == 0
 
 
@@ -340,7 +340,7 @@ def test_a_capture_that_named_no_receipt_is_answered_with_any_of_the_deal(
     assert capture(pure, open_hold, receipt=None) == LOGGED
     assert challenge(pure, open_hold) == LOGGED
     foreign = receipt("brahim", "b", "cd" * 32)
-    assert code(deliver(pure, open_hold, receipt=foreign)) == "bad_receipt"
+    assert code(deliver(pure, open_hold, receipt=foreign)) == "wrong_receipt"
     assert deliver(pure, open_hold, receipt=receipt("brahim", "b")) == LOGGED
 
 
