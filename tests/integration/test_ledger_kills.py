@@ -12,7 +12,7 @@ import pytest
 
 from rahba.clock import SystemClock
 from rahba.ids import RandomIds
-from tests.fixtures.ledger_process import HOLD_MS, NAMES, acquired, store_at
+from tests.fixtures.ledger_process import NAMES, OVER_MS, acquired, store_at
 from tests.fixtures.wallet import did, signer_of
 from wallet.replay import Replay
 from wallet.service import Sequencer
@@ -58,7 +58,7 @@ async def check(place: str, told: dict[str, int]) -> int:
     words = {"clock": SystemClock(), "ids": RandomIds(), "operator": signer_of("operator")}
     store = await acquired(store_at(place))
     async with await Sequencer.open(store, genesis=None, **words) as ledger:
-        await asyncio.sleep(HOLD_MS / 1000 + 1.0)
+        await asyncio.sleep(OVER_MS / 1000 + 1.0)
         supply = await ledger.supply()
         assert supply.equal
         assert (supply.held, supply.open_holds) == (0, 0), "a hold stayed open past its expiry"
