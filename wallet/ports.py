@@ -49,6 +49,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class AccountView:
     """An account: ``available`` = posted - held, all in fals; ``lanes`` maps lane to last seq.
 
+    ``held`` is what is aside: in holds and bonds, and of captures while they may be challenged.
     ``staked`` is its bond, part of what is held; any ``threshold`` of ``keys`` act for it.
     """
 
