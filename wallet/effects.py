@@ -243,8 +243,8 @@ def _deliver(tx: Deliver, context: Context) -> Plan:
         raise DeadlinePassedError(f"the time to deliver was over at {hold.deadline}")
     if tx.part != hold.part + 1 or hold.parts not in {0, tx.parts}:
         raise BadPartError(f"part {hold.part + 1} of {hold.parts or 'any number'} comes next")
-    check_delivered(tx.receipt, seller=hold.payee, agreement=hold.agreement, named=hold.receipt)
-    return Plan([], change=Hand(hold, tx.parts), parties=(hold.payer, hold.payee))
+    receipt = check_delivered(tx.receipt, hold.receipt, hold.payee, hold.agreement)
+    return Plan([], change=Hand(hold, tx.parts, receipt), parties=(hold.payer, hold.payee))
 
 
 def _expire(tx: Expire, context: Context) -> Plan:
@@ -282,8 +282,9 @@ def _drawn(hold: Escrow, taken: int, back: int, forfeit: int = 0) -> Plan:
 
 def _undone(hold: Escrow, more: int) -> Plan:
     """Give back what is retained, and ``more`` of the payee's own."""
-    postings = [(hold.payee, hold.payer, hold.retained + more)]
-    return Plan(postings, change=Undo(hold), parties=(hold.payer, hold.payee))
+    back = hold.retained + more
+    postings, undo = [(hold.payee, hold.payer, back)], Undo(hold, min(back, hold.captured))
+    return Plan(postings, change=undo, parties=(hold.payer, hold.payee))
 
 
 def _stake(tx: Stake, context: Context) -> Plan:

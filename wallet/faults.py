@@ -34,8 +34,11 @@ def fault_of(offender: str, evidence: NoteFault | ReceiptFault) -> str:
         raise BadEvidenceError(f"the evidence does not hold: {error}") from error
 
 
-def check_delivered(text: str, *, seller: str, agreement: str, named: str | None) -> None:
-    """Check that a receipt (base64) is the seller's for that agreement, of the digest ``named``.
+def check_delivered(text: str, named: str | None, seller: str, agreement: str) -> str:
+    """Check that a receipt (base64) is the seller's for that agreement, and the one ``named``.
+
+    Returns:
+        Its SHA-256 in hex.
 
     Raises:
         WrongReceiptError: it is not.
@@ -47,8 +50,10 @@ def check_delivered(text: str, *, seller: str, agreement: str, named: str | None
         raise WrongReceiptError(f"not a receipt of the payee's: {error}") from error
     if receipt.agreement != agreement:
         raise WrongReceiptError("the receipt is for another agreement")
-    if named is not None and sha256_hex(raw) != named:
-        raise WrongReceiptError("the capture named another receipt")
+    found = sha256_hex(raw)
+    if named not in {None, found}:
+        raise WrongReceiptError("the capture, or the first part, named another receipt")
+    return found
 
 
 def _two_roots(offender: str, evidence: NoteFault) -> str:

@@ -65,9 +65,9 @@ def challenge_hold(state: State, hold: Escrow, deadline: int) -> None:
     state.watch(hold.id, deadline)
 
 
-def take_part(state: State, hold: Escrow, parts: int) -> None:
+def take_part(state: State, hold: Escrow, parts: int, receipt: str) -> None:
     """Note the next of ``parts`` that are delivered; the last frees what is retained."""
-    hold.part, hold.parts = hold.part + 1, parts
+    hold.part, hold.parts, hold.receipt = hold.part + 1, parts, receipt
     state.dirty.add(hold.id)
     if hold.part == parts:
         hold.status = "captured"
@@ -75,12 +75,12 @@ def take_part(state: State, hold: Escrow, parts: int) -> None:
         state.let_go(hold, state.log_time)
 
 
-def undo_capture(state: State, hold: Escrow) -> None:
-    """Free what is retained, for the postings that give it back to the payer."""
+def undo_capture(state: State, hold: Escrow, back: int) -> None:
+    """Free what is retained, for the postings that give ``back`` of what was captured."""
     if hold.status != "challenged" or not hold.retained:
         raise InvariantError("I6: only a challenged capture is undone", hold=hold.id)
     if hold.session is not None:
-        hold.session.spent -= hold.captured
+        hold.session.spent -= back
     hold.status, hold.captured = "released", 0
     state.open_holds -= 1
     state.let_go(hold, state.log_time)

@@ -253,7 +253,7 @@ _CHANGES: Final[dict[type[Any], Callable[[State, Account, Any], None]]] = {
     Draw: lambda state, _, change: draw_hold(state, *change),
     Contest: lambda state, _, change: challenge_hold(state, *change),
     Hand: lambda state, _, change: take_part(state, *change),
-    Undo: lambda state, _, change: undo_capture(state, change.hold),
+    Undo: lambda state, _, change: undo_capture(state, *change),
     Bond: lambda state, account, change: state.bond(account, change.amount),
     Unbond: lambda state, _, change: state.unbond(change.part),
     Unbonded: lambda state, _, change: state.end_unbonding(change.part),

@@ -62,16 +62,18 @@ class Contest(NamedTuple):
 
 
 class Hand(NamedTuple):
-    """The payee of a challenged hold delivers the next of ``parts``."""
+    """The payee of a challenged hold delivers the next of ``parts``, with that receipt's digest."""
 
     hold: Escrow
     parts: int
+    receipt: str
 
 
 class Undo(NamedTuple):
-    """What was captured is freed for the postings that give it back."""
+    """What was captured is freed for the postings that give ``back`` of it."""
 
     hold: Escrow
+    back: int
 
 
 class Bond(NamedTuple):

@@ -259,7 +259,7 @@ class PaperLedger:
         code = self.deed(by, [by], now, *wrongs, moves=moves, freed=freed, costs=False)
         if code == "logged":
             if hold.mandate:
-                hold.mandate.spent -= hold.taken
+                hold.mandate.spent -= min(hold.taken, hold.kept + own)
             hold.state, hold.taken = "over", 0
         return code
 
@@ -326,7 +326,7 @@ class PaperLedger:
             costs=False,
         )
         if code == "logged":
-            hold.shown, hold.shown_of = part, parts
+            hold.shown, hold.shown_of, hold.named = part, parts, digest
             hold.state = "over" if last else "challenged"
         return code
 

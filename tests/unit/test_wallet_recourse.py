@@ -344,6 +344,16 @@ def test_a_capture_that_named_no_receipt_is_answered_with_any_of_the_deal(
     assert deliver(pure, open_hold, receipt=receipt("brahim", "b")) == LOGGED
 
 
+def test_where_the_capture_named_no_receipt_the_first_part_does(
+    pure: PureLedger, open_hold: str
+) -> None:
+    assert capture(pure, open_hold, receipt=None) == LOGGED
+    assert challenge(pure, open_hold) == LOGGED
+    assert deliver(pure, open_hold, 1, 2, receipt=receipt("brahim", "b")) == LOGGED
+    assert code(deliver(pure, open_hold, 2, 2, receipt=MINE)) == "wrong_receipt"
+    assert deliver(pure, open_hold, 2, 2, receipt=receipt("brahim", "b")) == LOGGED
+
+
 @pytest.mark.parametrize("by", ["amina", "chadia"])
 def test_only_the_payee_delivers(pure: PureLedger, challenged: str, by: str) -> None:
     assert code(deliver(pure, challenged, by=by)) == "not_payee"

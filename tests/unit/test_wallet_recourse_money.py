@@ -8,6 +8,7 @@ from tests.fixtures.wallet import FEE, PureLedger, did
 from tests.unit.test_wallet_bail import bail_of
 from tests.unit.test_wallet_recourse import (
     ANSWER_MS,
+    KEPT,
     RECOURSE,
     capture,
     challenge,
@@ -142,6 +143,20 @@ def test_what_comes_back_may_be_spent_again_in_the_session(
     else:
         assert deliver(pure, hold) == LOGGED
     assert session.spent == 2 * FEE + (4_000 if by == "deliver" else 0)
+
+
+def test_a_session_may_spend_again_what_came_back_and_not_the_fee_that_did_not(
+    pure: PureLedger, session: Session
+) -> None:
+    words = {"signed_by": "agent", "recourse": RECOURSE}
+    hold = pure.open_hold(Hold, "amina", "brahim", 6_000, **words)
+    assert capture(pure, hold) == LOGGED
+    assert spend(pure, "brahim", pure.available("brahim") - FEE) == "logged"  # all that it can
+    assert pure.do(Challenge, "amina", signed_by="agent", hold=hold) == LOGGED
+    before, pure.now = pure.available("amina"), pure.now + ANSWER_MS
+    assert expire(pure, hold) == LOGGED
+    assert pure.available("amina") == before + KEPT
+    assert session.spent == 2 * FEE + 6_000 - KEPT
 
 
 def test_a_session_challenges_only_if_it_was_granted(pure: PureLedger, session: Session) -> None:
