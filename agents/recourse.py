@@ -23,7 +23,7 @@ from rahba.clock import Clock
 from rahba.encoding import unb64
 from rahba.errors import RahbaError
 from rahba.messages import Result, open_message, open_receipt
-from wallet.errors import PaymentRefusedError
+from wallet.errors import ChallengedError, PaymentRefusedError
 from wallet.ports import HoldView, TxView
 from wallet.transactions import Challenge, Recourse
 
@@ -158,6 +158,8 @@ class HoldWatch:
             return False
         try:
             _ = await self._wallet.do(Challenge, hold=name)
+        except ChallengedError:  # by another process of this account
+            return False
         except PaymentRefusedError as error:
             _log.warning("hold %s was captured and not delivered, and stays so: %s", name, error)
             return False

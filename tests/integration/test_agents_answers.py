@@ -225,6 +225,19 @@ async def test_a_challenge_that_is_refused_is_not_repeated(
     assert caplog.text.count("does not cover challenge") == 1
 
 
+async def test_two_that_watch_one_account_challenge_once(
+    bazaar: Bazaar, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold = await taken(bazaar, "thief")
+    pair = [HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK) for _ in range(2)]
+    for watch in pair:
+        watch.watch(hold, "d" * 64)
+        _ = await watch.look()
+    looks = await asyncio.gather(*(watch.look() for watch in pair))
+    assert sorted(looks) == [[], [hold]]
+    assert "stays so" not in caplog.text
+
+
 async def test_no_more_holds_are_watched_than_there_is_room_for(
     bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
