@@ -313,10 +313,13 @@ class Host:
                 await member.fund()
 
     async def _guard(self) -> None:
-        """Give back the holds that nobody ordered by, before they expire."""
+        """Give back the holds that nobody ordered by, answer those that are challenged."""
         for member in self.members:
-            for hold in await member.sureties.look():
-                _log.warning("%s gave hold %s back: nobody ordered by it", member.did, hold)
+            try:
+                for hold in await member.sureties.look():
+                    _log.warning("%s gave hold %s back: nobody ordered by it", member.did, hold)
+            except RahbaError as error:
+                _log.warning("the holds of %s are looked at again: %s", member.did, error)
 
     def _start(self, call: Callable[[], Awaitable[None]]) -> None:
         task = asyncio.create_task(_insist(call))

@@ -16,13 +16,14 @@ from agents.perform import JobDeadlineError, UnknownOfferError
 from rahba.envelope import Signer
 from rahba.errors import RemoteError, TooLargeError
 from rahba.messages import Agreement, Order
+from rahba.money import parse_fals
 from wallet.ports import HoldView
 
 MAX_DEADLINE_MS: Final = 50 * 60 * 1_000
 MIN_GRACE_MS: Final = 5_000
 MAX_HOLD_AHEAD_MS: Final = 55 * 60 * 1_000
 MAX_WINDOW_MS: Final = 15 * 60 * 1_000
-MIN_ANSWER_MS: Final = 60 * 1_000
+MIN_ANSWER_MS: Final = 10 * 60 * 1_000
 
 
 class BadOrderError(RemoteError):
@@ -116,6 +117,7 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
     6. It ends within the hour for which a capture can be signed.
     7. It names no arbiter: an agreement knows of none, so it would be the buyer's own.
     8. What we capture can be challenged for some minutes at most, and we have the time to answer.
+    9. It has what we put up, neither more nor less: that is what its buyer owes for leaving.
     """
     if commission.price_fals == 0 and commission.order.hold is None:  # 1
         return None
@@ -133,8 +135,15 @@ def check_hold(commission: Commission, hold: HoldView | None, *, now_ms: int) ->
         raise BadHoldError("the hold ends too late", check=6, expires=hold.expires_ms)
     if hold.arbiter is not None:  # 7
         raise BadHoldError("the hold names an arbiter that was not agreed on", check=7)
-    if hold.recourse is not None and (
-        hold.recourse.window_ms > MAX_WINDOW_MS or hold.recourse.answer_ms < MIN_ANSWER_MS
-    ):  # 8
-        raise BadHoldError("the hold may be challenged for too long, or answered too late", check=8)
+    _check_leaving(hold, parse_fals(commission.agreement.offer.penalty))
     return hold
+
+
+def _check_leaving(hold: HoldView, penalty: int) -> None:
+    recourse = hold.recourse  # 8
+    if recourse is not None and (
+        recourse.window_ms > MAX_WINDOW_MS or recourse.answer_ms < MIN_ANSWER_MS
+    ):
+        raise BadHoldError("the hold may be challenged for too long, or answered too late", check=8)
+    if hold.bail != penalty:  # 9
+        raise BadHoldError("the hold is without our pledge", check=9, bail=str(hold.bail))

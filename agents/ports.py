@@ -228,8 +228,10 @@ class Till(Protocol):
         """
         ...
 
-    async def deliver(self, hold: HoldView, receipt: str, parts: Sequence[str]) -> None:
+    async def deliver(self, hold: HoldView, shown: str, parts: Sequence[str | None]) -> None:
         """Log what was delivered for a challenged hold: receipt and sealed output, as base64.
+
+        Or, with ``None`` for the one part, the message by which its buyer left.
 
         Raises:
             PaymentRefusedError: the ledger will not take it.

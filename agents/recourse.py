@@ -2,49 +2,52 @@
 
 * A buyer's holds name a recourse, so that a capture can be challenged for some minutes. Every hold
   is watched from the moment it is made, until what was bought was verified or the hold is over.
-  What was captured without that is challenged: its payee then puts the signed result into the
-  ledger's log, or the ledger takes the money back.
-* One look in a while for all holds together; nothing is asked while nothing is open.
+  What was captured without that is challenged, unless its thread shows what was delivered: its
+  payee then puts the signed result into the ledger's log, or the ledger takes the money back.
+* One look in a while for all holds together; nothing is asked while nothing is open. One that
+  cannot be judged now keeps nobody from judging the others.
 * A hold of which nobody knows whether it was made, or that another process with this account made,
-  is found in the account's own entries. Whether that one was delivered its thread tells.
-* A challenge costs a fee. It never hurts a seller that delivered: it shows its result once more.
+  is found in the account's own entries of the last hour.
+* What the ledger refuses is tried again, until it says that the time is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from agents.answers import what_answers
 from agents.ports import Payer
-from broker.ports import Threads, ThreadView
+from broker.ports import Threads
 from rahba.clock import Clock
-from rahba.encoding import unb64
 from rahba.errors import RahbaError
-from rahba.messages import Result, open_message, open_receipt
-from wallet.errors import ChallengedError, PaymentRefusedError
-from wallet.ports import HoldView, TxView
+from wallet.errors import ChallengedError, NotContestableError, PaymentRefusedError
+from wallet.ports import HoldView
 from wallet.transactions import Challenge, Recourse
 
 USUAL: Final = Recourse(window_ms=5 * 60_000, answer_ms=10 * 60_000)
 LOOKS_A_WINDOW: Final = 30
 MAX_WATCHED: Final = 10_000
 MAX_LOOKED_AT: Final = 1_000
-PAGE: Final = 200
-MAX_PAGES: Final = 5
-PAST_MS: Final = 2 * 3_600_000  # no hold of a deal lasts as long, with its window
+PAGE: Final = 1_000
+MAX_PAGES: Final = 100
+PAST_MS: Final = 65 * 60_000  # no hold of a deal lasts as long, with its window
+MAX_MISSES: Final = 3
 
 _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Watched:
-    """A hold of ours. ``ours`` says that this process bought by it, and will say if it got that."""
+    """A hold of ours: whether it was captured when last seen, and how often it was not there."""
 
     agreement: str
-    ours: bool
     captured: bool = False
+    misses: int = 0
+    told: bool = False
 
 
 class HoldWatch:
@@ -61,10 +64,16 @@ class HoldWatch:
         self._watched: dict[str, Watched] = {}
         self._read_until = -1
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    @property
+    def busy(self) -> bool:
+        """Say whether there is anything to watch."""
+        return self._task is not None and not self._task.done()
 
     def watch(self, hold: str, agreement: str) -> None:
         """Keep an eye on a hold that was made just now."""
-        self._watched[hold] = Watched(agreement, ours=True)
+        self._watched[hold] = Watched(agreement)
         self._go_on()
 
     def delivered(self, hold: str) -> None:
@@ -81,6 +90,7 @@ class HoldWatch:
 
     def stop(self) -> None:
         """Watch nothing more: the next process that acts for the account looks back."""
+        self._stopped = True
         self._watched.clear()
         if self._task is not None:
             self._task.cancel()
@@ -94,19 +104,29 @@ class HoldWatch:
         """Look at all holds once; returns the ids of those that were challenged.
 
         Raises:
-            RahbaError: ledger or broker are out of reach; what was not looked at is looked at next.
+            RahbaError: ledger or broker were out of reach for one of them; it is looked at again.
         """
+        failure: RahbaError | None = None
         if self._read_until >= 0:
-            await self._read()
-            if self._read_until < self._clock.now_ms():
-                self._read_until = -1
+            try:
+                await self._read()
+            except RahbaError as error:
+                failure = error
+            else:
+                if self._read_until < self._clock.now_ms():
+                    self._read_until = -1
         challenged, watched = [], list(self._watched)
         for start in range(0, len(watched), MAX_LOOKED_AT):
             names = watched[start : start + MAX_LOOKED_AT]
             holds = await self._wallet.ledger.holds(names)
             for name, hold in zip(names, holds, strict=True):
-                if await self._judge(name, hold):
-                    challenged.append(name)
+                try:
+                    if await self._judge(name, hold):
+                        challenged.append(name)
+                except RahbaError as error:
+                    failure = error
+        if failure is not None and not challenged:
+            raise failure
         return challenged
 
     # Inside.
@@ -115,7 +135,7 @@ class HoldWatch:
         while len(self._watched) > MAX_WATCHED:
             _log.warning("more holds than can be watched: the oldest is left to itself")
             del self._watched[next(iter(self._watched))]
-        if self._task is None or self._task.done():
+        if not self._stopped and not self.busy:
             self._task = asyncio.create_task(self._run(), name="hold-watch")
 
     async def _run(self) -> None:
@@ -130,88 +150,75 @@ class HoldWatch:
                 _log.exception("holds are looked at again")
 
     async def _judge(self, name: str, hold: HoldView | None) -> bool:
-        """Challenge a capture that was seen before and is not known to be delivered."""
+        """Challenge a capture that was seen before, if its thread shows nothing delivered."""
         known = self._watched.get(name)
         if known is None:  # delivered meanwhile
             return False
-        if hold is None or hold.status in {"challenged", "released"} or self._is_final(hold):
+        if hold is None:
+            known.misses += 1
+        over = known.misses >= MAX_MISSES if hold is None else _is_over(hold)
+        if over:
             del self._watched[name]
-            return False
-        if hold.status != "captured":
+        if hold is None or hold.status != "captured" or over:
             return False
         if (
             not known.captured
         ):  # who has just been paid has just delivered, and we may not have read
             known.captured = True
             return False
-        if not known.ours and await self._was_delivered(known.agreement):
-            del self._watched[name]
+        if await self._was_delivered(known.agreement):
+            self._watched.pop(name, None)
             return False
-        return await self._challenge(name, known)
-
-    def _is_final(self, hold: HoldView) -> bool:
-        until = hold.deadline_ms if hold.recourse is not None else None
-        return hold.status == "captured" and (until is None or until < self._clock.now_ms())
+        return name in self._watched and await self._challenge(name, known)
 
     async def _challenge(self, name: str, known: Watched) -> bool:
-        if self._watched.pop(name, None) is None:  # it was delivered while we asked
-            return False
         try:
             _ = await self._wallet.do(Challenge, hold=name)
-        except ChallengedError:  # by another process of this account
+        except (ChallengedError, NotContestableError) as error:  # by another process; too late
+            self._watched.pop(name, None)
+            _log.info("hold %s was captured and not delivered: %s", name, error)
             return False
         except PaymentRefusedError as error:
-            _log.warning("hold %s was captured and not delivered, and stays so: %s", name, error)
+            if not known.told:
+                _log.warning("hold %s was not delivered, and cannot be challenged: %s", name, error)
+            known.told = True
             return False
-        except RahbaError:
-            self._watched[name] = known
-            raise
+        self._watched.pop(name, None)
         _log.warning("hold %s was captured and nothing was delivered: challenged", name)
         return True
 
     async def _was_delivered(self, agreement: str) -> bool:
-        return await result_for(agreement, self._threads) is not None
+        try:
+            view = await self._threads.deal(agreement)
+        except RahbaError as error:
+            if error.retryable:
+                raise
+            return False  # nobody can read it
+        return view is not None and what_answers(view, agreement) is not None
 
     async def _read(self) -> None:
-        """Watch the account's holds of the last hours that nothing is known of."""
+        """Watch the account's holds of the last hour that nothing is known of."""
         before, since = None, self._clock.now_ms() - PAST_MS
         for _ in range(MAX_PAGES):
             page = await self._wallet.ledger.history(
                 self._wallet.account, before=before, limit=PAGE
             )
             for entry in page:
-                if self._is_ours(entry) and entry.id not in self._watched:
-                    deal = str(entry.payload["agreement"])
-                    self._watched[entry.id] = Watched(deal, ours=False)
+                said = entry.payload
+                if self._is_ours(said) and entry.id not in self._watched:
+                    self._watched[entry.id] = Watched(str(said["agreement"]))
             if len(page) < PAGE or page[-1].log_time < since:
                 return
             before = page[-1].seq
+            await asyncio.sleep(0)
+        _log.warning("the account has more entries than are looked through for its holds")
 
-    def _is_ours(self, entry: TxView) -> bool:
-        said = entry.payload
+    def _is_ours(self, said: Mapping[str, object]) -> bool:
         mine = said.get("type") == "hold" and said.get("account") == self._wallet.account
         return mine and said.get("recourse") is not None
 
 
-async def result_for(agreement: str, threads: Threads) -> Result | None:
-    """Return what was delivered for an agreement, with its seller's receipt for it.
-
-    Raises:
-        RahbaError: the broker is out of reach.
-    """
-    try:
-        view = await threads.deal(agreement)
-        return None if view is None else _delivered_in(view, agreement)
-    except RahbaError as error:
-        if error.retryable:
-            raise
-        return None  # what nobody can read was delivered to nobody
-
-
-def _delivered_in(view: ThreadView, agreement: str) -> Result | None:
-    for raw in reversed(view.transcript):
-        message = open_message(raw, me=None, now_ms=0)
-        if message.sender == view.seller and isinstance(message.body, Result):
-            receipt = open_receipt(unb64(message.body.receipt), seller=view.seller)
-            return message.body if receipt.agreement == agreement else None
-    return None
+def _is_over(hold: HoldView) -> bool:
+    """Say whether a hold's payer can do nothing more about it."""
+    final = hold.status == "captured" and (hold.recourse is None or hold.deadline_ms is None)
+    return final or hold.status in {"challenged", "released"}

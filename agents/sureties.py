@@ -24,7 +24,7 @@ from wallet.ports import Ledger
 
 PATIENCE_MS: Final = 3_000
 PAGE: Final = 200
-FIRST_MS: Final = 15 * 60_000  # longer than any buyer of ours waits for an answer
+FIRST_MS: Final = 65 * 60_000  # no buyer waits longer for an answer
 MAX_PAGES: Final = 500
 ENDINGS: Final = frozenset({"capture", "release", "expire"})
 MAX_WATCHED: Final = 10_000

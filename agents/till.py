@@ -81,7 +81,7 @@ class LedgerTill(Till):
         return transaction_id(raw)
 
     @override
-    async def deliver(self, hold: HoldView, receipt: str, parts: Sequence[str]) -> None:
+    async def deliver(self, hold: HoldView, shown: str, parts: Sequence[str | None]) -> None:
         genesis = await self._rules()
         for number, part in enumerate(parts, 1):
             raw = seal_transaction(
@@ -91,10 +91,10 @@ class LedgerTill(Till):
                     fee="0",
                     fee_payer=None,
                     lane=EXPIRING_LANE,
-                    seq=_salt(f"{hold.id}:{number}/{len(parts)}:{receipt}"),
+                    seq=_salt(f"{hold.id}:{number}/{len(parts)}:{shown}"),
                     valid_until=hold.deadline_ms or 0,
                     hold=hold.id,
-                    receipt=receipt,
+                    receipt=shown,
                     part=number,
                     parts=len(parts),
                     output=part,

@@ -42,8 +42,9 @@ from wallet.errors import (
     UnknownHoldError,
     UnknownKeyError,
     UnknownSessionError,
+    WrongReceiptError,
 )
-from wallet.faults import check_delivered, fault_of
+from wallet.faults import fault_of, leaving_digest, receipt_digest
 from wallet.moves import check_move
 from wallet.plan import (
     Bond,
@@ -121,6 +122,7 @@ def _hold(tx: Hold, context: Context) -> Plan:
         tx.arbitration,
         bail=_bail_of(tx, context),
         recourse=tx.recourse,
+        buyer=context.signer if tx.bail is not None else "",
     )
     return Plan([], amount, (tx.payee,), OpenHold(hold), parties=(tx.payee,))
 
@@ -143,7 +145,7 @@ def _bail_of(tx: Hold, context: Context) -> int:
         raise BadPledgeError(
             f"the pledge opens a hold until {tx.bail.until}, an hour ahead at most"
         )
-    if (tx.payee, tx.agreement) in state.pledged:
+    if state.pledged.get((tx.payee, tx.agreement), -1) >= now:
         raise PledgeUsedError("another hold has that pledge")
     if payee is None or payee.available < amount:
         raise PledgeUnbackedError(f"the payee cannot set {amount} fals aside")
@@ -175,7 +177,7 @@ def _capture(tx: Capture, context: Context) -> Plan:
     # More than the usual fee is the payee's own to pay: else a fee could burn what is challenged.
     own_fee = min(int(tx.fee), context.state.fee) if tx.fee_payer is None else 0
     kept = amount - own_fee
-    if recourse is not None and amount > hold.bail and kept > 0:
+    if recourse is not None and kept > 0:
         until = context.log_time + recourse.window_ms
         plan = _drawn(hold, amount, back)
         plan.change = Draw(hold, amount, back, (kept, until, tx.receipt))
@@ -190,10 +192,7 @@ def _release(tx: Release, context: Context) -> Plan:
     forfeit = int(tx.forfeit)
     if forfeit > hold.bail:
         raise ExceedsHoldError(f"{hold.bail} fals of the payee's own are set aside")
-    challenged = hold.status == "challenged"
-    if challenged:
-        forfeit += hold.captured - hold.retained
-    plan = _undone(hold, forfeit) if challenged else _drawn(hold, 0, hold.rest, forfeit)
+    plan = _drawn(hold, 0, hold.rest, forfeit)
     if forfeit:
         plan.spend, plan.payees = forfeit, (hold.payer,)
     return plan
@@ -243,8 +242,15 @@ def _deliver(tx: Deliver, context: Context) -> Plan:
         raise DeadlinePassedError(f"the time to deliver was over at {hold.deadline}")
     if tx.part != hold.part + 1 or hold.parts not in {0, tx.parts}:
         raise BadPartError(f"part {hold.part + 1} of {hold.parts or 'any number'} comes next")
-    receipt = check_delivered(tx.receipt, hold.receipt, hold.payee, hold.agreement)
-    return Plan([], change=Hand(hold, tx.parts, receipt), parties=(hold.payer, hold.payee))
+    if tx.output is not None:
+        shown = receipt_digest(tx.receipt, hold.payee, hold.agreement)
+    else:
+        shown = leaving_digest(tx.receipt, hold.buyer, hold.agreement)
+        if hold.captured > hold.bail:
+            raise WrongReceiptError(f"who leaves owes the bail, {hold.bail} fals")
+    if hold.receipt not in {None, shown}:
+        raise WrongReceiptError("the capture, or the first part, named another one")
+    return Plan([], change=Hand(hold, tx.parts, shown), parties=(hold.payer, hold.payee))
 
 
 def _expire(tx: Expire, context: Context) -> Plan:
@@ -417,5 +423,5 @@ COMPILERS: Final[dict[type[Tx], Callable[[Any, Context], Plan]]] = {
     KeyRotate: _rotate,
     PolicySet: _policy,
 }
-NEEDS_NO_FEE: Final = frozenset({Release, Expire, Deliver})
+NEEDS_NO_FEE: Final = frozenset({Release, Expire, Challenge, Deliver})
 """They end what a fee was paid for when it began; nobody should need money for that."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from rahba.encoding import digest, sha256_hex, unb64
 from rahba.errors import RahbaError
-from rahba.messages import open_receipt
+from rahba.messages import Decommit, open_message, open_receipt
 from rahba.note import open_checkpoint, verifier_key_of
 from wallet.errors import BadEvidenceError, WrongReceiptError
 from wallet.transactions import NoteFault, ReceiptFault
@@ -34,11 +34,8 @@ def fault_of(offender: str, evidence: NoteFault | ReceiptFault) -> str:
         raise BadEvidenceError(f"the evidence does not hold: {error}") from error
 
 
-def check_delivered(text: str, named: str | None, seller: str, agreement: str) -> str:
-    """Check that a receipt (base64) is the seller's for that agreement, and the one ``named``.
-
-    Returns:
-        Its SHA-256 in hex.
+def receipt_digest(text: str, seller: str, agreement: str) -> str:
+    """Return the SHA-256 (hex) of a receipt (base64) that is the seller's for that agreement.
 
     Raises:
         WrongReceiptError: it is not.
@@ -50,10 +47,24 @@ def check_delivered(text: str, named: str | None, seller: str, agreement: str) -
         raise WrongReceiptError(f"not a receipt of the payee's: {error}") from error
     if receipt.agreement != agreement:
         raise WrongReceiptError("the receipt is for another agreement")
-    found = sha256_hex(raw)
-    if named not in {None, found}:
-        raise WrongReceiptError("the capture, or the first part, named another receipt")
-    return found
+    return sha256_hex(raw)
+
+
+def leaving_digest(text: str, buyer: str, agreement: str) -> str:
+    """Return the SHA-256 (hex) of a message (base64) by which the buyer left that agreement.
+
+    Raises:
+        WrongReceiptError: it is no such message.
+    """
+    try:
+        raw = unb64(text)
+        message = open_message(raw, me=None, now_ms=0)
+    except RahbaError as error:
+        raise WrongReceiptError(f"not a message of the buyer's: {error}") from error
+    body = message.body
+    if message.sender != buyer or not isinstance(body, Decommit) or body.agreement != agreement:
+        raise WrongReceiptError("the buyer did not leave that agreement by it")
+    return sha256_hex(raw)
 
 
 def _two_roots(offender: str, evidence: NoteFault) -> str:

@@ -192,7 +192,10 @@ def _deliver(tx: Deliver) -> None:
     check_digest(tx.hold)
     if tx.part > tx.parts:
         raise BadPartError("there are fewer parts than that")
-    unb64(tx.output)
+    if tx.output is not None:
+        unb64(tx.output)
+    elif tx.parts > 1:
+        raise BadPartError("that the buyer left takes one part")
 
 
 def _expire(tx: Expire) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 
+from rahba.encoding import MAX_INT
 from wallet.errors import InvariantError
-from wallet.state import Escrow, Kept, State
+from wallet.state import REMEMBER_MS, Escrow, Kept, State
 
 
 def open_hold(state: State, hold: Escrow) -> None:
@@ -20,7 +21,7 @@ def open_hold(state: State, hold: Escrow) -> None:
     state.set_aside(hold.payer, hold.amount)
     if hold.bail:
         state.set_aside(hold.payee, hold.bail)
-        state.pledged.add((hold.payee, hold.agreement))
+        state.pledged[hold.payee, hold.agreement] = MAX_INT
 
 
 def freeze_hold(state: State, hold: Escrow, deadline: int) -> None:
@@ -89,9 +90,12 @@ def undo_capture(state: State, hold: Escrow, back: int) -> None:
 def put_hold(state: State, hold: Escrow) -> None:
     """Take a hold over from a snapshot."""
     state.holds[hold.id] = hold
+    over = hold.resolved and not hold.retained
     if hold.bail:
-        state.pledged.add((hold.payee, hold.agreement))
-    if hold.resolved and not hold.retained:
+        pledge = hold.payee, hold.agreement
+        until = hold.ended + REMEMBER_MS if over else MAX_INT
+        state.pledged[pledge] = max(until, state.pledged.get(pledge, 0))
+    if over:
         heapq.heappush(state.resolved, (hold.ended, hold.id))
         return
     state.escrowed += hold.retained

@@ -90,7 +90,7 @@ LOGGED: Final = Outcome("logged")
 def apply(state: State, signed: Signed, log_time: int) -> Outcome:
     """Carry out one transaction whose form and signatures were checked, or refuse it whole.
 
-    1. It is in its time, and next in its lane; time itself moves on, whatever comes of it.
+    1. It is in its time, and next in its lane. What nobody can challenge any more is free before.
     2. Who signed may act for the account, and for the one that pays the fee.
     3. Its type's own rules hold.
     4. The fee suffices, everybody who pays can, and a session stays within its limits.
@@ -99,19 +99,22 @@ def apply(state: State, signed: Signed, log_time: int) -> Outcome:
     tx = signed.tx
     if log_time < state.log_time:
         raise InvariantError("I9: ledger time runs backwards")
-    if log_time != state.log_time:
+    if state.is_due(log_time):
         state.advance(log_time)
     try:
         _check_turn(state.accounts.get(tx.account), tx, log_time)  # 1
         session = authorise(state, signed, log_time)  # 2
-        plan = COMPILERS[type(tx)](tx, Context(state, session, log_time, signed.leaf))  # 3
+        context = Context(state, session, log_time, signed.leaf, signed.signers[0])
+        plan = COMPILERS[type(tx)](tx, context)  # 3
         fee_spend = _add_fee(state, tx, plan)  # 4
         _check_funds(state, plan)
         if session is not None:
             _check_session(session, tx, plan, plan.spend + fee_spend)
     except PaymentRefusedError as refusal:
         return Outcome(refusal.outcome, refusal.code, refusal.message)
-    touched = _carry_out(state, tx, plan, signed.leaf)  # 5
+    if log_time != state.log_time:  # 5
+        state.advance(log_time)
+    touched = _carry_out(state, tx, plan, signed.leaf)
     if session is not None:
         session.spent += plan.spend + fee_spend
     _check_invariants(state, touched, session)

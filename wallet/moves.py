@@ -67,7 +67,7 @@ HOLD: Final[Mapping[Status, Mapping[type[Tx], tuple[Status, ...] | Refusal]]] = 
     },
     "challenged": {
         Capture: ChallengedError,
-        Release: ("released",),
+        Release: ChallengedError,
         Expire: ("released",),
         Dispute: ChallengedError,
         Resolve: NotDisputedError,

@@ -173,10 +173,10 @@ class OpenHolds:
         del self.holds[name]
         if isinstance(tx, Deliver):
             return None
+        hold.challenged = False  # as it was when that was told
         first = _outcome(hold, hold.until - (hold.window or 0), given_back=True)
-        hold.taken = 0
-        hold.forfeited = int(tx.forfeit) if isinstance(tx, Release) else 0
-        return Ended(_outcome(hold, log_time, given_back=isinstance(tx, Release)), first)
+        hold.challenged, hold.taken = True, 0
+        return Ended(_outcome(hold, log_time, given_back=False), first)
 
 
 def _ends(hold: OpenHold, tx: HoldTx) -> bool:
@@ -215,7 +215,7 @@ def _outcome(hold: OpenHold, log_time: int, *, given_back: bool) -> Outcome:
 def _ending(hold: OpenHold, *, given_back: bool) -> Ending:
     """Say what the end of a hold says of its payee.
 
-    1. Who took half or more delivered, as far as anybody can tell.
+    1. Who took half or more delivered, as far as anybody can tell; unless it took its pledge.
     2. Of a failure with an arbiter in it nothing is known: agreements name none, so it may be the
        payer's own. A hold that was over before anybody could work says nothing either, unless
        its payee took what was in it and was challenged.
@@ -225,13 +225,14 @@ def _ending(hold: OpenHold, *, given_back: bool) -> Ending:
        did not show up.
     4. Of all others one cannot say whether the payee had agreed.
     """
-    if 2 * hold.taken >= hold.amount:  # 1
+    left = given_back and 0 < hold.bail == hold.taken < hold.amount
+    if 2 * hold.taken >= hold.amount and not left:  # 1
         return "kept"
     short = hold.expires - hold.opened < SHORTEST_MS and not hold.challenged
     if hold.payee_share is not None or short:  # 2
         return "unclear"
     if hold.bail or hold.challenged:  # 3
-        if given_back and hold.bail and hold.taken == hold.bail:
+        if left:
             return "unclear"
         if hold.forfeited:
             return "forfeited"

@@ -15,12 +15,13 @@ from wallet.state import Account, Escrow, Issue, Kept, Policy, Posting, Session,
 
 
 class Context(msgspec.Struct, frozen=True, gc=False):
-    """What a compiler may know: the state to read, the session if any, when, and which leaf."""
+    """What a compiler may know: the state to read, the session if any, when, leaf and signer."""
 
     state: State
     session: Session | None
     log_time: int
     leaf: bytes
+    signer: str = ""
 
     @property
     def tx_id(self) -> str:

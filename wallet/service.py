@@ -321,7 +321,8 @@ class Sequencer(LedgerViews):
     def _expire_due(self, now: int, group: _Group) -> None:
         book = self._book
         log_time = book.time(now)
-        book.state.advance(log_time)  # also without traffic: what is retained is free in time
+        if book.state.is_due(log_time):  # also without traffic
+            book.state.advance(log_time)
         for subject in book.state.deadlines.pop(log_time, MAX_GROUP):
             if book.full:
                 self._close_interval(group)

@@ -57,6 +57,7 @@ class _Hold(msgspec.Struct, array_like=True):
     receipt: str | None = None
     part: int = 0
     parts: int = 0
+    buyer: str = ""
 
 
 def changes(state: State, accounts: Iterable[str]) -> dict[bytes, bytes | None]:
@@ -153,6 +154,7 @@ def _of_hold(hold: Escrow, state: State) -> _Hold:
         hold.receipt,
         hold.part,
         hold.parts,
+        hold.buyer,
     )
 
 
@@ -181,6 +183,7 @@ def _to_hold(row: _Hold, state: State | None) -> Escrow:
         row.receipt,
         row.part,
         row.parts,
+        row.buyer,
     )
 
 

@@ -147,7 +147,8 @@ class Escrow:
     ``bail`` of the payee's own is set aside until nothing is left. A disputed one waits for its
     arbiter until ``deadline``; a resolved one ``ended`` then. With a ``recourse`` what was captured
     for ``receipt`` is ``retained``, but for the fee: the payer may challenge it until ``deadline``;
-    if it does, the payee has until then to deliver, ``part`` of ``parts`` so far.
+    if it does, the payee has until then to deliver, ``part`` of ``parts`` so far, or to show that
+    the ``buyer`` (the key that signed the hold) left.
     """
 
     id: str
@@ -168,6 +169,7 @@ class Escrow:
     receipt: str | None = None
     part: int = 0
     parts: int = 0
+    buyer: str = ""
 
     @property
     def resolved(self) -> bool:
@@ -225,7 +227,7 @@ class State:
         }
         self.accounts: dict[str, Account] = {}
         self.holds: dict[str, Escrow] = {}
-        self.pledged: set[tuple[str, str]] = set()  # payee and agreement of the holds with a bail
+        self.pledged: dict[tuple[str, str], int] = {}  # payee and agreement: a bail's, until then
         self.unbonding: dict[str, Unbonding] = {}
         self.faults: set[str] = set()
         self.log_time = genesis.created
@@ -334,9 +336,13 @@ class State:
         account.salts[salt] = minute
         self._salts_by_minute.setdefault(minute, []).append((account.id, salt))
 
+    def is_due(self, log_time: int) -> bool:
+        """Say whether something is retained no longer than until then."""
+        return bool(self.retained) and self.retained[0][0] <= log_time
+
     def advance(self, log_time: int) -> None:
         """Move time on: free what nobody can challenge any more, forget salts; by time alone."""
-        while self.retained and self.retained[0][0] <= log_time:
+        while self.is_due(log_time):
             hold = self.holds[heapq.heappop(self.retained)[1]]
             if hold.status == "captured" and hold.retained:
                 self.touched.add(hold.payee)
@@ -373,8 +379,8 @@ class State:
         gone = list[Escrow]()
         while self.resolved and self.resolved[0][0] + REMEMBER_MS < self.log_time:
             hold = self.holds.pop(heapq.heappop(self.resolved)[1])
-            if hold.bail:
-                self.pledged.discard((hold.payee, hold.agreement))
+            if self.pledged.get((hold.payee, hold.agreement)) == hold.ended + REMEMBER_MS:
+                del self.pledged[hold.payee, hold.agreement]
             gone.append(hold)
         return gone
 
@@ -392,9 +398,11 @@ class State:
             self.deadlines.watch(part.id, part.due)
 
     def let_go(self, hold: Escrow, ended: int) -> None:
-        """Free what is retained: it is over for good."""
+        """Free what is retained: it is over for good, and remembered for a while."""
         self.set_aside(hold.payee, -hold.retained)
         hold.retained, hold.ended = 0, ended
+        if hold.bail:
+            self.pledged[hold.payee, hold.agreement] = ended + REMEMBER_MS
         self.dirty.add(hold.id)
         heapq.heappush(self.resolved, (hold.ended, hold.id))
 

@@ -7,7 +7,6 @@
 * Bytes must be their own re-encoding, less than 64 KiB. Every field is present, ``null`` if need
   be; but no recourse is left out. Amounts are strings of fals, times ms, shares basis points.
 * ``genesis`` opens a log and ``state`` closes each interval; only the ledger itself writes these.
-* Channels and streams will be further records.
 
 :func:`read` takes bytes apart; what they may say is :mod:`wallet.forms`', who may say it and what
 it does :mod:`wallet.machine`'s.
@@ -43,7 +42,7 @@ Millis = Annotated[int, msgspec.Meta(ge=0, le=MAX_INT)]
 Share = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 Place = Annotated[int, msgspec.Meta(ge=1, le=MAX_PARTS)]
 Note = Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
-Part = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TX_BYTES)]
+Part = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TX_BYTES)]  # base64
 _Hold = Literal["hold", "capture", "release", "expire", "dispute", "challenge", "deliver"]
 Spending = Literal["transfer", "batch", _Hold, "faucet"]
 
@@ -106,7 +105,7 @@ class Arbitration(Record, frozen=True):
 class Recourse(Record, frozen=True):
     """For how long a capture may be challenged, and how long its payee then has to deliver.
 
-    What was captured is the payee's at once; but for the fee it spends it when the window is over.
+    But for the fee what was captured is the payee's to spend when the window is over.
     """
 
     window_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)]
@@ -129,7 +128,7 @@ class Hold(Tx, frozen=True, tag="hold", omit_defaults=True):
 
     With ``bail`` the payee's pledge is set aside as well: the payer gets what of it is above all
     that was captured in the end, or as much as the payee forfeits when it gives the hold back.
-    With ``recourse`` the payer may challenge a capture of more than the bail.
+    With ``recourse`` the payer may challenge what is captured.
     """
 
     payee: str
@@ -151,7 +150,7 @@ class Capture(Tx, frozen=True, tag="capture"):
 
 
 class Release(Tx, frozen=True, tag="release"):
-    """The payee gives a hold back, at any time, disputed or challenged or not. Needs no fee.
+    """The payee gives a hold back, disputed or not. Needs no fee.
 
     ``forfeit`` of its bail goes to the payer: what the two agreed on for leaving.
     """
@@ -186,7 +185,7 @@ class Resolve(Tx, frozen=True, tag="resolve"):
 
 
 class Challenge(Tx, frozen=True, tag="challenge"):
-    """The payer says that it was not delivered what was captured, while the hold's window lasts."""
+    """The payer says that nothing was delivered, while the hold's window lasts. Needs no fee."""
 
     hold: str
 
@@ -195,15 +194,16 @@ class Deliver(Tx, frozen=True, tag="deliver"):
     """The payee of a challenged hold logs what it delivered, part after part. Needs no fee.
 
     ``receipt`` is its signed receipt (base64) for the hold's agreement, the one that its capture
-    named; each ``output`` is base64, and all of them the output as it was sealed for the buyer. The
-    last of the ``parts`` makes the capture final. What the output is worth, nobody judges.
+    named; each ``output`` is base64, together what was sealed for the buyer. Without ``output`` it
+    is the signed word (``decommit``) by which the buyer left, which answers for the bail and no
+    more. The last of the ``parts`` makes the capture final.
     """
 
     hold: str
     receipt: Note
     part: Place
     parts: Place
-    output: Part
+    output: Part | None
 
 
 class Stake(Tx, frozen=True, tag="stake"):

@@ -29,6 +29,7 @@ from agents.brains.clerk import explain
 from agents.buyer import Buyer
 from agents.ports import Observations
 from agents.purchase import Purchase, Want
+from agents.recourse import HoldWatch
 from agents.routing import Routing
 from api.http.auth import Principal
 from api.http.call_records import DONE, CallRecord, CallRecords, CallRequest, CallState
@@ -87,6 +88,8 @@ class Calls:
         self._records = CallRecords(parts.wire, kept_s=settings.call_kept_s)
         self._turnstile = Turnstile(settings.max_calls_per_key)
         self._buyers: OrderedDict[str, Buyer] = OrderedDict()
+        self._watches: list[HoldWatch] = []  # of buyers that had to make room
+        self._looked_back: set[str] = set()
         self._running: dict[str, Running] = {}
         self._told = Told()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,8 +108,8 @@ class Calls:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for buyer in self._buyers.values():
-            buyer.holds.stop()
+        for watch in (*self._watches, *(buyer.holds for buyer in self._buyers.values())):
+            watch.stop()
 
     async def place(
         self, principal: Principal, request: CallRequest, call_id: str, digest: str
@@ -284,10 +287,13 @@ class Calls:
                 ids=parts.ids,
                 observations=self._observations,
             )
-            buyer.holds.look_back()  # what the gateway before this one held, and did not get
+            if principal.account not in self._looked_back:
+                self._looked_back.add(principal.account)
+                buyer.holds.look_back()  # what the gateway before this one held, and did not get
             self._buyers[principal.hash] = buyer
             if len(self._buyers) > _MAX_BUYERS:
-                self._buyers.popitem(last=False)
+                _, gone = self._buyers.popitem(last=False)
+                self._watches = [each for each in (*self._watches, gone.holds) if each.busy]
         self._buyers.move_to_end(principal.hash)
         return buyer
 
