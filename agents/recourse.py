@@ -166,7 +166,7 @@ class HoldWatch:
         ):  # who has just been paid has just delivered, and we may not have read
             known.captured = True
             return False
-        if await self._was_delivered(known.agreement):
+        if await self._was_earned(hold, known.agreement):
             self._watched.pop(name, None)
             return False
         return name in self._watched and await self._challenge(name, known)
@@ -187,14 +187,15 @@ class HoldWatch:
         _log.warning("hold %s was captured and nothing was delivered: challenged", name)
         return True
 
-    async def _was_delivered(self, agreement: str) -> bool:
+    async def _was_earned(self, hold: HoldView, agreement: str) -> bool:
         try:
             view = await self._threads.deal(agreement)
         except RahbaError as error:
             if error.retryable:
                 raise
             return False  # nobody can read it
-        return view is not None and what_answers(view, agreement) is not None
+        found = None if view is None else what_answers(view, agreement)
+        return found is not None and (found[1] is not None or hold.captured <= hold.bail)
 
     async def _read(self) -> None:
         """Watch the account's holds of the last hour that nothing is known of."""

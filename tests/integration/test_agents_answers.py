@@ -13,7 +13,7 @@ from agents.recourse import USUAL, HoldWatch
 from agents.till import LedgerTill
 from rahba.encoding import b64, sha256_hex, unb64
 from rahba.messages import open_receipt
-from tests.fixtures.trading import BUYER, CLOCK, IDS, Bazaar, bazaar, seller_key
+from tests.fixtures.trading import BUYER, CLOCK, IDS, OPERATOR, Bazaar, bazaar, seller_key
 from wallet.account import Wallet
 from wallet.errors import LedgerUnavailableError, OutOfScopeError
 from wallet.ports import HoldView
@@ -124,9 +124,111 @@ async def test_an_answer_waits_for_a_broker_that_is_away(
             raise LedgerUnavailableError("away")
 
         patch.setattr(bazaar.broker.threads, "deal", away)
-        with pytest.raises(LedgerUnavailableError):
-            await answers.give()
+        assert await answers.give() == []
     assert await answers.give() == [bought.hold]
+
+
+async def test_the_most_urgent_challenge_is_answered_first_and_none_waits_for_another(
+    bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bazaar.open_stall("honest", price=2_000_000)
+    bought = [await bazaar.buy() for _ in range(4)]
+    answers = answers_of(bazaar, "honest")
+    for each in bought:
+        assert each.hold is not None
+        await bazaar.wallet.do(Challenge, hold=each.hold)
+        await asyncio.sleep(0.25)  # intervals of their own
+    for each in reversed(bought):
+        answers.noted(str(each.hold))
+    deal = bazaar.broker.threads.deal
+
+    async def away(agreement: str) -> Any:
+        if agreement == bought[1].agreement:
+            raise LedgerUnavailableError("away")
+        return await deal(agreement)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bazaar.broker.threads, "deal", away)
+        assert await answers.give() == [bought[0].hold, bought[2].hold, bought[3].hold]
+    assert await answers.give() == [bought[1].hold]
+
+
+async def test_a_hold_that_cannot_be_judged_keeps_nobody_from_judging_the_others(
+    bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
+    held = [await taken(bazaar, f"thief {number}") for number in range(2)]
+    for number, hold in enumerate(held):
+        watch.watch(hold, str(number) * 64)
+    _ = await watch.look()
+
+    async def away(agreement: str) -> None:
+        if agreement == "0" * 64:
+            raise LedgerUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bazaar.broker.threads, "deal", away)
+        assert await watch.look() == held[1:]
+        with pytest.raises(LedgerUnavailableError):
+            await watch.look()
+    assert await watch.look() == held[:1]
+
+
+async def test_entries_that_cannot_be_read_blind_nobody_to_what_is_known(
+    bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
+    hold = await taken(bazaar, "thief")
+    watch.watch(hold, "d" * 64)
+    watch.look_back()
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise LedgerUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bazaar.ledger, "history", away)
+        with pytest.raises(LedgerUnavailableError):
+            await watch.look()
+        assert await watch.look() == [hold]
+    watch.stop()
+
+
+async def test_a_hold_is_found_behind_thousands_of_newer_entries(bazaar: Bazaar) -> None:
+    hold = await taken(bazaar, "thief")
+    for _ in range(3):
+        payments = [await bazaar.wallet.sign_transfer(OPERATOR.did, 1) for _ in range(700)]
+        assert all(each.ok for each in await bazaar.ledger.submit_many(payments))
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
+    watch.look_back()
+    _ = await watch.look()
+    assert await watch.look() == [hold]
+    watch.stop()
+
+
+async def test_who_was_stopped_watches_nothing_more(bazaar: Bazaar) -> None:
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
+    watch.watch("0" * 64, "d" * 64)
+    assert watch.busy
+    watch.stop()
+    await asyncio.sleep(0)
+    watch.watch("1" * 64, "d" * 64)
+    watch.look_back()
+    assert not watch.busy
+
+
+async def test_a_clock_that_is_ahead_challenges_all_the_same(bazaar: Bazaar) -> None:
+    class Ahead:
+        def now_ms(self) -> int:
+            return CLOCK.now_ms() + 3_600_000
+
+        def monotonic_ms(self) -> int:
+            return CLOCK.monotonic_ms()
+
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, Ahead())
+    hold = await taken(bazaar, "thief")
+    watch.watch(hold, "d" * 64)
+    _ = await watch.look()
+    assert await watch.look() == [hold]
 
 
 async def test_a_capture_is_seen_twice_before_it_is_challenged(bazaar: Bazaar) -> None:
@@ -164,6 +266,7 @@ async def test_nothing_is_watched_that_nobody_can_challenge(bazaar: Bazaar) -> N
     for _ in range(3):
         assert await watch.look() == []
     assert not watch._watched
+    assert not await bazaar.logged("challenge")
 
 
 async def test_a_ledger_that_is_away_is_asked_again(
@@ -208,7 +311,7 @@ async def test_a_challenge_that_did_not_arrive_is_made_again(
     assert await watch.look() == [hold]
 
 
-async def test_a_challenge_that_is_refused_is_not_repeated(
+async def test_a_challenge_that_is_refused_is_tried_again_and_told_once(
     bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As one of a session is that was granted before there were challenges."""
@@ -219,10 +322,12 @@ async def test_a_challenge_that_is_refused_is_not_repeated(
     async def refused(*_: Any, **__: Any) -> None:
         raise OutOfScopeError("the session does not cover challenge")
 
-    monkeypatch.setattr(bazaar.wallet, "do", refused)
-    for _ in range(3):
-        assert await watch.look() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(bazaar.wallet, "do", refused)
+        for _ in range(3):
+            assert await watch.look() == []
     assert caplog.text.count("does not cover challenge") == 1
+    assert await watch.look() == [hold]
 
 
 async def test_two_that_watch_one_account_challenge_once(

@@ -222,3 +222,25 @@ async def test_money_that_was_taken_while_no_gateway_ran_is_asked_back(
         await asyncio.sleep(0.05)
     assert shown["status"] == "challenged"
     assert shown["recourse"] == {"window_ms": 300_000, "answer_ms": 600_000}
+
+
+def watches() -> int:
+    return sum(task.get_name() == "hold-watch" for task in asyncio.all_tasks())
+
+
+async def test_no_watch_over_a_hold_outlives_its_gateway(
+    stall: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it end when its key has to make room for another."""
+    monkeypatch.setattr("api.http.calls._MAX_BUYERS", 1)
+    parts, before = parts_of(stall.ledger, stall.parts.broker, stall.parts.wire), watches()
+    wanted = {"skill": "fail.hang", "input": {"text": "x"}, "budget": "5000000", "mode": "posted"}
+    async with serving(parts) as url:
+        for number in range(3):
+            other = Site(url, parts, stall.owner, await stall.key(), stall.web)
+            sent = {"prefer": "respond-async", "idempotency-key": str(number)}
+            assert (await other.ask("POST", "/v1/calls", json=wanted, headers=sent)).status == 202
+            await asyncio.sleep(0.3)
+        assert watches() == before + 3
+    await asyncio.sleep(0)
+    assert watches() <= before

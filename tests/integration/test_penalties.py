@@ -12,6 +12,7 @@ import pytest
 from agents.agent import Agent
 from agents.errors import DeadlineError, NoDealError, SellerFailedError
 from agents.negotiation import Line, Talk, agreement_of
+from agents.recourse import HoldWatch
 from agents.seller import Seller
 from agents.sureties import PATIENCE_MS, Sureties
 from agents.till import LedgerTill
@@ -20,7 +21,7 @@ from rahba.messages import Body, Cfp, Decommit, Quote, open_message
 from rahba.money import FALS_PER_RHB
 from tests.fixtures.trading import BUYER, CLOCK, IDS, SKILL, Bazaar, Twisted, bazaar, seller_key
 from wallet.account import Wallet
-from wallet.transactions import Bail
+from wallet.transactions import Bail, Challenge
 
 __all__ = ["bazaar"]
 PRICE = 2_000_000
@@ -31,6 +32,12 @@ class Deaf(Twisted):
     """Quotes, and is never heard of again."""
 
     deaf_to: ClassVar[frozenset[str]] = frozenset({"accept"})
+
+
+class Greedy(Twisted):
+    """Hears of an order and of nothing after it, and works for ever."""
+
+    deaf_to: ClassVar[frozenset[str]] = frozenset({"accept", "decommit"})
 
 
 class Unsigned(Twisted):
@@ -293,9 +300,23 @@ async def working(bazaar: Bazaar) -> ThreadView:
             await asyncio.sleep(0.02)
 
 
+async def leave(bazaar: Bazaar, view: ThreadView) -> None:
+    """Say as the buyer that it leaves."""
+    line = Line.resume(
+        Talk(thread=view.id, buyer=BUYER.did, seller=view.seller),
+        view.transcript,
+        BUYER,
+        clock=CLOCK,
+        ids=IDS,
+    )
+    raw = line.write(Decommit(view.facts["agreement"]), reply_by=CLOCK.now_ms() + 5_000)
+    assert (await bazaar.broker.threads.post(raw)).ok
+
+
 async def test_a_buyer_that_leaves_a_held_deal_pays_the_penalty_and_no_more(
     bazaar: Bazaar,
 ) -> None:
+    """Nor does it help to deny it afterwards: the seller has the buyer's own word."""
     done = asyncio.Event()
 
     async def slow(text: str) -> str:
@@ -304,16 +325,7 @@ async def test_a_buyer_that_leaves_a_held_deal_pays_the_penalty_and_no_more(
 
     seller = await stall(bazaar, "amber", price=PRICE, work=slow)
     buying = asyncio.create_task(bazaar.buy(mode="tender"))
-    view = await working(bazaar)
-    line = Line.resume(
-        Talk(thread=view.id, buyer=BUYER.did, seller=seller.signer.did),
-        view.transcript,
-        BUYER,
-        clock=CLOCK,
-        ids=IDS,
-    )
-    raw = line.write(Decommit(view.facts["agreement"]), reply_by=CLOCK.now_ms() + 5_000)
-    assert (await bazaar.broker.threads.post(raw)).ok
+    await leave(bazaar, await working(bazaar))
     async with asyncio.timeout(5):
         await seller.bench.idle()  # nobody works on what nobody wants
     (hold,) = await bazaar.holds()
@@ -326,6 +338,65 @@ async def test_a_buyer_that_leaves_a_held_deal_pays_the_penalty_and_no_more(
     assert not done.is_set()
     buying.cancel()
     await asyncio.gather(buying, return_exceptions=True)
+    await bazaar.wallet.do(Challenge, hold=hold.id)
+    _ = await watching(bazaar, seller, CLOCK).look()
+    (hold,) = await bazaar.holds()
+    assert (hold.status, hold.captured) == ("captured", PENALTY)
+    (shown,) = await bazaar.logged("deliver")
+    assert shown["output"] is None
+
+
+async def test_a_buyer_that_leaves_is_not_challenged_by_its_own_watch_for_what_it_owes(
+    bazaar: Bazaar,
+) -> None:
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
+    seller = await stall(bazaar, "amber", price=PRICE, kind=Greedy)
+    buying = asyncio.create_task(bazaar.buy(mode="tender"))
+    view = await working(bazaar)
+    await leave(bazaar, view)
+    (hold,) = await bazaar.holds()
+    buying.cancel()
+    await asyncio.gather(buying, return_exceptions=True)
+    till = LedgerTill(bazaar.ledger, seller.signer, clock=CLOCK, ids=IDS)
+    await till.capture(hold.id, PENALTY, "0" * 64, until_ms=hold.expires_ms)
+    watch.watch(hold.id, hold.agreement)
+    assert [await watch.look() for _ in range(3)] == [[], [], []]
+    assert not watch._watched
+
+
+async def test_a_seller_whose_buyer_left_takes_no_more_than_the_penalty(bazaar: Bazaar) -> None:
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
+    seller = await stall(bazaar, "amber", price=PRICE, kind=Greedy)
+    buying = asyncio.create_task(bazaar.buy(mode="tender"))
+    view = await working(bazaar)
+    await leave(bazaar, view)
+    (hold,) = await bazaar.holds()
+    buying.cancel()
+    await asyncio.gather(buying, return_exceptions=True)
+    till = LedgerTill(bazaar.ledger, seller.signer, clock=CLOCK, ids=IDS)
+    await till.capture(hold.id, PRICE, "0" * 64, until_ms=hold.expires_ms)
+    watch.watch(hold.id, hold.agreement)
+    assert [await watch.look() for _ in range(2)] == [[], [hold.id]]
+    _ = await watching(bazaar, seller, CLOCK).look()
+    assert not await bazaar.logged("deliver")
+
+
+async def test_a_hold_without_the_pledge_is_refused_before_the_work(
+    bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who leaves would owe nothing, and could deny that it left."""
+    await stall(bazaar, "amber", price=PRICE)
+    hold = bazaar.wallet.hold
+
+    async def bare(*args: Any, bail: Bail | None, **words: Any) -> Any:
+        assert bail is not None
+        return await hold(*args, **words)
+
+    monkeypatch.setattr(bazaar.wallet, "hold", bare)
+    with pytest.raises(SellerFailedError) as failed:
+        await bazaar.buy(mode="tender")
+    assert failed.value.facts["seller_code"] == "bad_hold"
+    assert failed.value.facts["hold_status"] == "released"
 
 
 def test_a_penalty_is_a_share_of_the_price() -> None:
