@@ -150,6 +150,7 @@ def test_a_purchase_is_shown_paid_and_repeated_by_its_key_only_once(
     assert "text.sentiment" in say(market, "ls", "deals")
 
 
+@pytest.mark.long
 def test_what_was_said_is_kept_and_checked_without_the_market(
     market: RunningMarket, mood: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_what_was_said_is_kept_and_checked_without_the_market(
     assert answer["error"]["facts"]["line"] == 2
 
 
+@pytest.mark.long
 def test_dead_letters_are_listed_and_delivered_again(
     market: RunningMarket, mood: dict[str, Any]
 ) -> None:
@@ -199,6 +201,7 @@ def test_dead_letters_are_listed_and_delivered_again(
     assert run(market.env, "mail", "dead", "no body!")[1]["error"]["code"] == "bad_owner"
 
 
+@pytest.mark.long
 def test_money_is_sent_found_in_the_history_and_proven(market: RunningMarket) -> None:
     before = market.rahba("wallet", "balance")
     sent = market.rahba("wallet", "send", STRANGER, "1.5")

@@ -37,6 +37,7 @@ def priced(market: RunningMarket, skill: str, deals: int) -> dict[str, Any]:
     raise AssertionError(found)
 
 
+@pytest.mark.long
 def test_a_routed_call_is_followed_by_its_price_and_a_forecast(market: RunningMarket) -> None:
     for name, price in (("low", "0.002"), ("high", "0.003")):
         market.rahba("deploy", "sentiment", "--name", name, "--price", price)

@@ -117,6 +117,7 @@ def test_for_people_the_words_are_numbered_and_asked_to_be_written_down(shell: S
     _, out, _ = shell.run("balance", "--wallet", "words", json=False)
 
 
+@pytest.mark.long
 def test_history_is_proven_complete_and_payments_and_balances_can_be_proven(
     shell: Shell, market: RunningMarket
 ) -> None:
@@ -162,6 +163,7 @@ def test_what_was_seen_of_the_log_is_believed_only_as_it_was_signed(
     assert shell.refused("history", "--wallet", "wary") == "bad_signature"
 
 
+@pytest.mark.long
 def test_a_payment_under_a_key_is_made_once(shell: Shell) -> None:
     fresh(shell, "payer")
     words = ("send", STRANGER, "1", "--wallet", "payer", "--key", "invoice 17")
@@ -210,6 +212,7 @@ def test_a_wallet_moves_in_a_keystore_with_its_account_and_key(
     assert shell("export", "--phrase", "--wallet", "mover")["phrase"] == made["phrase"]
 
 
+@pytest.mark.long
 def test_a_leaked_phrase_is_left_for_another_origin(shell: Shell) -> None:
     made = fresh(shell, "leaked")
     shell("new", "safe")

@@ -290,6 +290,7 @@ async def test_what_does_not_fit_is_refused_before_anybody_is_asked(souk: Souk) 
         assert bridge.agent is agent
 
 
+@pytest.mark.long
 async def test_a_lease_ends_when_probes_fail_and_comes_back_with_them(souk: Souk) -> None:
     async with stranger() as agent, bridged(souk, agent) as bridge:
         agent.on_rpc = lambda _: _answer(web.Response(status=500))

@@ -16,6 +16,7 @@ KILLS = 4
 WRITERS = 16
 
 
+@pytest.mark.long
 @pytest.mark.redis
 async def test_a_killed_server_has_lost_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path)

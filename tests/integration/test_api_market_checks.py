@@ -69,6 +69,7 @@ async def test_without_a_market_the_next_step_is_to_start_one(tmp_path: Path) ->
     assert "rahba up" in str(finding.next)
 
 
+@pytest.mark.long
 async def test_parts_that_are_away_are_broken_within_seconds() -> None:
     away = f"127.0.0.1:{free_port()}"
     redis = f"redis://{away}/0"

@@ -112,6 +112,7 @@ async def test_a_worker_does_a_heavy_job_and_its_seller_is_paid(
     assert mill.runs == 1
 
 
+@pytest.mark.long
 async def test_a_worker_killed_mid_job_is_replaced_and_the_job_is_paid_once(
     heavy_souk: Souk, redis_url: str, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ async def running_host(
         await asyncio.gather(serving, return_exceptions=True)
 
 
+@pytest.mark.long
 async def test_a_host_killed_mid_job_does_it_again_when_it_is_back_and_is_paid_once(
     souk: Souk, redis_url: str, tmp_path: Path
 ) -> None:

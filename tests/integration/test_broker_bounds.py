@@ -138,6 +138,7 @@ async def finish(rng: random.Random, held: list[tuple[MailboxReader, Delivery]])
         pass  # somebody else took it over: the lease is a millisecond
 
 
+@pytest.mark.long
 async def test_nothing_unacknowledged_is_trimmed_however_much_passes_by(
     broker: Broker, wire: Wire
 ) -> None:

@@ -8,6 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from api.ledger_http import serve
 from rahba.clock import SystemClock
 from rahba.ids import RandomIds
@@ -32,6 +34,7 @@ async def rahba(*words: str, **env: str) -> tuple[int | None, str]:
     return process.returncode, out.decode()
 
 
+@pytest.mark.long
 async def test_the_wallet_proves_that_its_payment_was_dropped(tmp_path: Path) -> None:
     clock = SystemClock()
     operator, purse = Operator(tmp_path, clock), Purse.owner(tmp_path)

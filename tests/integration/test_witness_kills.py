@@ -132,6 +132,7 @@ async def die_often(folder: Path, kills: int) -> None:
     assert any(sides), "both histories were cosigned"
 
 
+@pytest.mark.long
 async def test_a_killed_witness_forgets_nothing_and_cosigns_one_history(tmp_path: Path) -> None:
     await die_often(tmp_path / "witness", 5)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from api.auditor import prepare_auditor
 from api.settings import Settings
@@ -68,6 +69,7 @@ def place_at(folder: Path) -> tuple[Place, str, str]:
     return Place(folder, inherited | ours), settings.ledger_url, prepare_auditor(settings)
 
 
+@pytest.mark.long
 async def test_an_auditor_cosigns_a_ledger_which_then_cannot_be_set_back(tmp_path: Path) -> None:
     place, url, operator = place_at(tmp_path / "data")
     old = tmp_path / "old"

@@ -9,6 +9,7 @@ from benchmarks import market_manipulation
 pytestmark = pytest.mark.redis
 
 
+@pytest.mark.long
 def test_orders_from_counterparties_change_no_choice_and_redirect_no_payment() -> None:
     rows = market_manipulation.run(rounds=3)
     assert [item.met for item in rows] == [True] * 4

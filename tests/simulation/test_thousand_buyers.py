@@ -153,6 +153,7 @@ async def test_of_a_thousand_who_take_the_posted_price_at_once_those_beyond_the_
         assert types.count("release") == BUYERS - ROOM
 
 
+@pytest.mark.long
 async def test_buyers_who_ask_and_never_answer_keep_the_room_no_longer_than_their_deadline(
     souk: Souk,
 ) -> None:

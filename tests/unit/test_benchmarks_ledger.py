@@ -50,6 +50,7 @@ def test_a_small_run_of_the_stores_benchmark_compares_both() -> None:
         assert item.met is (item.ratio >= 0.7)
 
 
+@pytest.mark.long
 def test_a_small_ledger_that_grows_gives_every_row() -> None:
     from benchmarks.ledger_growth import run as grow
 
