@@ -54,7 +54,7 @@ def draw_hold(state: State, hold: Escrow, taken: int, freed: int, kept: Kept | N
             state.set_aside(hold.payee, hold.retained)
             heapq.heappush(state.retained, (hold.deadline, hold.id))
         else:
-            state.let_go(hold, state.log_time)
+            _let_go(state, hold, state.log_time)
 
 
 def challenge_hold(state: State, hold: Escrow, deadline: int) -> None:
@@ -73,7 +73,7 @@ def take_part(state: State, hold: Escrow, parts: int, receipt: str) -> None:
     if hold.part == parts:
         hold.status = "captured"
         state.open_holds -= 1
-        state.let_go(hold, state.log_time)
+        _let_go(state, hold, state.log_time)
 
 
 def undo_capture(state: State, hold: Escrow, back: int) -> None:
@@ -84,7 +84,7 @@ def undo_capture(state: State, hold: Escrow, back: int) -> None:
         hold.session.spent -= back
     hold.status, hold.captured = "released", 0
     state.open_holds -= 1
-    state.let_go(hold, state.log_time)
+    _let_go(state, hold, state.log_time)
 
 
 def put_hold(state: State, hold: Escrow) -> None:
@@ -106,3 +106,26 @@ def put_hold(state: State, hold: Escrow) -> None:
     else:
         state.open_holds += 1
         state.deadlines.watch(hold.id, hold.due)
+
+
+def free_due(state: State, log_time: int) -> None:
+    """Free what nobody can challenge any more; if there is such, time moves on to then.
+
+    A function of time alone: it does not matter which transactions are judged in between.
+    """
+    while state.retained and state.retained[0][0] <= log_time:
+        hold = state.holds[heapq.heappop(state.retained)[1]]
+        if hold.status == "captured" and hold.retained:
+            state.touched.add(hold.payee)
+            _let_go(state, hold, hold.deadline)
+        state.advance(log_time)
+
+
+def _let_go(state: State, hold: Escrow, ended: int) -> None:
+    """Free what is retained: it is over for good, and remembered for a while."""
+    state.set_aside(hold.payee, -hold.retained)
+    hold.retained, hold.ended = 0, ended
+    if hold.bail:
+        state.pledged[hold.payee, hold.agreement] = ended + REMEMBER_MS
+    state.dirty.add(hold.id)
+    heapq.heappush(state.resolved, (hold.ended, hold.id))

@@ -44,6 +44,7 @@ from wallet.errors import (
 from wallet.holds import (
     challenge_hold,
     draw_hold,
+    free_due,
     freeze_hold,
     open_hold,
     take_part,
@@ -99,8 +100,7 @@ def apply(state: State, signed: Signed, log_time: int) -> Outcome:
     tx = signed.tx
     if log_time < state.log_time:
         raise InvariantError("I9: ledger time runs backwards")
-    if state.is_due(log_time):
-        state.advance(log_time)
+    free_due(state, log_time)
     try:
         _check_turn(state.accounts.get(tx.account), tx, log_time)  # 1
         session = authorise(state, signed, log_time)  # 2

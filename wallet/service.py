@@ -38,6 +38,7 @@ from rahba.promise import Promise, sign_promise
 from wallet.admission import Admission, Item
 from wallet.book import Book
 from wallet.errors import InvariantError, LedgerUnavailableError
+from wallet.holds import free_due
 from wallet.ports import Answer, Entry, Snapshot, Store, Verdict
 from wallet.recovery import BeforeSigning, recover
 from wallet.recovery import checkpoint as sign
@@ -321,8 +322,7 @@ class Sequencer(LedgerViews):
     def _expire_due(self, now: int, group: _Group) -> None:
         book = self._book
         log_time = book.time(now)
-        if book.state.is_due(log_time):  # also without traffic
-            book.state.advance(log_time)
+        free_due(book.state, log_time)  # also without traffic
         for subject in book.state.deadlines.pop(log_time, MAX_GROUP):
             if book.full:
                 self._close_interval(group)

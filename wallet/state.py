@@ -336,17 +336,8 @@ class State:
         account.salts[salt] = minute
         self._salts_by_minute.setdefault(minute, []).append((account.id, salt))
 
-    def is_due(self, log_time: int) -> bool:
-        """Say whether something is retained no longer than until then."""
-        return bool(self.retained) and self.retained[0][0] <= log_time
-
     def advance(self, log_time: int) -> None:
-        """Move time on: free what nobody can challenge any more, forget salts; by time alone."""
-        while self.is_due(log_time):
-            hold = self.holds[heapq.heappop(self.retained)[1]]
-            if hold.status == "captured" and hold.retained:
-                self.touched.add(hold.payee)
-                self.let_go(hold, hold.deadline)
+        """Move time on and forget the salts nobody can use any more."""
         minute = log_time // 60_000
         if minute != self.log_time // 60_000:
             for past in [key for key in self._salts_by_minute if key < minute]:
@@ -396,15 +387,6 @@ class State:
         for part in account.unbonding.values():
             self.unbonding[part.id] = part
             self.deadlines.watch(part.id, part.due)
-
-    def let_go(self, hold: Escrow, ended: int) -> None:
-        """Free what is retained: it is over for good, and remembered for a while."""
-        self.set_aside(hold.payee, -hold.retained)
-        hold.retained, hold.ended = 0, ended
-        if hold.bail:
-            self.pledged[hold.payee, hold.agreement] = ended + REMEMBER_MS
-        self.dirty.add(hold.id)
-        heapq.heappush(self.resolved, (hold.ended, hold.id))
 
     def watch(self, subject: str, due: int) -> None:
         """End something at its time: see :class:`wallet.deadlines.Deadlines`."""
