@@ -106,3 +106,14 @@ def put_hold(state: State, hold: Escrow) -> None:
     else:
         state.open_holds += 1
         state.deadlines.watch(hold.id, hold.due)
+
+
+def forget_holds(state: State) -> list[Escrow]:
+    """Let go of the holds that were resolved long ago, and return them."""
+    gone = list[Escrow]()
+    while state.resolved and state.resolved[0][0] + REMEMBER_MS < state.log_time:
+        hold = state.holds.pop(heapq.heappop(state.resolved)[1])
+        if state.pledged.get((hold.payee, hold.agreement)) == hold.ended + REMEMBER_MS:
+            del state.pledged[hold.payee, hold.agreement]
+        gone.append(hold)
+    return gone

@@ -374,16 +374,6 @@ class State:
         part = self.unbonding.get(subject)
         return None if part is None else part.due
 
-    def forget(self) -> list[Escrow]:
-        """Let go of the holds that were resolved long ago, and return them."""
-        gone = list[Escrow]()
-        while self.resolved and self.resolved[0][0] + REMEMBER_MS < self.log_time:
-            hold = self.holds.pop(heapq.heappop(self.resolved)[1])
-            if self.pledged.get((hold.payee, hold.agreement)) == hold.ended + REMEMBER_MS:
-                del self.pledged[hold.payee, hold.agreement]
-            gone.append(hold)
-        return gone
-
     def put_account(self, account: Account) -> None:
         """Take an account over from a snapshot; they come by position, the system's first."""
         self.accounts[account.id] = account

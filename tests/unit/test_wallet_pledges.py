@@ -12,6 +12,7 @@ from tests.unit.test_wallet_recourse import RECOURSE, WINDOW_MS, capture
 from tests.unit.test_wallet_replay import Writer, replayed
 from wallet.book import Book
 from wallet.forms import open_transaction
+from wallet.holds import forget_holds
 from wallet.machine import LOGGED
 from wallet.snapshot import archive_key, changes, restore
 from wallet.state import REMEMBER_MS, State
@@ -89,7 +90,7 @@ def test_the_sequencers_of_before_and_after_a_restart_refuse_the_same(pure: Pure
     assert pure.do(Release, "brahim", hold=first, forfeit="0", fee="0") == LOGGED
     pure.now += REMEMBER_MS + 1
     second = pure.open_hold(Hold, "amina", "brahim", 6_000, bail=bail_of(pure))
-    pure.state.forget()
+    forget_holds(pure.state)
     assert [*pure.state.holds] == [second]
     for _ in range(2):
         assert hold(pure, bail_of(pure)).code == "pledge_used"
