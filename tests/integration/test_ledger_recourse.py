@@ -41,7 +41,7 @@ async def captured(rig: LedgerRig) -> tuple[str, Wallet, Wallet]:
 
 async def challenged(rig: LedgerRig) -> tuple[str, Wallet, Wallet]:
     hold, amina, brahim = await captured(rig)
-    await amina.send(await amina.sign(Challenge, hold=hold, fee="0"))
+    await amina.send(await amina.sign(Challenge, hold=hold))
     return hold, amina, brahim
 
 

@@ -115,7 +115,7 @@ class HoldsBesidePaper(BesidePaperAlone):
         amount=amounts,
         agent=st.sampled_from((None, AGENT)),
         terms=windows.filter(bool),
-        bail=st.sampled_from((0, FEE, 2 * FEE)),
+        bail=st.sampled_from((0, FEE, 2 * FEE, 3 * FEE)),
         deal=st.sampled_from(DEALS),
         less=st.sampled_from((0, 0, FEE)),
         capture=captures,
@@ -129,9 +129,42 @@ class HoldsBesidePaper(BesidePaperAlone):
             self.grant(pair[0], 6 * FEE, 5_000)
         name, payee = self.hold(by=pair[0], to=pair[1], lasts=4_000, **words), pair[1]
         if isinstance(name, str):
-            self.capture(name, payee, max(0, words["amount"] - less), **capture)
+            leaves = "left" in then and 0 < words["bail"] <= words["amount"]
+            amount = words["bail"] if leaves else max(0, words["amount"] - less)
+            self.capture(name, payee, amount, **capture)
             for step in then.split():
                 self.live(name, payee, pair[2], step)
+        return name
+
+    @rule(
+        target=holds,
+        pair=st.permutations(NAMES),
+        agent=st.sampled_from((None, AGENT)),
+        bail=st.sampled_from((2 * FEE, 3 * FEE)),
+        more=st.sampled_from((0, 0, FEE)),
+        deal=st.sampled_from(DEALS),
+        output=st.sampled_from((None, "left")),
+        right=st.booleans(),
+    )
+    def hold_and_leave(  # noqa: PLR0917  # a rule takes what it draws
+        self,
+        pair: list[str],
+        agent: str | None,
+        bail: int,
+        more: int,
+        deal: str,
+        output: str | None,
+        right: bool,
+    ) -> Any:
+        """The buyer leaves, its payee takes the bail or more, and shows whose word it has."""
+        if agent:
+            self.grant(pair[0], 6 * FEE, 5_000)
+        terms = {"lasts": 4_000, "terms": (2_000, 2_000), "deal": deal, "bail": bail}
+        name = self.hold(by=pair[0], to=pair[1], amount=bail + FEE, agent=agent, **terms)
+        if isinstance(name, str):
+            self.capture(name, pair[1], bail + more, final=True, output=output)
+            self.challenge(name, pair[0])
+            self.answer_by_the_buyers_word(name, right=right)
         return name
 
     def live(self, name: str, payee: str, other: str, step: str) -> None:
