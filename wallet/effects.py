@@ -179,7 +179,7 @@ def _capture(tx: Capture, context: Context) -> Plan:
     kept = amount - own_fee
     if recourse is not None and kept > 0:
         until = context.log_time + recourse.window_ms
-        plan = _drawn(hold, amount, back)
+        plan = _drawn(hold, amount, back, _lost_bail(hold, amount))
         plan.change = Draw(hold, amount, back, (kept, until, tx.receipt))
         return plan
     return _drawn(hold, amount, back, _lost_bail(hold, amount) if ends else 0)
@@ -261,7 +261,7 @@ def _expire(tx: Expire, context: Context) -> Plan:
     hold = _hold_for(Expire, tx.subject, context.state)
     _check_due(hold.due, context)
     if hold.status == "challenged":
-        owed = hold.captured - hold.retained + hold.bail
+        owed = hold.captured - hold.retained + min(hold.bail, hold.captured)  # the rest was lost
         return _undone(hold, min(owed, context.state.available(hold.payee)))
     taken, lost = 0, _lost_bail(hold) if hold.status == "open" else 0
     if hold.status == "disputed" and hold.arbitration is not None:

@@ -62,7 +62,8 @@ def leaving_digest(text: str, buyer: str, agreement: str) -> str:
     except RahbaError as error:
         raise WrongReceiptError(f"not a message of the buyer's: {error}") from error
     body = message.body
-    if message.sender != buyer or not isinstance(body, Decommit) or body.agreement != agreement:
+    left = isinstance(body, Decommit) and body.agreement == agreement
+    if message.sender != buyer or not left:
         raise WrongReceiptError("the buyer did not leave that agreement by it")
     return sha256_hex(raw)
 

@@ -108,6 +108,17 @@ def put_hold(state: State, hold: Escrow) -> None:
         state.deadlines.watch(hold.id, hold.due)
 
 
+def forget_holds(state: State) -> list[Escrow]:
+    """Let go of the holds that were resolved long ago, and return them."""
+    gone = list[Escrow]()
+    while state.resolved and state.resolved[0][0] + REMEMBER_MS < state.log_time:
+        hold = state.holds.pop(heapq.heappop(state.resolved)[1])
+        if state.pledged.get((hold.payee, hold.agreement)) == hold.ended + REMEMBER_MS:
+            del state.pledged[hold.payee, hold.agreement]
+        gone.append(hold)
+    return gone
+
+
 def free_due(state: State, log_time: int) -> None:
     """Free what nobody can challenge any more; if there is such, time moves on to then.
 
@@ -118,7 +129,7 @@ def free_due(state: State, log_time: int) -> None:
         if hold.status == "captured" and hold.retained:
             state.touched.add(hold.payee)
             _let_go(state, hold, hold.deadline)
-        state.advance(log_time)
+            state.advance(log_time)
 
 
 def _let_go(state: State, hold: Escrow, ended: int) -> None:

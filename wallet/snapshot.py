@@ -20,7 +20,7 @@ import msgspec
 
 from rahba.balance import ISSUANCE
 from wallet.errors import LedgerCorruptError
-from wallet.holds import put_hold
+from wallet.holds import forget_holds, put_hold
 from wallet.state import FEES, Account, Escrow, Issue, State, Status
 from wallet.transactions import Arbitration, Genesis, Recourse
 
@@ -72,7 +72,7 @@ def changes(state: State, accounts: Iterable[str]) -> dict[bytes, bytes | None]:
         elif (hold := state.holds.get(subject)) is not None:
             rows[_HOLD + bytes.fromhex(subject)] = _pack(_of_hold(hold, state))
     state.dirty.clear()
-    for hold in state.forget():
+    for hold in forget_holds(state):
         name = bytes.fromhex(hold.id)
         rows[_HOLD + name] = None
         rows[_ARCHIVED + name] = _pack(_of_hold(hold, state))

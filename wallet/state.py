@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -364,16 +363,6 @@ class State:
             return None if hold.resolved else hold.due
         part = self.unbonding.get(subject)
         return None if part is None else part.due
-
-    def forget(self) -> list[Escrow]:
-        """Let go of the holds that were resolved long ago, and return them."""
-        gone = list[Escrow]()
-        while self.resolved and self.resolved[0][0] + REMEMBER_MS < self.log_time:
-            hold = self.holds.pop(heapq.heappop(self.resolved)[1])
-            if self.pledged.get((hold.payee, hold.agreement)) == hold.ended + REMEMBER_MS:
-                del self.pledged[hold.payee, hold.agreement]
-            gone.append(hold)
-        return gone
 
     def put_account(self, account: Account) -> None:
         """Take an account over from a snapshot; they come by position, the system's first."""

@@ -97,7 +97,7 @@ async def test_an_idle_ledger_ends_a_challenge_that_nobody_answered(rig: LedgerR
         return (await seen(rig, hold)).status == "released"
 
     await until(given_back)
-    assert await rig.available("amina") == 20_000 - 3 * FEE
+    assert await rig.available("amina") == 20_000 - 2 * FEE
     assert await rig.available("brahim") == 0
     last = [entry.payload for entry in await rig.ledger.entries(0, 1_000)]
     ended = [entry for entry in last if entry["type"] == "expire"]

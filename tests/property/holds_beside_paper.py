@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
     multiple,
     precondition,
     rule,
 )
 
-from rahba.balance import ISSUANCE
-from rahba.encoding import sha256_hex, unb64
 from rahba.pledge import Pledge, sign_pledge
-from tests.fixtures.faults import receipt
-from tests.fixtures.wallet import DEAL, FEE, START_MS, did, signer_of
-from tests.property.ledger_model import Aside, Mandate, PaperLedger
-from wallet.book import Book
-from wallet.effects import NEEDS_NO_FEE
-from wallet.forms import open_transaction
-from wallet.machine import Outcome
-from wallet.replay import Replay
-from wallet.snapshot import restore
+from tests.fixtures.wallet import DEAL, FEE
+from tests.property.hold_draws import (
+    AGENT,
+    DEALS,
+    DIGESTS,
+    JUDGE,
+    NAMES,
+    RECEIPTS,
+    SAID,
+    SIGNERS,
+    WINDOW_MS,
+    WORDS,
+    agents,
+    amounts,
+    captures,
+    fees,
+    lives,
+    names,
+    outputs,
+    places,
+    spans,
+    sponsors,
+    windows,
+)
+from tests.property.ledger_model import HOUR, Aside
+from tests.property.machine_beside_paper import BesidePaperAlone
 from wallet.transactions import (
-    EXPIRING_LANE,
     Arbitration,
     Bail,
     Capture,
@@ -37,160 +47,18 @@ from wallet.transactions import (
     Deliver,
     Dispute,
     Expire,
-    Faucet,
-    Genesis,
-    Grant,
     Hold,
-    Mint,
     Recourse,
     Release,
     Resolve,
     Transfer,
-    read,
-    seal_transaction,
 )
 
-NAMES = [did(name) for name in ("amina", "brahim", "chadia")]
-OPERATOR, AGENT, STRANGER, JUDGE = (did(n) for n in ("operator", "agent", "stranger", "judge"))
-SPARE = [did(f"spare {number}") for number in range(4)]
-SIGNERS = {did(name): signer_of(name) for name in ("operator", "agent", "stranger", "judge")}
-SIGNERS |= {did(name): signer_of(name) for name in ("amina", "brahim", "chadia")}
-SIGNERS |= {did(f"spare {number}"): signer_of(f"spare {number}") for number in range(4)}
-NAME_OF = {did(name): name for name in ("amina", "brahim", "chadia")}
-DEALS = (DEAL, "cd" * 32, "ef" * 32)
-EPOCH_MS = 10_000
-WINDOW_MS, UNBOND_MS, POLICY_MS = 2_000, 3_000, 2_000
-names = st.sampled_from(NAMES)
-keys = st.sampled_from([*NAMES, *SPARE])
-# Few values on one grid: so that limits are met exactly, not only missed and exceeded.
-amounts = st.integers(1, 6).map(lambda number: number * FEE)
-fees = st.sampled_from((FEE, FEE, FEE, 2 * FEE, 5 * FEE))
-lives = st.sampled_from(
-    (
-        "spend wait restart spend",
-        "wait challenge spend",
-        "almost challenge wait expire spend",
-        "challenge",
-        "challenge answer almost answer spend",
-        "restart challenge lie answer wait answer expire",
-        "challenge answer restart lie answer",
-        "challenge spend wait expire spend",
-        "spend challenge wait expire",
-        "challenge give-up",
-        "challenge spend give-up",
-    )
-)
-outputs, sponsors = st.sampled_from((None, "a", "b")), st.sampled_from((None, None, OPERATOR))
-finals = st.sampled_from((True, True, True, False))
-captures = st.fixed_dictionaries(
-    {"final": finals, "output": outputs, "fee": fees, "sponsor": sponsors}
-)
-places = st.integers(0, 5)
-spans = st.integers(0, 5).map(lambda number: number * 1_000)
-agents = st.sampled_from((None, AGENT, None, AGENT, None, AGENT, STRANGER))
-windows = st.none() | st.tuples(*[st.integers(1, 3).map(lambda number: number * 1_000)] * 2)
-RECEIPTS = {
-    (by, deal, output): receipt(name, output, deal)
-    for by, name in NAME_OF.items()
-    for deal in DEALS
-    for output in "ab"
-}
-DIGESTS = {key: sha256_hex(unb64(text)) for key, text in RECEIPTS.items()}
 
-
-class HoldsBesidePaper(RuleBasedStateMachine):
-    """Every rule does the same to both and compares the answers; money is conserved."""
+class HoldsBesidePaper(BesidePaperAlone):
+    """All that is done with holds; each rule does the same to both and compares the answers."""
 
     holds = Bundle("holds")
-
-    @initialize()
-    def open(self) -> None:
-        self.now = START_MS
-        self.salts = itertools.count(1)
-        self.genesis = Genesis(
-            network="rahba:test",
-            operator=OPERATOR,
-            created=START_MS,
-            fee=str(FEE),
-            faucet_claim="30000",
-            faucet_epoch="120000",
-            mint_epoch="20000",
-            epoch_ms=EPOCH_MS,
-            unbond_ms=UNBOND_MS,
-            policy_ms=POLICY_MS,
-            slashed=5_000,
-            reporter=1_000,
-        )
-        caps = {"faucet": 120_000, "mint": 20_000}
-        self.paper = PaperLedger(
-            FEE, 30_000, caps, EPOCH_MS, WINDOW_MS, UNBOND_MS, POLICY_MS, OPERATOR
-        )
-        first = read(seal_transaction(self.genesis, SIGNERS[OPERATOR]))
-        self.book = Book(self.genesis, first.leaf)
-        self.leaves = [first.raw]
-        self.rows: dict[bytes, bytes] = {}
-        for name in [*NAMES, OPERATOR, JUDGE]:
-            self.give("faucet", name, name, 15 * FEE)
-        for name in NAMES:
-            self.grant(name, 6 * FEE, 5_000)
-
-    def do(
-        self,
-        form: type[Any],
-        by: str,
-        signers: list[str],
-        payer: str | None = None,
-        fee: int = FEE,
-        **fields: Any,
-    ) -> tuple[str, str]:
-        tx = form(
-            account=by,
-            chain=self.genesis.chain,
-            fee=str(fee) if form not in NEEDS_NO_FEE else "0",
-            fee_payer=payer,
-            lane=EXPIRING_LANE,
-            seq=next(self.salts),
-            valid_until=self.now + 60_000,
-            **fields,
-        )
-        raw = seal_transaction(tx, *(SIGNERS[name] for name in [*signers, *filter(None, [payer])]))
-        signed = open_transaction(raw, self.genesis.chain)
-        outcome: Outcome = self.book.take(signed, self.book.time(self.now))
-        if outcome.outcome == "logged":
-            self.leaves.append(signed.raw)
-        return outcome.code or outcome.outcome, signed.id
-
-    def own(self, by: str) -> list[str]:
-        """Return the signers that the account's rule asks for."""
-        found, wanted = self.paper.rule(by, self.time)
-        return sorted(found)[:wanted]
-
-    @property
-    def time(self) -> int:
-        return self.book.time(self.now)
-
-    def give(self, kind: str, by: str, to: str, amount: int) -> None:
-        expected = self.paper.give(kind, by, to, amount, self.time)
-        form, fields = (Faucet, {}) if kind == "faucet" else (Mint, {"to": to})
-        assert self.do(form, by, [by], amount=str(amount), **fields)[0] == expected
-
-    def grant(self, by: str, budget: int, lasts: int) -> None:
-        budget, per_tx = 3 * budget, budget
-        expires = self.time + lasts + 1_000
-        signers = self.own(by)
-        expected = self.paper.grant(by, AGENT, Mandate(budget, per_tx, expires), self.time, signers)
-        code, _ = self.do(
-            Grant,
-            by,
-            signers,
-            key=AGENT,
-            budget=str(budget),
-            per_tx=str(per_tx),
-            payees=None,
-            types=("transfer", "batch", "hold"),
-            expires=expires,
-        )
-        assert code == expected
 
     @rule(by=names, to=names, amount=amounts, agent=agents)
     def transfer(self, by: str, to: str, amount: int, agent: str | None) -> None:
@@ -247,7 +115,7 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         amount=amounts,
         agent=st.sampled_from((None, AGENT)),
         terms=windows.filter(bool),
-        bail=st.sampled_from((0, FEE, 2 * FEE)),
+        bail=st.sampled_from((0, FEE, 2 * FEE, 3 * FEE)),
         deal=st.sampled_from(DEALS),
         less=st.sampled_from((0, 0, FEE)),
         capture=captures,
@@ -261,9 +129,42 @@ class HoldsBesidePaper(RuleBasedStateMachine):
             self.grant(pair[0], 6 * FEE, 5_000)
         name, payee = self.hold(by=pair[0], to=pair[1], lasts=4_000, **words), pair[1]
         if isinstance(name, str):
-            self.capture(name, payee, max(0, words["amount"] - less), **capture)
+            leaves = "left" in then and 0 < words["bail"] <= words["amount"]
+            amount = words["bail"] if leaves else max(0, words["amount"] - less)
+            self.capture(name, payee, amount, **capture)
             for step in then.split():
                 self.live(name, payee, pair[2], step)
+        return name
+
+    @rule(
+        target=holds,
+        pair=st.permutations(NAMES),
+        agent=st.sampled_from((None, AGENT)),
+        bail=st.sampled_from((2 * FEE, 3 * FEE)),
+        more=st.sampled_from((0, 0, FEE)),
+        deal=st.sampled_from(DEALS),
+        output=st.sampled_from((None, "left")),
+        right=st.booleans(),
+    )
+    def hold_and_leave(  # noqa: PLR0917  # a rule takes what it draws
+        self,
+        pair: list[str],
+        agent: str | None,
+        bail: int,
+        more: int,
+        deal: str,
+        output: str | None,
+        right: bool,
+    ) -> Any:
+        """The buyer leaves, its payee takes the bail or more, and shows whose word it has."""
+        if agent:
+            self.grant(pair[0], 6 * FEE, 5_000)
+        terms = {"lasts": 4_000, "terms": (2_000, 2_000), "deal": deal, "bail": bail}
+        name = self.hold(by=pair[0], to=pair[1], amount=bail + FEE, agent=agent, **terms)
+        if isinstance(name, str):
+            self.capture(name, pair[1], bail + more, final=True, output=output)
+            self.challenge(name, pair[0])
+            self.answer_by_the_buyers_word(name, right=right)
         return name
 
     def live(self, name: str, payee: str, other: str, step: str) -> None:
@@ -274,6 +175,12 @@ class HoldsBesidePaper(RuleBasedStateMachine):
             "answer": lambda: self.answer(name, 2),
             "lie": lambda: self.answer(name, 2, right=False),
             "give-up": lambda: self.release(name, payee, FEE),
+            "left": lambda: self.answer_by_the_buyers_word(name),
+            "foul": lambda: self.answer_by_the_buyers_word(name, right=False),
+            "hour": lambda: self.an_hour_passes(name, 1),
+            "almost-hour": lambda: self.an_hour_passes(name, 0),
+            "again-hour": lambda: self.an_hour_passes(name, 1),
+            "pledge": lambda: self.pledge_again(name),
             "expire": lambda: self.expire(name, JUDGE),
             "wait": lambda: self.pass_time(max(0, hold.due - self.now)),
             "almost": lambda: self.pass_time(max(0, hold.due - 1 - self.now)),
@@ -307,12 +214,15 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         sponsor: str | None = None,
     ) -> None:
         known, now = self.paper.holds[hold], self.time
-        named = DIGESTS[by, known.deal or DEAL, output] if output else None
+        named = DIGESTS[by, known.deal or DEAL, output] if output in {"a", "b"} else None
+        if output == "left":
+            named = SAID.get((known.buyer or "", known.deal, "b"))
         paid = {"fee": fee, "sponsor": sponsor}
         expected = self.paper.capture(known, by, amount, now, final=final, named=named, **paid)
         fields = {"hold": hold, "amount": str(amount), "final": final, "receipt": named}
-        code = "unknown_hold" if not known.payee else expected
-        assert self.do(Capture, by, [by], sponsor, fee, **fields)[0] in {expected, code}
+        code = self.do(Capture, by, [by], sponsor, fee, **fields)[0]
+        if known.payee or code != "unknown_hold":
+            self.agree(hold, expected, code)
 
     @rule(hold=holds, output=st.sampled_from((None, "a")))
     def capture_by_the_payee(self, hold: str, output: str | None) -> None:
@@ -327,7 +237,7 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         if known.payee:
             signers = self.own(by)
             expected = self.paper.challenge(known, by, self.time, signers)
-            assert self.do(Challenge, by, signers, hold=hold)[0] == expected
+            self.agree(hold, expected, self.do(Challenge, by, signers, hold=hold)[0])
 
     @rule(
         hold=holds,
@@ -341,12 +251,42 @@ class HoldsBesidePaper(RuleBasedStateMachine):
     def deliver(  # noqa: PLR0917  # a rule takes what it draws
         self, hold: str, by: str, signer: str, part: int, parts: int, deal: str, output: str
     ) -> None:
-        known, key, signers = self.paper.holds[hold], (signer, deal, output), self.own(by)
-        if known.payee and part <= parts:
-            shown = (signer, deal, DIGESTS[key])
-            expected = self.paper.deliver(known, by, part, parts, shown, self.time, signers)
-            fields = {"hold": hold, "receipt": RECEIPTS[key], "part": part, "parts": parts}
-            assert self.do(Deliver, by, signers, **fields, output="AAAA")[0] == expected
+        if part <= parts:
+            key = (signer, deal, output)
+            self.show(hold, by, (part, parts), key, word=False, output="AAAA")
+
+    @rule(
+        hold=holds,
+        by=names,
+        signer=names | st.just(AGENT),
+        deal=st.sampled_from(DEALS),
+        reason=st.sampled_from("ab"),
+        output=st.sampled_from((None, None, "AAAA")),
+    )
+    def say_that_the_buyer_left(  # noqa: PLR0917  # a rule takes what it draws
+        self, hold: str, by: str, signer: str, deal: str, reason: str, output: str | None
+    ) -> None:
+        self.show(hold, by, (1, 1), (signer, deal, reason), word=True, output=output)
+
+    def show(
+        self,
+        hold: str,
+        by: str,
+        place: tuple[int, int],
+        key: tuple[str, str, str],
+        *,
+        word: bool,
+        output: str | None,
+    ) -> None:
+        known, signers, now = self.paper.holds[hold], self.own(by), self.time
+        if known.payee:
+            texts, digests = (WORDS, SAID) if word else (RECEIPTS, DIGESTS)
+            shown = (*key[:2], digests[key])
+            how = {"word": word, "output": output is not None}
+            expected = self.paper.deliver(known, by, *place, shown, now, signers, **how)
+            fields = {"hold": hold, "receipt": texts[key], "output": output}
+            fields |= {"part": place[0], "parts": place[1]}
+            self.agree(hold, expected, self.do(Deliver, by, signers, **fields)[0])
 
     @property
     def waiting(self) -> list[str]:
@@ -371,6 +311,42 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         self.deliver(name, payee, payee, known.shown + 1, parts, deal, named)
 
     @precondition(lambda self: self.waiting)
+    @rule(which=places, right=st.sampled_from((True, True, False)))
+    def answer_that_the_buyer_left(self, which: int, right: bool) -> None:
+        name = self.waiting[which % len(self.waiting)]
+        self.answer_by_the_buyers_word(name, right=right)
+
+    def answer_by_the_buyers_word(self, name: str, *, right: bool = True) -> None:
+        known = self.paper.holds[name]
+        payee, buyer = known.payee, known.buyer or known.payer
+        assert payee
+        if (buyer, known.deal, "a") not in WORDS:
+            return
+        said = "b" if known.named == SAID[buyer, known.deal, "b"] else "a"
+        if not right:  # the account's, not its key's; another's; as a delivery; a receipt as a word
+            for signer in {known.payer, payee, AGENT} - {buyer}:
+                self.say_that_the_buyer_left(name, payee, signer, known.deal, said, None)
+            self.say_that_the_buyer_left(name, payee, buyer, known.deal, said, "AAAA")
+            key = (payee, known.deal, "a")
+            self.show(name, payee, (1, 1), key, word=False, output=None)
+        self.say_that_the_buyer_left(name, payee, buyer, known.deal, said, None)
+
+    @rule(hold=holds, late=st.sampled_from((-1, 0, 1)))
+    def an_hour_passes(self, hold: str, late: int) -> None:
+        """Go on to an hour after a hold was over: until then its pledge is in use."""
+        since = self.paper.holds[hold].since(self.time)
+        if since is not None:
+            self.pass_time(max(0, since + HOUR + late - self.now))
+
+    @rule(hold=holds)
+    def pledge_again(self, hold: str) -> None:
+        """Another hold of the same payee for the same deal, with a fresh pledge."""
+        old = self.paper.holds[hold]
+        if old.payee and old.bail:
+            words = {"amount": FEE, "lasts": 5_000, "agent": None, "terms": None, "bail": FEE}
+            self.hold(by=old.payer, to=old.payee, deal=old.deal, **words)
+
+    @precondition(lambda self: self.waiting)
     @rule(which=places, late=st.sampled_from((-1, 0, 0)), parts=st.integers(0, 2))
     def wait_for_an_answer(self, which: int, late: int, parts: int) -> None:
         name = self.waiting[which % len(self.waiting)]
@@ -391,18 +367,19 @@ class HoldsBesidePaper(RuleBasedStateMachine):
     def release(self, hold: str, by: str, forfeit: int) -> None:
         if self.paper.holds[hold].payee:
             expected = self.paper.release(self.paper.holds[hold], by, self.time, forfeit)
-            assert self.do(Release, by, [by], hold=hold, forfeit=str(forfeit))[0] == expected
+            code, _ = self.do(Release, by, [by], hold=hold, forfeit=str(forfeit))
+            self.agree(hold, expected, code)
 
     @rule(hold=holds, by=names)
     def expire(self, hold: str, by: str) -> None:
         expected = self.paper.expire(self.paper.holds[hold], by, self.time)
-        assert self.do(Expire, by, [by], subject=hold)[0] == expected
+        self.agree(hold, expected, self.do(Expire, by, [by], subject=hold)[0])
 
     @rule(hold=holds, by=names)
     def dispute(self, hold: str, by: str) -> None:
         if self.paper.holds[hold].payee:
             expected = self.paper.dispute(self.paper.holds[hold], by, self.time)
-            assert self.do(Dispute, by, [by], hold=hold)[0] == expected
+            self.agree(hold, expected, self.do(Dispute, by, [by], hold=hold)[0])
 
     @rule(hold=holds, by=names | st.just(JUDGE), share=st.integers(0, 4), more=st.integers(0, 1))
     def resolve(self, hold: str, by: str, share: int, more: int) -> None:
@@ -412,27 +389,7 @@ class HoldsBesidePaper(RuleBasedStateMachine):
             back = known.rest - taken + more
             expected = self.paper.resolve(known, by, taken, back, self.time)
             fields = {"hold": hold, "to_payee": str(taken), "to_payer": str(back)}
-            assert self.do(Resolve, by, [by], **fields)[0] == expected
-
-    @rule(by=spans)
-    def pass_time(self, by: int) -> None:
-        """Close the interval, if one is open, and move on."""
-        if self.book.interval is not None:
-            self.leaves.append(self.book.close_interval(SIGNERS[OPERATOR]).raw)
-            self.rows |= {key: row for key, row in self.book.snapshot().rows.items() if row}
-        self.now += by
-
-    @rule(by=spans)
-    def nothing_comes(self, by: int) -> None:
-        self.pass_time(by)
-        self.book.state.advance(self.time)
-
-    @rule()
-    def start_again(self) -> None:
-        """Forget all but the rows of a snapshot."""
-        self.pass_time(0)
-        state = restore(self.genesis, sorted(self.rows.items()))
-        self.book = Book.resume(state, self.book.log)
+            self.agree(hold, expected, self.do(Resolve, by, [by], **fields)[0])
 
     @rule(hold=holds, early=st.sampled_from((0, 0, 1)))
     def wait_until_it_is_due(self, hold: str, early: int) -> None:
@@ -441,60 +398,3 @@ class HoldsBesidePaper(RuleBasedStateMachine):
         self.capture_by_the_payee(hold, None)
         self.challenge(hold, known.payer)
         self.expire(hold, JUDGE)
-
-    @invariant()
-    def both_know_the_same_balances(self) -> None:
-        state = self.book.state
-        for name in [*NAMES, JUDGE, OPERATOR]:
-            assert state.available(name) == self.paper.free(name, state.log_time)
-        assert state.available("fees") == self.paper.owned("fees")
-
-    @invariant()
-    def money_is_conserved(self) -> None:
-        state = self.book.state
-        accounts = state.accounts.values()
-        assert sum(account.posted for account in accounts) == 0
-        assert all(account.available >= 0 for account in accounts if account.id != ISSUANCE)
-        rests = sum(hold.rest for hold in state.holds.values())
-        bonds = sum(account.bond for account in accounts)
-        bails = sum(hold.bail for hold in state.holds.values() if hold.rest)
-        bails += sum(hold.retained for hold in state.holds.values())
-        assert sum(account.held for account in accounts) == rests + bonds + bails == state.held
-        assert state.held == state.escrowed + state.bonded
-
-    @invariant()
-    def what_came_back_may_be_spent_again(self) -> None:
-        for (name, agent), mandate in self.paper.mandates.items():
-            session = self.book.state.accounts[name].sessions.get(agent)
-            assert session is None or session.spent == mandate.spent
-
-    @invariant()
-    def what_is_due_is_on_the_list(self) -> None:
-        ended = {"taken", "over"}
-        live = [hold.due for hold in self.paper.holds.values() if hold.state not in ended]
-        assert self.book.state.deadlines.next() == min(live, default=None)
-
-    @invariant()
-    def both_tell_the_same_of_every_hold(self) -> None:
-        state = self.book.state
-        paper = {name: hold for name, hold in self.paper.holds.items() if hold.payee}
-        live = [hold for hold in paper.values() if hold.state not in {"taken", "over"}]
-        assert state.open_holds == len(live)
-        assert {
-            name: (hold.status, hold.captured, hold.retained, hold.part)
-            for name, hold in state.holds.items()
-        } == {
-            name: (hold.called(), hold.taken, hold.contested(state.log_time), hold.shown)
-            for name, hold in paper.items()
-        }
-
-    def teardown(self) -> None:
-        """Replay everything: the same log is the same state."""
-        if not hasattr(self, "book"):
-            return
-        self.pass_time(0)
-        replay = Replay()
-        for raw in self.leaves:
-            replay.feed(raw)
-        assert replay.book.tree.root() == self.book.tree.root()
-        assert replay.book.log.root() == self.book.log.root()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Moves = list[tuple[str, str, int]]
+HOUR = 3_600_000
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Aside:
     named: str | None = None
     shown: int = 0
     shown_of: int = 0
+    buyer: str | None = None  # whose word counts that it left
+    ended: int = 0
 
     def contested(self, now: int) -> int:
         """What of it the payee has no use of, as it may have to give it back."""
@@ -49,6 +52,15 @@ class Aside:
 
     def over(self, now: int) -> bool:
         return self.state == "over" or (self.state == "taken" and now >= self.due)
+
+    def since(self, now: int) -> int | None:
+        """When it was over, if it is."""
+        return None if not self.over(now) else self.due if self.state == "taken" else self.ended
+
+    def bygone(self, now: int, by: int = HOUR) -> bool:
+        """Whether it has been over for longer than that: nobody needs to remember it."""
+        since = self.since(now)
+        return since is not None and since + by < now
 
     @property
     def moved(self) -> str | None:
@@ -157,7 +169,8 @@ class PaperLedger:
 
     def hold(self, name: str, hold: Aside, now: int, signers: list[str], until: int) -> str:
         assert hold.payee
-        pledges = [(old.payee, old.deal) for old in self.holds.values() if old.bail]
+        bound = [old for old in self.holds.values() if old.bail and not old.bygone(now)]
+        pledges = [(old.payee, old.deal) for old in bound]
         own_key = self.rule(hold.payee, now) == (frozenset({hold.payee}), 1)
         code = self.deed(
             hold.payer,
@@ -176,6 +189,7 @@ class PaperLedger:
         if code == "logged":
             own = signers[0] in self.rule(hold.payer, now)[0]
             hold.mandate = None if own else self.mandates[hold.payer, signers[0]]
+            hold.buyer = signers[0] if hold.bail else None
             self.holds[name] = hold
         return code
 
@@ -209,7 +223,7 @@ class PaperLedger:
             hold.rest -= taken + back
             hold.taken += taken
             hold.state = hold.state if hold.rest else "taken" if kept else "over"
-            hold.kept = kept
+            hold.kept, hold.ended = kept, now
             if hold.mandate and not hold.rest:
                 hold.mandate.spent -= back
         return code
@@ -226,11 +240,14 @@ class PaperLedger:
         fee: int = 0,
         sponsor: str | None = None,
     ) -> str:
-        """Of what may be challenged the payee can spend the usual fee, if it pays that itself."""
+        """Of what may be challenged the payee can spend the usual fee, if it pays that itself.
+
+        Its bail is free at once, but for what it did not take of it.
+        """
         back = max(0, hold.rest - amount) if final else 0
         ends = amount + back == hold.rest
         own_fee = 0 if sponsor else self.fee
-        contestable = hold.recourse and amount > hold.bail and amount > own_fee
+        contestable = hold.recourse and amount > own_fee
         code = self.draw(
             hold,
             by,
@@ -260,21 +277,29 @@ class PaperLedger:
         if code == "logged":
             if hold.mandate:
                 hold.mandate.spent -= min(hold.taken, hold.kept + own)
-            hold.state, hold.taken = "over", 0
+            hold.state, hold.taken, hold.ended = "over", 0, now
         return code
 
     def release(self, hold: Aside, by: str, now: int, forfeit: int) -> str:
-        wrongs = (by != hold.payee, "not_payee"), (forfeit > hold.bail, "exceeds_hold")
-        if hold.state == "challenged":
-            return self.undo(hold, by, now, hold.taken - hold.kept + forfeit, *wrongs)
-        return self.draw(hold, by, 0, hold.rest, now, *wrongs, costs=False, forfeit=forfeit)
+        return self.draw(
+            hold,
+            by,
+            0,
+            hold.rest,
+            now,
+            (hold.state == "challenged", "challenged"),
+            (by != hold.payee, "not_payee"),
+            (forfeit > hold.bail, "exceeds_hold"),
+            costs=False,
+            forfeit=forfeit,
+        )
 
     def expire(self, hold: Aside, by: str, now: int) -> str:
         taken = hold.rest * hold.share // 100 if hold.state == "disputed" else 0
         early = (now < hold.due, "not_expired")
         if hold.state == "challenged":
             assert hold.payee
-            owed = hold.taken - hold.kept + hold.bail
+            owed = hold.taken - hold.kept + (hold.bail if hold.taken > hold.bail else hold.taken)
             return self.undo(hold, by, now, min(owed, self.free(hold.payee, now)), early)
         lost = max(0, hold.bail - hold.taken) if hold.state == "open" else 0
         back = hold.rest - taken
@@ -290,6 +315,7 @@ class PaperLedger:
             (hold.state in {"disputed", "challenged"}, hold.state),
             (by != hold.payer, "not_party"),
             (hold.over(now), "not_contestable"),
+            costs=False,
         )
         if code == "logged":
             assert hold.recourse
@@ -305,9 +331,16 @@ class PaperLedger:
         receipt: tuple[str, str, str],
         now: int,
         signers: list[str],
+        *,
+        word: bool = False,
+        output: bool = True,
     ) -> str:
-        """``receipt`` is who signed it, for which deal, and its digest."""
+        """``receipt`` is who signed it, for which deal, and its digest; ``word``: that it left.
+
+        Without ``output`` it should be the word of the buyer, and with it the payee's receipt.
+        """
         signer, deal, digest = receipt
+        right = hold.payee if output else hold.buyer
         last = part == parts
         assert hold.payee
         code = self.deed(
@@ -320,7 +353,8 @@ class PaperLedger:
             (now >= hold.due, "deadline_passed"),
             (part != hold.shown + 1, "bad_part"),
             (hold.shown and parts != hold.shown_of, "bad_part"),
-            (signer != hold.payee or deal != hold.deal, "wrong_receipt"),
+            (word is output or signer != right or deal != hold.deal, "wrong_receipt"),
+            (not output and hold.taken > hold.bail, "wrong_receipt"),
             (hold.named and digest != hold.named, "wrong_receipt"),
             freed=((hold.payee, hold.kept if last else 0),),
             costs=False,
@@ -328,6 +362,7 @@ class PaperLedger:
         if code == "logged":
             hold.shown, hold.shown_of, hold.named = part, parts, digest
             hold.state = "over" if last else "challenged"
+            hold.ended = now
         return code
 
     def dispute(self, hold: Aside, by: str, now: int) -> str:

@@ -11,17 +11,8 @@ from hypothesis.stateful import Bundle, multiple, rule
 
 from tests.fixtures.faults import note
 from tests.fixtures.wallet import FEE, did
-from tests.property.holds_beside_paper import (
-    AGENT,
-    NAMES,
-    OPERATOR,
-    SPARE,
-    HoldsBesidePaper,
-    agents,
-    amounts,
-    names,
-    spans,
-)
+from tests.property.hold_draws import AGENT, NAMES, OPERATOR, SPARE, agents, amounts, names, spans
+from tests.property.holds_beside_paper import HoldsBesidePaper
 from wallet.transactions import (
     Batch,
     Item,

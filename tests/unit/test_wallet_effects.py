@@ -9,6 +9,7 @@ import pytest
 from tests.fixtures.faults import note, receipt, two_results, two_roots
 from tests.fixtures.wallet import FEE, PureLedger, did
 from wallet.effects import COMPILERS, MAX_UNBONDING
+from wallet.holds import forget_holds
 from wallet.machine import LOGGED
 from wallet.state import REMEMBER_MS
 from wallet.transactions import (
@@ -118,9 +119,9 @@ def test_a_resolved_hold_is_remembered_for_an_hour(pure: PureLedger, hold: str) 
     assert pure.do(Release, "brahim", hold=hold, forfeit="0", fee="0") == LOGGED
     pure.now += REMEMBER_MS
     pure.state.advance(pure.now)
-    assert pure.state.forget() == []
+    assert forget_holds(pure.state) == []
     pure.state.advance(pure.now + 1)
-    assert [gone.id for gone in pure.state.forget()] == [hold]
+    assert [gone.id for gone in forget_holds(pure.state)] == [hold]
     pure.now += 1
     assert code(pure, Expire, "amina", subject=hold, fee="0") == "unknown_hold"
 

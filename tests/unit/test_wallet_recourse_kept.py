@@ -74,12 +74,12 @@ def test_a_restored_state_stands_where_it_stood(pure: PureLedger, midway: str) -
 
 
 ENDS: dict[str, list[tuple[int, type[Any], dict[str, Any]]]] = {
-    "time": [(WINDOW_MS + 5_000, Faucet, {"amount": "5"})],
+    "time": [(WINDOW_MS + 5_000, Faucet, {"amount": "5000"})],
     "challenge": [(0, Challenge, {}), (ANSWER_MS, Expire, {})],
     "lie": [(0, Deliver, {"receipt": receipt("brahim", "b")}), (ANSWER_MS, Expire, {})],
     "late": [(ANSWER_MS, Deliver, {"receipt": MINE}), (0, Expire, {})],
     "answer": [(0, Challenge, {}), (5, Deliver, {"part": 1}), (5, Deliver, {"part": 2})],
-    "give in": [(0, Challenge, {}), (5, Release, {"forfeit": "200"})],
+    "no giving in": [(0, Challenge, {}), (5, Release, {"forfeit": "200"}), (ANSWER_MS, Expire, {})],
     "too early": [(0, Challenge, {}), (5, Expire, {})],
 }
 

@@ -15,7 +15,6 @@ from tests.unit.test_wallet_recourse import (
     code,
     deliver,
     expire,
-    release,
     spend,
 )
 from wallet.machine import LOGGED
@@ -31,19 +30,6 @@ def pledged(pure: PureLedger) -> str:
     return pure.open_hold(Hold, "amina", "brahim", 6_000, bail=bail_of(pure), recourse=RECOURSE)
 
 
-@pytest.mark.parametrize("forfeit", [0, 200, 500])
-def test_a_payee_that_gives_in_forfeits_what_it_says(
-    pure: PureLedger, pledged: str, forfeit: int
-) -> None:
-    assert capture(pure, pledged) == LOGGED
-    assert challenge(pure, pledged) == LOGGED
-    assert code(release(pure, pledged, 501)) == "exceeds_hold"
-    assert release(pure, pledged, forfeit) == LOGGED
-    assert pure.available("amina") == 20_000 - 2 * FEE + forfeit
-    assert pure.available("brahim") == 5_000 - FEE - forfeit
-    assert pure.state.holds[pledged].status == "released"
-
-
 def test_the_bail_is_free_once_more_than_it_was_taken(pure: PureLedger, pledged: str) -> None:
     assert pure.available("brahim") == 4_500
     assert capture(pure, pledged) == LOGGED
@@ -55,7 +41,7 @@ def test_a_thief_gets_nothing_and_loses_its_bail(pure: PureLedger, pledged: str)
     assert challenge(pure, pledged) == LOGGED
     pure.now += ANSWER_MS
     assert expire(pure, pledged) == LOGGED
-    assert pure.available("amina") == 20_000 - 2 * FEE + 500
+    assert pure.available("amina") == 20_000 - FEE + 500
     assert pure.available("brahim") == 5_000 - FEE - 500
 
 
@@ -69,32 +55,51 @@ def test_of_its_bail_a_thief_loses_what_it_still_has(
     assert spend(pure, "brahim", 5_000 - FEE - left) == "logged"
     pure.now += ANSWER_MS
     assert expire(pure, pledged) == LOGGED
-    assert pure.available("amina") == 20_000 - 2 * FEE + lost
+    assert pure.available("amina") == 20_000 - FEE + lost
     assert pure.available("brahim") == left - lost - FEE
 
 
-@pytest.mark.parametrize(("taken", "lost"), [(500, 0), (200, 300), (0, 500)])
-def test_a_capture_of_the_bail_or_less_is_final_at_once(
+@pytest.mark.parametrize(("taken", "lost"), [(FEE, 0), (500, 0), (200, 300), (0, 500)])
+def test_what_only_the_fee_is_paid_with_is_final_at_once(
     pure: PureLedger, pledged: str, taken: int, lost: int
 ) -> None:
     assert capture(pure, pledged, taken) == LOGGED
+    assert pure.state.holds[pledged].retained == 0
     assert pure.available("brahim") == 5_000 - FEE + taken - lost
     assert pure.available("amina") == 20_000 - FEE - taken + lost
     told = "not_contestable" if taken else "hold_resolved"
     assert code(challenge(pure, pledged)) == told
 
 
-@pytest.mark.parametrize(("taken", "told"), [(1_500, "not_contestable"), (1_501, "logged")])
-def test_one_fals_more_than_the_bail_may_be_challenged(
-    pure: PureLedger, taken: int, told: str
-) -> None:
+@pytest.fixture
+def surely(pure: PureLedger) -> str:
+    """Return a hold of 6,000 with 1,500 of Brahim's, who has 5,000 in all."""
     pure.fund("amina", 20_000)
     pure.fund("brahim", 5_000)
     put_up = bail_of(pure, 1_500)
-    hold = pure.open_hold(Hold, "amina", "brahim", 6_000, bail=put_up, recourse=RECOURSE)
-    assert capture(pure, hold, taken) == LOGGED
-    assert pure.available("brahim") == 5_000 + (500 if taken == 1_500 else 0)
-    assert code(challenge(pure, hold)) == told
+    return pure.open_hold(Hold, "amina", "brahim", 6_000, bail=put_up, recourse=RECOURSE)
+
+
+@pytest.mark.parametrize("taken", [FEE + 1, 1_499, 1_500, 1_501])
+def test_also_the_bail_or_less_may_be_challenged(pure: PureLedger, surely: str, taken: int) -> None:
+    assert capture(pure, surely, taken) == LOGGED
+    assert pure.state.holds[surely].retained == taken - FEE
+    assert pure.available("brahim") == 5_000
+    assert challenge(pure, surely) == LOGGED
+    pure.now += ANSWER_MS
+    assert expire(pure, surely) == LOGGED
+    assert pure.available("amina") == 20_000 - FEE + 1_500
+    assert pure.available("brahim") == 5_000 - FEE - 1_500
+
+
+def test_all_of_the_bail_is_retained_where_another_pays_the_fee(
+    pure: PureLedger, pledged: str
+) -> None:
+    pure.fund("sponsor", 5_000)
+    assert capture(pure, pledged, 500, fee_by="sponsor") == LOGGED
+    assert pure.state.holds[pledged].retained == 500
+    assert pure.available("brahim") == 5_000
+    assert challenge(pure, pledged) == LOGGED
 
 
 def test_even_a_penalty_is_captured_once(pure: PureLedger, pledged: str) -> None:
@@ -125,7 +130,7 @@ def session(pure: PureLedger) -> Session:
     return pure.state.accounts[did("amina")].sessions[did("agent")]
 
 
-@pytest.mark.parametrize("by", ["expire", "release", "deliver"])
+@pytest.mark.parametrize("by", ["expire", "deliver"])
 def test_what_comes_back_may_be_spent_again_in_the_session(
     pure: PureLedger, session: Session, by: str
 ) -> None:
@@ -138,8 +143,6 @@ def test_what_comes_back_may_be_spent_again_in_the_session(
     if by == "expire":
         pure.now += ANSWER_MS
         assert expire(pure, hold) == LOGGED
-    elif by == "release":
-        assert release(pure, hold) == LOGGED
     else:
         assert deliver(pure, hold) == LOGGED
     assert session.spent == 2 * FEE + (4_000 if by == "deliver" else 0)
