@@ -299,7 +299,7 @@ class PaperLedger:
         early = (now < hold.due, "not_expired")
         if hold.state == "challenged":
             assert hold.payee
-            owed = hold.taken - hold.kept + (hold.bail if hold.taken > hold.bail else hold.taken)
+            owed = hold.taken - hold.kept + min(hold.taken, hold.bail)
             return self.undo(hold, by, now, min(owed, self.free(hold.payee, now)), early)
         lost = max(0, hold.bail - hold.taken) if hold.state == "open" else 0
         back = hold.rest - taken

@@ -32,6 +32,7 @@ from tests.property.hold_draws import (
 from tests.property.ledger_model import Mandate, PaperLedger
 from wallet.book import Book
 from wallet.forms import open_transaction
+from wallet.holds import free_due
 from wallet.machine import Outcome
 from wallet.replay import Replay
 from wallet.snapshot import archive_key, restore
@@ -165,7 +166,7 @@ class BesidePaperAlone(RuleBasedStateMachine):
     @rule(by=spans)
     def nothing_comes(self, by: int) -> None:
         self.pass_time(by)
-        self.book.state.advance(self.time)
+        free_due(self.book.state, self.time)
 
     @rule()
     def start_again(self) -> None:

@@ -13,6 +13,7 @@ from rahba.messages import TX_TYPE
 from tests.fixtures.faults import receipt
 from tests.fixtures.wallet import FEE, PureLedger, did, signer_of
 from wallet.errors import BadPartError
+from wallet.holds import free_due
 from wallet.machine import LOGGED, Outcome
 from wallet.transactions import (
     MAX_PARTS,
@@ -106,7 +107,7 @@ def test_the_window_is_over_exactly_at_its_deadline(pure: PureLedger, captured: 
     before = pure.sign(Challenge, "amina", hold=captured)
     pure.now += 1
     assert code(challenge(pure, captured)) == "not_contestable"
-    pure.state.advance(pure.now + 5_000)
+    free_due(pure.state, pure.now + 5_000)
     hold = pure.state.holds[captured]
     assert (hold.retained, hold.ended) == (0, pure.now)
     pure.now += 5_000
@@ -128,9 +129,9 @@ def test_time_alone_frees_what_was_retained_without_a_transaction(
     pure: PureLedger, captured: str
 ) -> None:
     tip = pure.state.accounts[did("brahim")].tip
-    pure.state.advance(pure.now + WINDOW_MS - 1)
+    free_due(pure.state, pure.now + WINDOW_MS - 1)
     assert pure.available("brahim") == 0
-    pure.state.advance(pure.now + WINDOW_MS)
+    free_due(pure.state, pure.now + WINDOW_MS)
     assert pure.available("brahim") == KEPT
     assert pure.state.accounts[did("brahim")].tip == tip
     assert (pure.state.held, pure.state.escrowed) == (0, 0)

@@ -13,6 +13,7 @@ from tests.unit.test_wallet_bail import bail_of
 from tests.unit.test_wallet_recourse import ANSWER_MS, MINE, RECOURSE, WINDOW_MS, deliver
 from tests.unit.test_wallet_replay import Writer, replayed
 from tests.unit.test_wallet_snapshot import copy, looks, rows_of
+from wallet.holds import free_due
 from wallet.snapshot import archive_key, archived, changes
 from wallet.state import REMEMBER_MS
 from wallet.transactions import Capture, Challenge, Deliver, Expire, Faucet, Grant, Hold, Release
@@ -117,7 +118,7 @@ def test_only_the_payees_account_and_the_hold_change_when_time_frees_it(pure: Pu
     assert told(pure, begun(hold)[0]) == "logged"
     rows = rows_of(pure.state)
     pure.state.touched.clear()
-    pure.state.advance(pure.now + WINDOW_MS)
+    free_due(pure.state, pure.now + WINDOW_MS)
     assert pure.state.touched == {did("brahim")}
     more = changes(pure.state, pure.state.touched)
     assert sorted(key[:1] for key in more) == [b"a", b"h", b"m"]
@@ -136,6 +137,7 @@ def test_a_hold_is_remembered_for_an_hour_after_nobody_can_challenge_it(
     if challenged:
         assert told(pure, begun(hold)[1]) == "logged"
         assert deliver(pure, hold).outcome == "logged"
+    free_due(pure.state, ended + REMEMBER_MS)
     pure.state.advance(ended + REMEMBER_MS)
     assert archive_key(hold) not in changes(pure.state, [])
     pure.state.advance(ended + REMEMBER_MS + 1)

@@ -57,7 +57,7 @@ def test_the_buyers_word_that_it_left_answers_for_the_bail(
     found = pure.state.holds[hold]
     assert (found.status, found.captured, found.retained) == ("captured", amount, 0)
     assert found.receipt == NAMED
-    assert pure.available("brahim") == 5_000 + amount - FEE
+    assert pure.available("brahim") == 5_000 + amount - FEE - (BAIL - amount)
     assert (pure.state.held, pure.state.open_holds) == (0, 0)
 
 
