@@ -65,6 +65,7 @@ def test_templates_are_listed_with_what_they_do(market: RunningMarket) -> None:
     assert "summarise" in say(market, "templates")
 
 
+@pytest.mark.long
 def test_a_deployed_agent_sells_until_it_is_stopped(
     market: RunningMarket, mood: dict[str, Any]
 ) -> None:
@@ -221,6 +222,7 @@ def test_money_is_sent_found_in_the_history_and_proven(market: RunningMarket) ->
     assert market.rahba("wallet", "faucet", "2")["outcome"] == "logged"
 
 
+@pytest.mark.long
 def test_a_key_spends_within_its_budget_until_it_is_revoked(
     market: RunningMarket, mood: dict[str, Any]
 ) -> None:
@@ -253,6 +255,7 @@ def test_logs_are_shown(market: RunningMarket) -> None:
     assert say(market, "logs", "redis")
 
 
+@pytest.mark.long
 def test_a_sound_ledger_verifies_and_a_flipped_byte_is_named(
     market: RunningMarket, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def settled(shell: Shell, tx: str) -> bool:
     return any(shell.run("proof", tx)[0] == 0 for _ in range(50))
 
 
+@pytest.mark.long
 def test_what_was_seen_of_the_log_is_believed_only_as_it_was_signed(
     shell: Shell, market: RunningMarket
 ) -> None:

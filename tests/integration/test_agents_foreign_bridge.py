@@ -308,6 +308,7 @@ async def test_a_lease_ends_when_probes_fail_and_comes_back_with_them(souk: Souk
         assert (await souk.buy("greet", {"text": "you"}, mode="posted")).output["text"]
 
 
+@pytest.mark.long
 async def test_no_listing_is_older_than_a_lease_whatever_the_host_does(souk: Souk) -> None:
     """The heartbeat of the host, which renews everybody else, does not renew a bridge."""
     async with stranger() as agent, bridged(souk, agent) as bridge:

@@ -138,6 +138,7 @@ async def test_a_task_that_is_being_worked_on_is_left_to_whoever_does(mill: Mill
     assert mill.runs == ["wheat"]
 
 
+@pytest.mark.long
 async def test_a_worker_that_dies_is_noticed_by_its_lease_and_the_task_is_queued_again(
     mill: Mill,
 ) -> None:

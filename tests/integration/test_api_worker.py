@@ -208,6 +208,7 @@ async def test_a_heavy_job_that_hangs_ends_with_its_process_and_the_worker_goes_
             assert deal.output == "B"
 
 
+@pytest.mark.long
 async def test_a_host_that_is_asked_to_stop_finishes_its_job_and_leaves_the_market(
     souk: Souk, redis_url: str, tmp_path: Path
 ) -> None:
@@ -225,6 +226,7 @@ async def test_a_host_that_is_asked_to_stop_finishes_its_job_and_leaves_the_mark
         assert page.listings == ()
 
 
+@pytest.mark.long
 def test_a_child_whose_worker_died_before_it_could_look_leaves_too() -> None:
     code = (
         "import os, time\n"

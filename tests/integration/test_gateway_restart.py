@@ -228,6 +228,7 @@ def watches() -> int:
     return sum(task.get_name() == "hold-watch" for task in asyncio.all_tasks())
 
 
+@pytest.mark.long
 async def test_no_watch_over_a_hold_outlives_its_gateway(
     stall: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,7 @@ async def test_a_client_that_dies_leaves_a_ledger_that_goes_on(site: Site) -> No
     assert await site.rig.available("brahim") == 205
 
 
+@pytest.mark.long
 async def test_a_client_that_does_not_read_is_waited_for_and_not_buffered_for(site: Site) -> None:
     raws = await site.raws(100)
     port = int(site.url.rpartition(":")[2])
@@ -269,6 +270,7 @@ async def test_who_sends_nothing_for_too_long_is_told_so(site: Site) -> None:
     assert last["error"]["code"] == "stream_idle"
 
 
+@pytest.mark.long
 async def test_who_reads_nothing_for_too_long_loses_the_stream(site: Site) -> None:
     body = b"".join(raw + b"\n" for raw in await site.raws(100))
     chunk = f"{len(body):x}\r\n".encode() + body + b"\r\n"

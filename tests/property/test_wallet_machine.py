@@ -118,4 +118,4 @@ ORDINARY = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestBesidePaper.settings = ORDINARY
-TestHoldsBesidePaper.settings = settings(ORDINARY, max_examples=500)
+TestHoldsBesidePaper.settings = settings(ORDINARY, max_examples=250)

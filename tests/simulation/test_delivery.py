@@ -154,6 +154,7 @@ async def test_a_seller_that_raises_is_not_paid_and_says_why(bazaar: Bazaar) -> 
     assert before - await bazaar.posted(BUYER.did) == 1_000  # the fee of the hold
 
 
+@pytest.mark.long
 async def test_a_seller_that_hangs_misses_its_deadline_and_the_hold_comes_back(
     bazaar: Bazaar, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,6 +210,7 @@ async def test_a_seller_that_does_not_read_its_mail_keeps_no_buyer_waiting(bazaa
     assert bought.output == "honest: HELLO"
 
 
+@pytest.mark.long
 async def test_a_buyer_silent_after_the_quote_binds_a_seller_no_longer_than_the_quote(
     bazaar: Bazaar,
 ) -> None:

@@ -277,6 +277,7 @@ async def test_the_power_may_go_at_any_moment_of_the_first_start(tmp_path: Path)
         assert await check(found(home, image), told) == 0, f"change {fuse}"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("hurried")
 async def test_a_store_that_answers_before_it_syncs_does_lose_payments(tmp_path: Path) -> None:
     """The simulation bites: the same disk, the same load, one setting less."""

@@ -115,7 +115,7 @@ async def answer(bazaar: Bazaar, seller: Seller) -> None:
     _ = await sureties.look()
 
 
-@pytest.mark.parametrize("kind", [Thief, Hasty])
+@pytest.mark.parametrize("kind", [pytest.param(Thief, marks=pytest.mark.long), Hasty])
 async def test_a_seller_that_takes_the_price_and_delivers_nothing_does_not_keep_it(
     hurried: Bazaar, kind: type[Seller]
 ) -> None:
@@ -289,6 +289,7 @@ async def test_an_answer_that_was_cut_off_is_completed(bazaar: Bazaar) -> None:
     assert len(await bazaar.logged("deliver")) == 4
 
 
+@pytest.mark.long
 async def test_what_was_delivered_is_not_challenged(hurried: Bazaar) -> None:
     await hurried.open_stall("honest", price=2_000_000)
     for _ in range(3):
@@ -349,6 +350,7 @@ async def test_thieving_sellers_together_get_nothing(hurried: Bazaar) -> None:
     assert before - await hurried.posted(BUYER.did) <= 2 * len(await hurried.holds()) * FEE
 
 
+@pytest.mark.long
 async def test_a_purchase_says_what_failed_sellers_may_still_take(bazaar: Bazaar) -> None:
     await bazaar.open_stall("thief", price=1_000_000, kind=Thief)
     await bazaar.open_stall("honest", price=1_100_000)

@@ -126,6 +126,7 @@ async def test_a_crash_is_an_error_and_not_ours(function: str, says: str) -> Non
         await work(function)
 
 
+@pytest.mark.long
 async def test_a_child_of_the_work_dies_with_it(started: Started) -> None:
     task = asyncio.create_task(work("leave_child_behind", Limits(wall_s=3)))
     seen: set[psutil.Process] = set()
@@ -195,6 +196,7 @@ async def test_the_work_has_no_network_where_the_kernel_allows_that() -> None:
             assert await work("connect", port=port) == "connected"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 def test_the_work_dies_with_a_killed_parent() -> None:
     script = (

@@ -68,6 +68,7 @@ def test_the_cards_of_the_benchmark_are_signed_and_differ() -> None:
     assert all(card.skills[0].posted for card in cards)
 
 
+@pytest.mark.long
 async def test_discovery_is_measured_on_a_real_server(embedded_redis: EmbeddedRedis) -> None:
     rows = {row.name: row for row in await market_discovery._measure(embedded_redis.url, 700)}
     label = "market: discovery among 700 agents"

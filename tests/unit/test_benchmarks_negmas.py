@@ -159,6 +159,7 @@ def test_a_game_without_a_deal_counts_as_nothing_gained_and_as_no_distance() -> 
     assert (line.advantage, line.agreement, line.pareto) == (0.4, 0.5, 0.01)
 
 
+@pytest.mark.long
 def test_where_no_environment_can_be_built_the_reason_is_given_instead_of_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
