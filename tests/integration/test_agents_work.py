@@ -240,14 +240,14 @@ async def test_records_in_redis_are_replaced_only_where_the_old_one_stands(
 
 async def test_a_lease_is_one_holder_s_until_it_is_over(empty_redis: str) -> None:
     wire = Wire(empty_redis)
-    marks = RedisMarks(wire, lease_ms=100)
+    marks = RedisMarks(wire, lease_ms=500)
     assert await marks.take(DEAL, "one")
     assert not await marks.take(DEAL, "two")
     assert not await marks.renew(DEAL, "two")
     for _ in range(3):
-        await asyncio.sleep(0.06)
+        await asyncio.sleep(0.2)
         assert await marks.renew(DEAL, "one")
-    await asyncio.sleep(0.15)
+    await asyncio.sleep(0.6)
     assert not await marks.taken(DEAL)
     assert not await marks.renew(DEAL, "one")
     assert await marks.take(DEAL, "two")
