@@ -21,6 +21,7 @@ from rahba.messages import Body, Cfp, Decommit, Quote, open_message
 from rahba.money import FALS_PER_RHB
 from tests.fixtures.trading import BUYER, CLOCK, IDS, SKILL, Bazaar, Twisted, bazaar, seller_key
 from wallet.account import Wallet
+from wallet.ports import HoldView
 from wallet.transactions import Bail, Challenge
 
 __all__ = ["bazaar"]
@@ -346,35 +347,32 @@ async def test_a_buyer_that_leaves_a_held_deal_pays_the_penalty_and_no_more(
     assert shown["output"] is None
 
 
-async def test_a_buyer_that_leaves_is_not_challenged_by_its_own_watch_for_what_it_owes(
-    bazaar: Bazaar,
-) -> None:
-    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
+async def left_to(bazaar: Bazaar, *, takes: int) -> tuple[Seller, HoldView]:
+    """Leave a deal whose seller takes so much of the hold; returns both."""
     seller = await stall(bazaar, "amber", price=PRICE, kind=Greedy)
     buying = asyncio.create_task(bazaar.buy(mode="tender"))
-    view = await working(bazaar)
-    await leave(bazaar, view)
+    await leave(bazaar, await working(bazaar))
     (hold,) = await bazaar.holds()
     buying.cancel()
     await asyncio.gather(buying, return_exceptions=True)
     till = LedgerTill(bazaar.ledger, seller.signer, clock=CLOCK, ids=IDS)
-    await till.capture(hold.id, PENALTY, "0" * 64, until_ms=hold.expires_ms)
+    await till.capture(hold.id, takes, "0" * 64, until_ms=hold.expires_ms)
+    return seller, hold
+
+
+async def test_a_buyer_that_left_does_not_challenge_what_it_owes(
+    bazaar: Bazaar,
+) -> None:
+    _, hold = await left_to(bazaar, takes=PENALTY)
+    watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
     watch.watch(hold.id, hold.agreement)
     assert [await watch.look() for _ in range(3)] == [[], [], []]
     assert not watch._watched
 
 
 async def test_a_seller_whose_buyer_left_takes_no_more_than_the_penalty(bazaar: Bazaar) -> None:
+    seller, hold = await left_to(bazaar, takes=PRICE)
     watch = HoldWatch(bazaar.wallet, bazaar.broker.threads, CLOCK)
-    seller = await stall(bazaar, "amber", price=PRICE, kind=Greedy)
-    buying = asyncio.create_task(bazaar.buy(mode="tender"))
-    view = await working(bazaar)
-    await leave(bazaar, view)
-    (hold,) = await bazaar.holds()
-    buying.cancel()
-    await asyncio.gather(buying, return_exceptions=True)
-    till = LedgerTill(bazaar.ledger, seller.signer, clock=CLOCK, ids=IDS)
-    await till.capture(hold.id, PRICE, "0" * 64, until_ms=hold.expires_ms)
     watch.watch(hold.id, hold.agreement)
     assert [await watch.look() for _ in range(2)] == [[], [hold.id]]
     _ = await watching(bazaar, seller, CLOCK).look()

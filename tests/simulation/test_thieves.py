@@ -38,6 +38,8 @@ SOON = Recourse(window_ms=2_000, answer_ms=1_500)
 class Thief(Seller):
     """Says nothing to an order, and takes the hold when the buyer has gone elsewhere."""
 
+    pause_s = 3.0
+
     @override
     async def handle(self, letter: Letter) -> None:
         view = await self._broker.threads.get(letter.message.thread)
@@ -46,22 +48,14 @@ class Thief(Seller):
             return
         hold = await self._hold_of(view)
         assert hold is not None
-        await asyncio.sleep(3)
+        await asyncio.sleep(self.pause_s)
         await self._till.capture(hold.id, hold.amount, "0" * 64, until_ms=hold.expires_ms)
 
 
 class Hasty(Thief):
     """Takes the hold at once, while its buyer waits."""
 
-    @override
-    async def handle(self, letter: Letter) -> None:
-        view = await self._broker.threads.get(letter.message.thread)
-        if view is None or view.state != "held":
-            await super().handle(letter)
-            return
-        hold = await self._hold_of(view)
-        assert hold is not None
-        await self._till.capture(hold.id, hold.amount, "0" * 64, until_ms=hold.expires_ms)
+    pause_s = 0.0
 
 
 class Waste(Twisted):
