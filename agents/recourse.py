@@ -161,10 +161,8 @@ class HoldWatch:
             del self._watched[name]
         if hold is None or hold.status != "captured" or over:
             return False
-        if (
-            not known.captured
-        ):  # who has just been paid has just delivered, and we may not have read
-            known.captured = True
+        if not known.captured:
+            known.captured = True  # who was paid just now has just delivered: it may be unread
             return False
         if await self._was_earned(hold, known.agreement):
             self._watched.pop(name, None)
@@ -205,8 +203,8 @@ class HoldWatch:
                 self._wallet.account, before=before, limit=PAGE
             )
             for entry in page:
-                said = entry.payload
-                if self._is_ours(said) and entry.id not in self._watched:
+                said, room = entry.payload, len(self._watched) < MAX_WATCHED
+                if self._is_ours(said) and entry.id not in self._watched and room:
                     self._watched[entry.id] = Watched(str(said["agreement"]))
             if len(page) < PAGE or page[-1].log_time < since:
                 return
