@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from typing_extensions import override
@@ -22,10 +22,12 @@ from rahba.clock import Clock
 from rahba.encoding import MAX_INT, sha256_hex
 from rahba.envelope import Signer
 from rahba.ids import Ids
+from wallet.effects import NEEDS_NO_FEE
 from wallet.errors import LedgerUnavailableError, PaymentRefusedError, error_for
 from wallet.ports import HoldView, Ledger
 from wallet.transactions import (
     EXPIRING_LANE,
+    AnyTx,
     Capture,
     Deliver,
     Genesis,
@@ -56,23 +58,8 @@ class LedgerTill(Till):
 
     @override
     async def capture(self, hold: str, amount: int, receipt: str, *, until_ms: int) -> str:
-        genesis = await self._rules()
-        raw = seal_transaction(
-            Capture(
-                account=self._signer.did,
-                chain=genesis.chain,
-                fee=genesis.fee,
-                fee_payer=None,
-                lane=EXPIRING_LANE,
-                seq=_salt(f"{hold}:{receipt}"),
-                valid_until=until_ms,
-                hold=hold,
-                amount=str(amount),
-                final=True,
-                receipt=receipt,
-            ),
-            self._signer,
-        )
+        fields = {"hold": hold, "amount": str(amount), "final": True, "receipt": receipt}
+        raw = await self._sign(Capture, _salt(f"{hold}:{receipt}"), until_ms, **fields)
         try:
             await self._submit(raw)
         except PaymentRefusedError:
@@ -82,44 +69,17 @@ class LedgerTill(Till):
 
     @override
     async def deliver(self, hold: HoldView, shown: str, parts: Sequence[str | None]) -> None:
-        genesis = await self._rules()
         for number, part in enumerate(parts, 1):
-            raw = seal_transaction(
-                Deliver(
-                    account=self._signer.did,
-                    chain=genesis.chain,
-                    fee="0",
-                    fee_payer=None,
-                    lane=EXPIRING_LANE,
-                    seq=_salt(f"{hold.id}:{number}/{len(parts)}:{shown}"),
-                    valid_until=hold.deadline_ms or 0,
-                    hold=hold.id,
-                    receipt=shown,
-                    part=number,
-                    parts=len(parts),
-                    output=part,
-                ),
-                self._signer,
-            )
-            await self._submit(raw)
+            salt = _salt(f"{hold.id}:{number}/{len(parts)}:{shown}")
+            fields = {"receipt": shown, "part": number, "parts": len(parts), "output": part}
+            until_ms = hold.deadline_ms or 0
+            await self._submit(await self._sign(Deliver, salt, until_ms, hold=hold.id, **fields))
 
     @override
     async def release(self, hold: HoldView, *, forfeit: int = 0) -> None:
-        genesis = await self._rules()
-        raw = seal_transaction(
-            Release(
-                account=self._signer.did,
-                chain=genesis.chain,
-                fee="0",
-                fee_payer=None,
-                lane=EXPIRING_LANE,
-                seq=self._ids.salt(),
-                valid_until=self._clock.now_ms() + RELEASE_MS,
-                hold=hold.id,
-                forfeit=str(min(forfeit, hold.bail)),
-            ),
-            self._signer,
-        )
+        until_ms = self._clock.now_ms() + RELEASE_MS
+        fields = {"hold": hold.id, "forfeit": str(min(forfeit, hold.bail))}
+        raw = await self._sign(Release, self._ids.salt(), until_ms, **fields)
         try:
             await self._submit(raw)
         except PaymentRefusedError as error:
@@ -128,6 +88,21 @@ class LedgerTill(Till):
     @override
     async def chain(self) -> str:
         return (await self._rules()).chain
+
+    async def _sign(self, form: type[AnyTx], salt: int, until_ms: int, **fields: Any) -> bytes:
+        """Sign a transaction with its own ``fields``: the same bytes for the same arguments."""
+        genesis = await self._rules()
+        tx = form(
+            account=self._signer.did,
+            chain=genesis.chain,
+            fee="0" if form in NEEDS_NO_FEE else genesis.fee,
+            fee_payer=None,
+            lane=EXPIRING_LANE,
+            seq=salt,
+            valid_until=until_ms,
+            **fields,
+        )
+        return seal_transaction(tx, self._signer)
 
     async def _submit(self, raw: bytes) -> None:
         """Send the same bytes until the ledger decides.
